@@ -1,0 +1,3 @@
+foreach(module err buf str rng log)
+    regent_unit_test(test_base_${module} LIBS regent_base)
+endforeach()
