@@ -1,0 +1,93 @@
+/* Messages, HA records and methods as C structs, and their tables for the codecs.
+ * The fields are in messages.def and records.def; docs/PROTOCOL.md explains them. */
+#ifndef REGENT_PROTO_MESSAGES_H
+#define REGENT_PROTO_MESSAGES_H
+
+#include "base/base.h"
+#include "proto/msg.h"
+
+enum { PROTO_VERSION = 1, MEMBERS_MAX = 64, NAME_MAX_LEN = 64, SYNC_MAX = 16 };
+
+#define MSG(name) struct name {
+#define END(name) \
+    }             \
+    ;
+#define U64(name) uint64_t name;
+#define I64(name) int64_t name;
+#define BOOL(name) bool name;
+#define BYTES(name) struct slice name;
+#define TEXT(name, n) char name[n];
+#define RAW(name) struct slice name;
+#define SUB(name, m) struct m name;
+#define LIST(name, m, max) \
+    struct m name[max];    \
+    size_t name##_n;
+#define MANY(name, m) struct slice name;
+#define NAMES(name, max) \
+    char name[max][64];  \
+    size_t name##_n;
+#include "proto/messages.def"
+#include "proto/records.def"
+#undef MSG
+#undef END
+#undef U64
+#undef I64
+#undef BOOL
+#undef BYTES
+#undef TEXT
+#undef RAW
+#undef SUB
+#undef LIST
+#undef MANY
+#undef NAMES
+
+/* const struct msg msg_<name>: the table of each message. */
+#define MSG(name) extern const struct msg msg_##name;
+#define END(name)
+#define U64(name)
+#define I64(name)
+#define BOOL(name)
+#define BYTES(name)
+#define TEXT(name, n)
+#define RAW(name)
+#define SUB(name, m)
+#define LIST(name, m, max)
+#define MANY(name, m)
+#define NAMES(name, max)
+#include "proto/messages.def"
+#include "proto/records.def"
+#undef MSG
+#undef END
+#undef U64
+#undef I64
+#undef BOOL
+#undef BYTES
+#undef TEXT
+#undef RAW
+#undef SUB
+#undef LIST
+#undef MANY
+#undef NAMES
+
+enum method {
+#define METHOD(id, wire, params, result, kind) METHOD_##id,
+#include "proto/methods.def"
+#undef METHOD
+    METHOD_COUNT
+};
+
+enum method_kind { METHOD_KIND_READ, METHOD_KIND_WRITE, METHOD_KIND_LOCAL, METHOD_KIND_OPEN };
+
+struct method_info {
+    const char *name;
+    const struct msg *params;
+    const struct msg *result;
+    enum method_kind kind;
+};
+
+extern const struct method_info method_table[METHOD_COUNT];
+
+/* METHOD_COUNT when there is none of that name. */
+enum method method_find(struct slice name);
+
+#endif
