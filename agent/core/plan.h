@@ -1,0 +1,77 @@
+/* What a node does next: at most one DCS transaction, one PostgreSQL action, and when to look again. */
+#ifndef REGENT_AGENT_CORE_PLAN_H
+#define REGENT_AGENT_CORE_PLAN_H
+
+#include "agent/core/view.h"
+
+/* PostgreSQL actions. The executor runs one at a time and reports through view.busy and view.pg. Those
+ * marked (!) are destructive: the executor makes a linearizable read first and drops the action when
+ * the leader token differs from plan.token (or the leader key appeared / went). */
+enum plan_action {
+    ACTION_NONE,
+    ACTION_INITDB,        /* empty directory -> new cluster, incarnation written */
+    ACTION_START_PRIMARY, /* (!) start without standby.signal; fence must be armed */
+    ACTION_START_STANDBY, /* following plan.target ("" = nobody, sealed or lonely, read-only) */
+    ACTION_FOLLOW,        /* running: point primary_conninfo at plan.target and reload; lifts a seal (!) when the leader's token is newer than it */
+    ACTION_SEAL,          /* DESIGN.md §4: cut off from the old primary, durable, for plan.token */
+    ACTION_PROMOTE,       /* (!) */
+    ACTION_CHECKPOINT,
+    ACTION_STOP_FAST,     /* with a time limit, then immediate */
+    ACTION_STOP_IMMEDIATE,
+    ACTION_KILL,          /* by the fence, at once, every process */
+    ACTION_REWIND,        /* (!) stopped: pg_rewind to plan.target, new incarnation */
+    ACTION_CLONE,         /* (!) stopped: old data moved aside, pg_basebackup from plan.target, new incarnation */
+    ACTION_SET_SYNC,      /* ALTER SYSTEM-free: write synchronous_standby_names = plan.set, reload, begin to confirm it */
+    ACTION_ENSURE_ROLES,  /* primary: replication and rewind roles */
+    ACTION_COUNT
+};
+
+/* DCS transactions. The executor builds each from the plan and adds the comparisons named. */
+enum plan_txn {
+    TXN_NONE,
+    TXN_BOOTSTRAP_BEGIN, /* initialize absent -> initialize{name} on our lease */
+    TXN_BOOTSTRAP_DONE,  /* initialize is ours -> initialize{system_id} for good, leader, sync, history, config */
+    TXN_BOOTSTRAP_ABORT,
+    TXN_ACQUIRE,         /* leader absent, sync unchanged, seals counted unchanged -> leader{token = sync.token+1}, sync = plan.sync */
+    TXN_RELEASE,         /* leader is ours (token) -> leader deleted; plan.sync restored when plan.restore_sync */
+    TXN_HANDOVER,        /* leader is ours -> leader{plan.target, token+1} on its lease, sync = plan.sync, failover request cleared */
+    TXN_LEADER_STATE,    /* leader is ours -> leader with plan.leader (state, timeline) ; after promotion also the history entry plan.history */
+    TXN_SYNC,            /* leader is ours, sync unchanged -> sync = plan.sync */
+    TXN_SEAL,            /* leader absent, sync.token = plan.token -> seal/<self> = plan.seal */
+    TXN_CLEAR_FAILOVER,  /* failover unchanged -> deleted, result to status */
+    TXN_COUNT
+};
+
+struct plan {
+    const char *rule;   /* name of the rule; static */
+    char reason[300];   /* in words, for people */
+    enum plan_action action;
+    enum plan_txn txn;
+    char target[64];    /* member to follow, clone from, rewind to, hand over to */
+    uint64_t token;     /* leader token (or loss's token) the plan was made for */
+    struct sync_rec sync;
+    struct seal_rec seal;
+    struct leader_rec leader;
+    struct history_entry history;
+    bool has_history;
+    struct sync_set set;
+    /* TXN_ACQUIRE: seals counted: index into view.seals */
+    size_t counted[VIEW_MEMBERS];
+    size_t counted_n;
+    bool restore_sync;
+    uint64_t wake_ms;   /* look again at this time at the latest; UINT64_MAX: only on an event */
+};
+
+const char *plan_action_name(enum plan_action a);
+const char *plan_txn_name(enum plan_txn t);
+bool plan_action_destructive(enum plan_action a);
+
+/* The whole HA policy. First matching rule wins; always fills rule and reason. */
+void decide(const struct view *v, struct plan *ret_plan);
+
+/* Safety invariants of DESIGN.md as a predicate on any (view, plan), independent of the rules. ERR_OK, or
+ * ERR_INTERNAL with the invariant broken in words. Runs in production before every plan (a plan that
+ * breaks one is not executed), in unit, exhaustive and simulation tests. */
+enum err plan_check(const struct view *v, const struct plan *p, struct errmsg *e) MUST_CHECK;
+
+#endif

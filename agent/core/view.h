@@ -1,0 +1,163 @@
+/* What a node knows when it decides: the DCS records at one revision, what it sees of its own
+ * PostgreSQL, its lease, and the time. Fixed maxima, no pointers: a view can be copied, compared,
+ * written as text (view_print) and read back (view_parse), so that tests, the journal, `explain` and
+ * `what-if` share one notation.
+ *
+ * Pure: no I/O, clock, allocation or log in agent/core. */
+#ifndef REGENT_AGENT_CORE_VIEW_H
+#define REGENT_AGENT_CORE_VIEW_H
+
+#include "base/base.h"
+#include "base/err.h"
+#include "proto/messages.h" /* the records: structs only */
+
+enum { VIEW_MEMBERS = 16, VIEW_SETS = 4, VIEW_WALSENDERS = 16, VIEW_HISTORY = 32 };
+
+enum sync_mode { SYNC_OFF, SYNC_ON, SYNC_QUORUM };
+
+/* Dynamic configuration as decide() needs it, with defaults filled in. */
+struct view_config {
+    uint64_t ttl_ms;
+    enum sync_mode sync_mode;
+    bool sync_strict;
+    uint64_t sync_node_count;
+    uint64_t maximum_lag_on_failover; /* bytes */
+    uint64_t primary_start_timeout_ms;
+    uint64_t retry_interval_ms; /* wal_retrieve_retry_interval of managed standbys: 100 */
+    enum { CRASH_AUTO, CRASH_RESTART, CRASH_FAILOVER } on_primary_crash;
+    bool pause;
+    bool use_pg_rewind;
+};
+
+/* (k, S) of synchronous_standby_names: k acknowledgements out of the incarnations S. k 0: none. */
+struct sync_set {
+    uint64_t k;
+    char s[SYNC_MAX][64];
+    size_t s_n;
+};
+
+enum pg_data {
+    PG_DATA_UNKNOWN, /* not looked at yet */
+    PG_DATA_EMPTY,
+    PG_DATA_OURS,    /* a data directory; system_id says whose */
+    PG_DATA_BROKEN   /* unfinished clone or rewind, unreadable control file: text in `trouble` */
+};
+
+enum pg_proc {
+    PG_PROC_STOPPED,  /* proven: no process of it is left */
+    PG_PROC_STARTING, /* postmaster runs, no connection accepted yet */
+    PG_PROC_RUNNING,
+    PG_PROC_STOPPING,
+    PG_PROC_DYING     /* postmaster gone, processes left */
+};
+
+struct view_walsender {
+    char incarnation[64]; /* application_name */
+    char name[64];        /* member it belongs to; "" when unknown */
+    bool streaming;
+    uint64_t flush_lsn;
+};
+
+/* What this node sees of its PostgreSQL. */
+struct view_pg {
+    enum pg_data data;
+    enum pg_proc proc;
+    uint64_t system_id;
+    char incarnation[40];
+    bool standby_signal;    /* would start as a standby */
+    bool in_recovery;       /* running: pg_is_in_recovery() */
+    bool accepts;           /* running: a connection answered lately */
+    bool crashed;           /* stopped: exited without being asked */
+    bool clean;             /* stopped: control file says "shut down" (in recovery) */
+    uint64_t timeline;
+    uint64_t lsn;           /* primary: flushed; standby: max(received and flushed, replayed); stopped: from the control file (a standby's: min recovery end) */
+    uint64_t replay_lsn;
+    uint64_t shutdown_lsn;  /* stopped clean: of the shutdown checkpoint, else 0 */
+    uint64_t recovery_ms;   /* stopped crashed: estimated time of recovery */
+    char upstream[64];      /* member name its primary_conninfo points at; "" none */
+    bool walreceiver;       /* a walreceiver process exists */
+    bool streaming;         /* and streams */
+    bool stuck;             /* follows, but cannot: timeline diverged or WAL missing; rewind or reclone */
+    bool rewind_failed;     /* the last rewind of this data failed */
+    uint64_t sealed_token;  /* of the last loss it is sealed for; 0 = not sealed. Durable. */
+    uint64_t sealed_lsn;
+    uint64_t sealed_timeline;
+    /* primary */
+    bool roles_ready;       /* replication and rewind roles exist */
+    bool checkpointed;      /* a checkpoint has been done since promotion */
+    struct sync_set set;        /* as configured now */
+    bool set_known;             /* the set in force is known at all (false after adoption) */
+    bool set_confirmed;         /* DESIGN.md §4 (a) and (b) hold for `set` */
+    struct sync_set old[VIEW_SETS]; /* further sets that may still be in force */
+    size_t old_n;
+    struct view_walsender senders[VIEW_WALSENDERS];
+    size_t senders_n;
+    char trouble[160];
+};
+
+/* An action under way in the executor (single-flight); see plan.h. */
+struct view_busy {
+    uint64_t action; /* enum plan_action; 0 = none */
+    uint64_t since_ms;
+    char target[64];
+    bool failed;      /* the last action ended with an error; `failures` in a row */
+    uint64_t failures;
+    uint64_t failed_action;
+    uint64_t failed_ms;
+    char error[160];
+};
+
+struct view {
+    uint64_t now_ms;      /* CLOCK_BOOTTIME */
+    char self[64];
+    /* DCS */
+    bool dcs_ready;       /* the mirror below is complete and its watch is live */
+    uint64_t revision;
+    uint64_t lost_ms;     /* when this node first saw the leader key absent (dcs_ready); 0: present */
+    bool txn_pending;     /* an HA transaction of ours is under way */
+    bool txn_unknown;     /* the last one has an unknown outcome: read again before acting */
+    struct view_config config;
+    bool has_initialize, has_leader, has_sync, has_failover;
+    struct initialize_rec initialize;
+    bool initialize_leased; /* bootstrap under way (not final) */
+    struct leader_rec leader;
+    uint64_t leader_lease;  /* lease the leader key hangs on */
+    struct sync_rec sync;
+    uint64_t sync_mod_revision;
+    struct member_rec members[VIEW_MEMBERS]; /* sorted by name; those with a live agent */
+    size_t members_n;
+    struct seal_rec seals[VIEW_MEMBERS];
+    uint64_t seal_mod_revisions[VIEW_MEMBERS];
+    size_t seals_n;
+    struct failover_rec failover;
+    uint64_t failover_mod_revision;
+    struct history_entry history[VIEW_HISTORY]; /* newest last */
+    size_t history_n;
+    /* this node */
+    uint64_t lease;        /* id of our lease; 0 none */
+    uint64_t deadline_ms;  /* until when we may act as leader; 0 none */
+    bool armed;            /* the fence has acknowledged and holds the deadline */
+    bool tilt;             /* the loop was late: look one pass, do not act */
+    bool nofailover, nosync;
+    bool stopping;         /* SIGTERM: hand over, then stop PostgreSQL and leave */
+    bool restarting;       /* about to be restarted: leave PostgreSQL for adoption */
+    bool can_bootstrap;    /* configuration permits initdb on this node */
+    struct view_pg pg;
+    struct view_busy busy;
+};
+
+/* ---- helpers, all pure ---- */
+enum sync_mode view_record_mode(const struct view *v);                     /* of the sync record */
+const struct member_rec *view_member(const struct view *v, const char *name); /* NULL: no live agent */
+const struct member_rec *view_member_of(const struct view *v, const char *incarnation);
+const struct seal_rec *view_seal_of(const struct view *v, const char *incarnation, uint64_t token);
+bool view_is_leader(const struct view *v);      /* key names our name, incarnation and lease */
+bool view_lease_valid(const struct view *v);    /* now < deadline */
+bool view_writable(const struct view *v);       /* PostgreSQL runs (or may) and is not in recovery */
+
+/* One view as text: `key=value` lines, only what differs from zero; the notation of tests, journal and
+ * `explain`. Returns ERR_LIMIT when ret is too small. */
+enum err view_print(const struct view *v, char *ret, size_t size) MUST_CHECK;
+enum err view_parse(const char *text, struct view *ret_view, struct errmsg *e) MUST_CHECK;
+
+#endif

@@ -1,0 +1,66 @@
+/* regent-fence as the agent sees it: start or adopt it, order PostgreSQL from it, keep its deadline.
+ * Loop thread of the agent; callbacks run there. */
+#ifndef REGENT_AGENT_FENCE_H
+#define REGENT_AGENT_FENCE_H
+
+#include <uv.h>
+
+#include "base/base.h"
+#include "base/err.h"
+
+struct fence;
+
+struct fence_state {
+    bool connected;
+    bool adopted;           /* it was running before this daemon */
+    uint64_t postmaster;    /* pid; 0: none */
+    bool processes_left;    /* some process of that PostgreSQL still exists */
+    bool exited;            /* postmaster has exited since the last start; exit_status is set */
+    int exit_status;        /* as waitpid gives it */
+    bool requested;         /* the exit was asked for (stop, kill) */
+    bool fenced;            /* killed by the deadline */
+    bool armed;             /* holds a deadline and has acknowledged it */
+    uint64_t token;         /* it was armed for */
+    uint64_t deadline_ms;   /* CLOCK_BOOTTIME */
+    uint64_t heartbeat_ms;  /* its last sign of life */
+    /* Carried for the daemon across its restart (opaque to the fence): */
+    uint64_t lease, nonce;
+};
+
+struct fence_options {
+    const char *data_dir;    /* fence.sock lives here when rootless */
+    const char *socket_path; /* NULL: DATA_DIR/fence.sock */
+    const char *program;     /* NULL: found as INTERFACES.md says */
+    bool spawn;              /* start it when nobody answers on the socket (rootless) */
+    uint64_t kill_budget_ms; /* 0: 200 */
+};
+
+struct fence_ops {
+    void (*changed)(void *arg, const struct fence_state *s); /* connected, exited, armed, fenced, ... */
+    void (*lost)(void *arg);  /* fence died or stalls: PostgreSQL is being killed by us; reconnect follows */
+};
+
+enum err fence_open(uv_loop_t *loop, const struct fence_options *o, const struct fence_ops *ops, void *arg,
+                    struct fence **ret_fence, struct errmsg *e) MUST_CHECK;
+/* leave: fence and PostgreSQL go on for adoption; else stops the fence (PostgreSQL must be stopped). */
+void fence_close(struct fence *f, bool leave);
+const struct fence_state *fence_state(const struct fence *f);
+
+/* argv[0] is the absolute path of `postgres`; env NULL-terminated or NULL. armed_required: refused unless a
+ * deadline is held (a start that may accept writes). */
+enum err fence_start_postgres(struct fence *f, const char *const *argv, const char *const *env, const char *log_path,
+                              bool armed_required, struct errmsg *e) MUST_CHECK;
+/* SIGINT (fast), SIGTERM (smart) or SIGQUIT (immediate) to the postmaster; any other signal is refused. */
+enum err fence_signal(struct fence *f, int signal_number) MUST_CHECK;
+enum err fence_kill(struct fence *f) MUST_CHECK; /* everything, at once */
+/* The deadline from now on; acknowledged through `armed` in changed(). Later ones by fence_extend(). */
+enum err fence_arm(struct fence *f, uint64_t token, uint64_t deadline_ms) MUST_CHECK;
+void fence_extend(struct fence *f, uint64_t deadline_ms); /* shared memory: no message; never moves it back unless shorter is asked by fence_arm */
+enum err fence_disarm(struct fence *f) MUST_CHECK; /* only for a PostgreSQL that is stopped or a standby */
+void fence_remember(struct fence *f, uint64_t lease, uint64_t nonce);
+
+/* The worker beside the fence: file operations and tools in PGDATA, one at a time, each a child that can
+ * hang without harm. A connected stream socket to it; -1 when the fence is not there. */
+int fence_worker_connect(struct fence *f);
+
+#endif

@@ -1,0 +1,62 @@
+/* This node's PostgreSQL as the engine sees it: an observation that is always at hand, and actions that
+ * end in exactly one callback. Everything is asynchronous: SQL by libpq on the agent loop, files and
+ * tools by the worker, processes by the fence. Nothing here decides. */
+#ifndef REGENT_AGENT_POSTGRES_H
+#define REGENT_AGENT_POSTGRES_H
+
+#include <uv.h>
+
+#include "agent/core/plan.h"
+#include "agent/fence.h"
+#include "conf/config.h"
+
+struct postgres;
+
+struct postgres_options {
+    const struct config *config; /* outlives it */
+    struct fence *fence;
+};
+
+struct postgres_ops {
+    void (*changed)(void *arg); /* the observation changed in a way decide() may care about */
+};
+
+/* Where to connect and stream from; taken from leader and member records. */
+struct postgres_upstream {
+    char name[64];
+    char host[128];
+    uint16_t port;
+};
+
+typedef void postgres_cb(void *arg, enum err status, const struct errmsg *e);
+
+enum err postgres_new(uv_loop_t *loop, const struct postgres_options *o, const struct postgres_ops *ops, void *arg,
+                      struct postgres **ret_pg, struct errmsg *e) MUST_CHECK;
+void postgres_free(struct postgres *p);
+/* From fence_ops.changed / lost. */
+void postgres_fence_changed(struct postgres *p);
+
+/* Copies the newest observation into the view (its .pg). */
+void postgres_observe(struct postgres *p, struct view_pg *ret_pg);
+const char *postgres_version(const struct postgres *p); /* "15.8", "" unknown */
+
+/* Dynamic configuration that shapes postgresql.conf; applied at the next start or reload. */
+struct postgres_dynamic {
+    struct slice parameters_json; /* config_rec.postgresql: JSON object {"parameters": {...}, "pg_hba": [...]} */
+    uint64_t retry_interval_ms;
+    bool use_slots;
+    char members[VIEW_MEMBERS][64]; /* names of the other members: a physical slot each on the primary */
+    size_t members_n;
+};
+void postgres_configure(struct postgres *p, const struct postgres_dynamic *d);
+
+/* Runs the plan's action (ACTION_*). upstream: for FOLLOW, START_STANDBY, REWIND, CLONE (NULL = nobody).
+ * One at a time; the engine guarantees it. `deadline_ms`: CLOCK_BOOTTIME, for STOP_FAST. */
+void postgres_run(struct postgres *p, const struct plan *plan, const struct postgres_upstream *upstream,
+                  uint64_t deadline_ms, postgres_cb *cb, void *arg);
+/* Gives up a long action (clone, rewind, start); its callback comes with ERR_CANCELLED. */
+void postgres_cancel(struct postgres *p);
+/* While a switchover waits for it: look at the receive LSN every 10 ms. */
+void postgres_watch_closely(struct postgres *p, bool on);
+
+#endif

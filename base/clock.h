@@ -1,0 +1,18 @@
+/* Clocks. Leases and deadlines live on CLOCK_BOOTTIME (it runs on in suspend); wall time is for
+ * people only and decides nothing. Milliseconds unless the name says otherwise. */
+#ifndef REGENT_BASE_CLOCK_H
+#define REGENT_BASE_CLOCK_H
+
+#include "base/base.h"
+
+uint64_t clock_boot_ms(void);
+uint64_t clock_boot_us(void);
+uint64_t clock_mono_ms(void);
+uint64_t clock_raw_ms(void);  /* CLOCK_MONOTONIC_RAW: not slewed */
+uint64_t clock_wall_ms(void); /* since 1970, UTC */
+
+enum { CLOCK_TEXT_MAX = 32 };
+/* 2026-01-02T03:04:05.678Z */
+void clock_wall_text(uint64_t wall_ms, char ret_text[static CLOCK_TEXT_MAX]);
+
+#endif

@@ -1,0 +1,90 @@
+/* The configuration file (YAML), shared by the daemon and the CLI.
+ *
+ * One table describes every key (type, default, range, help); the parser reports all errors of a
+ * file at once, each with its line, unknown keys with the nearest known one. REGENT_A_B overrides
+ * key a.b. The struct owns its strings. */
+#ifndef REGENT_CONF_CONFIG_H
+#define REGENT_CONF_CONFIG_H
+
+#include "base/base.h"
+#include "base/buf.h"
+#include "base/err.h"
+
+enum { CONF_LIST_MAX = 64 };
+
+struct conf_pair {
+    char *key;
+    char *value;
+};
+
+struct conf_user {
+    char *username;
+    char *password;
+};
+
+struct config {
+    char *path; /* file it came from */
+    char *scope;
+    char *name;
+    char *data_dir;
+    struct {
+        char *listen;
+        char *connect_address; /* default: listen */
+        char *role;            /* voter | learner | witness */
+        char *join[CONF_LIST_MAX]; /* members known at join time; written by `regentctl join` */
+        size_t n_join;
+        struct {
+            char *ca, *cert, *key; /* default: DATA_DIR/pki/{ca.crt,node.crt,node.key} */
+        } tls;
+        uint64_t election_ms; /* 0: by profile */
+        uint64_t heartbeat_ms;
+    } dcs;
+    struct {
+        char *listen;
+        char *connect_address;
+        struct conf_user authentication;
+        char *certfile, *keyfile, *cafile, *verify_client;
+        char *allowlist[CONF_LIST_MAX];
+        size_t n_allowlist;
+    } restapi;
+    struct {
+        char *dcs_json;    /* bootstrap.dcs as JSON object text: the first dynamic configuration; "{}" */
+        char *initdb[CONF_LIST_MAX]; /* "--encoding=UTF8", "--data-checksums", ... */
+        size_t n_initdb;
+    } bootstrap;
+    struct {
+        char *listen;          /* host:port; "" for a witness */
+        char *connect_address;
+        char *data_dir;
+        char *bin_dir;         /* "" = found by version in the usual places */
+        struct conf_pair parameters[CONF_LIST_MAX];
+        size_t n_parameters;
+        char *pg_hba[CONF_LIST_MAX];
+        size_t n_pg_hba;
+        struct {
+            struct conf_user superuser, replication, rewind; /* passwords default to secrets.yml */
+        } authentication;
+    } postgresql;
+    struct {
+        bool nofailover, noloadbalance, clonefrom, nosync;
+        int64_t failover_priority; /* default 1 */
+    } tags;
+    struct {
+        char *mode, *device;
+    } watchdog;
+    struct {
+        char *level, *format;
+    } log;
+};
+
+/* Reads, overrides from the environment, fills defaults, checks. All findings go to ret_report, one
+ * a line ("FILE:LINE: what, why, remedy"), also when the result is ERR_OK (warnings). */
+enum err config_load(const char *path, struct config *ret_config, struct buf *ret_report) MUST_CHECK;
+void config_close(struct config *c);
+/* First of: explicit, REGENT_CONFIG, /etc/regent/regent.yml. */
+const char *config_path(const char *explicit_path);
+/* One more file: secrets.yml (0600, passwords of superuser, replication, rewind). Fills what is
+ * missing in c. */
+enum err config_load_secrets(struct config *c, const char *path, struct errmsg *e) MUST_CHECK;
+
+#endif

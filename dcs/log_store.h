@@ -1,0 +1,42 @@
+/* log.db: Raft's log, term, vote and snapshot record, in SQLite, written by one worker thread in
+ * group commits: everything handed over while a commit runs becomes one transaction, one fsync.
+ *
+ * Fail-stop: an I/O error, a full disk behind the ballast, or damage ends the process through
+ * `fatal`. Completions are counted on the loop thread through a uv_async handle, in order. */
+#ifndef REGENT_DCS_LOG_STORE_H
+#define REGENT_DCS_LOG_STORE_H
+
+#include <uv.h>
+
+#include "dcs/raft_core.h"
+
+struct log_store;
+
+struct log_store_ops {
+    void (*appended)(void *arg, uint64_t last_index);
+    void (*truncated)(void *arg);
+    void (*meta)(void *arg);
+    void (*snapshot)(void *arg);
+    void (*fatal)(void *arg, const char *what); /* worker thread; must not return */
+};
+
+/* Opens or creates; verifies every row's CRC, no gaps, snapshot continuity, and that the log does not
+ * end below `logged` (state.db's mark). On success ret_disk's entries live until log_store_loaded(). */
+enum err log_store_open(const char *dir, uint64_t logged, struct log_store **ret_store,
+                        struct raft_core_disk *ret_disk, struct errmsg *e) MUST_CHECK;
+void log_store_loaded(struct log_store *s);
+/* First node only: writes term 1 and the bootstrap entry; refused when anything is there. */
+enum err log_store_bootstrap(struct log_store *s, struct slice entry, struct errmsg *e) MUST_CHECK;
+enum err log_store_start(struct log_store *s, uv_loop_t *loop, const struct log_store_ops *ops, void *arg,
+                         struct errmsg *e) MUST_CHECK;
+/* Same meaning as the raft_core ops; gathered until log_store_flush() at the end of the loop pass. */
+void log_store_append(struct log_store *s, uint64_t first_index, const struct raft_entry_view *entries, size_t n);
+void log_store_truncate(struct log_store *s, uint64_t from_index);
+void log_store_meta(struct log_store *s, uint64_t term, uint64_t voted_for);
+void log_store_snapshot(struct log_store *s, const struct raft_snapshot_info *info, uint64_t trim_to, bool installed);
+void log_store_flush(struct log_store *s);
+uint64_t log_store_fsync_us_p99(struct log_store *s);
+/* Waits for the worker, closes the database. The uv handle is closed asynchronously: run the loop once more. */
+void log_store_close(struct log_store *s);
+
+#endif
