@@ -131,6 +131,8 @@ static void memory_helpers_copy_and_zero(void **state)
     for (size_t i = 0; i < 10; i++)
         assert_true(zeros[i] == 0);
     zeros = mem_resize(zeros, 20 * sizeof *zeros);
+    zeros[19] = 1;
+    assert_true(zeros[9] == 0);
     char *moved CLEANUP(mem_cleanup) = TAKE(copy);
     assert_null(copy);
     assert_string_equal(moved, "ttl=5");
