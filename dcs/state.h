@@ -36,7 +36,8 @@ enum state_command {
     STATE_CMD_TOKEN_REVOKE,
     STATE_CMD_TOKEN_REDEEM, /* takes one use, allots the member id, adds the member as "joining" */
     STATE_CMD_MEMBER_STATE, /* (id, state): joining -> active -> removed */
-    STATE_CMD_COMPACT
+    STATE_CMD_COMPACT,      /* (revision) */
+    STATE_CMD_MEMBER_INIT   /* the first member's own row; only while there is none */
 };
 
 /* Opens, migrates, checks integrity; *ret_applied / *ret_logged: marks of the last commit. scope/cluster
@@ -57,7 +58,12 @@ struct state_batch {
  * decoded once by the caller and found sound. Returns the position of the command. */
 size_t state_batch_add(struct state_batch *b, enum state_command cmd, struct slice params);
 size_t state_batch_expire(struct state_batch *b, uint64_t lease, uint64_t nonce, uint64_t n);
-void state_batch_member(struct state_batch *b, uint64_t id, const char *new_state);
+size_t state_batch_member(struct state_batch *b, uint64_t id, const char *new_state);
+size_t state_batch_compact(struct state_batch *b, uint64_t revision);
+/* Bootstrap: the first leader proposes its own row as the first command it ever writes, when
+ * state_members() is empty. An entry, never a local write: a member that replays the log from its
+ * start must come to the same rows and ids. */
+size_t state_batch_member_init(struct state_batch *b, const struct member *m);
 size_t state_batch_bytes(const struct state_batch *b);
 void state_batch_end(struct state_batch *b, uint64_t wall_ms, struct buf *ret_entry); /* empties b */
 
@@ -105,7 +111,4 @@ enum err state_copy_begin(struct state *s, struct state_copy **ret_copy, struct 
 enum err state_copy_run(struct state_copy *c, const char *path, struct errmsg *e) MUST_CHECK; /* frees c; fsyncs */
 /* Replaces everything by the file's content. */
 enum err state_restore(struct state *s, const char *path, uint64_t index, uint64_t now_ms, struct errmsg *e) MUST_CHECK;
-/* For bootstrap of the first node: its own row in members, before the first entry. */
-enum err state_init_member(struct state *s, const struct member *m, struct errmsg *e) MUST_CHECK;
-
 #endif
