@@ -15,8 +15,8 @@ struct buf {
 
 #define BUF_INIT ((struct buf){0})
 
-void buf_close(struct buf *b);                     /* frees; the buffer is empty and usable */
-void buf_clear(struct buf *b);                     /* keeps the memory */
+void buf_close(struct buf *b); /* frees; the buffer is empty and usable */
+void buf_clear(struct buf *b); /* keeps the memory */
 void buf_append(struct buf *b, const void *p, size_t n);
 void buf_append_slice(struct buf *b, struct slice s);
 void buf_append_u8(struct buf *b, uint8_t v);
@@ -25,8 +25,9 @@ void buf_append_be64(struct buf *b, uint64_t v);
 void buf_printf(struct buf *b, const char *fmt, ...) PRINTF(2, 3); /* no NUL appended */
 /* Room for n more bytes behind len, NULL on overflow; the caller then raises len itself. */
 uint8_t *buf_reserve(struct buf *b, size_t n);
-void buf_consume(struct buf *b, size_t n);         /* drops n bytes at the front; n <= len */
-const char *buf_cstr(struct buf *b);               /* NUL-terminated view, valid until the next append */
+void buf_consume(struct buf *b, size_t n); /* drops n bytes at the front; n <= len */
+/* NUL-terminated view, valid until the next append */
+const char *buf_cstr(struct buf *b);
 
 static inline bool buf_ok(const struct buf *b)
 {

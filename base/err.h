@@ -13,17 +13,18 @@
 
 enum err {
     ERR_OK = 0,
-    ERR_CANCELLED,       /* given up on by its owner, nothing applied */
-    ERR_INVALID,         /* an argument, a key, a frame breaks its contract */
-    ERR_TIMEOUT,         /* the deadline passed and nothing was applied */
+    ERR_CANCELLED, /* given up on by its owner, nothing applied */
+    ERR_INVALID,   /* an argument, a key, a frame breaks its contract */
+    ERR_TIMEOUT,   /* the deadline passed and nothing was applied */
     ERR_NOT_FOUND,
     ERR_EXISTS,
     ERR_DENIED,          /* identity known, right missing */
     ERR_UNAUTHENTICATED, /* identity missing or refused */
     ERR_LIMIT,           /* a bound (size, count, depth, in flight) is exceeded */
     ERR_NO_SPACE,        /* disk or quota */
-    ERR_PRECONDITION,    /* the state does not permit it: compare failed, unsafe, not initialised */
-    ERR_COMPACTED,       /* the revision asked for is no longer kept */
+    /* the state does not permit it: compare failed, unsafe, not initialised */
+    ERR_PRECONDITION,
+    ERR_COMPACTED, /* the revision asked for is no longer kept */
     ERR_UNSUPPORTED,
     ERR_INTERNAL,        /* our bug */
     ERR_UNAVAILABLE,     /* no leader, no quorum, not connected: nothing applied, try again */
@@ -51,7 +52,7 @@ bool err_retryable(enum err code);
 /* From errno: ENOSPC/EDQUOT, ENOENT, EEXIST, EACCES/EPERM, ETIMEDOUT, else ERR_IO. */
 enum err err_from_errno(int error_number);
 
-/* Writes the message (when e is not NULL) and returns code, so that one can `return err_set(...)`. */
+/* Writes the message (when e is not NULL) and returns code: `return err_set(...)`. */
 enum err err_set(struct errmsg *e, enum err code, const char *fmt, ...) PRINTF(3, 4);
 /* Puts "context: " before the text already there; returns e's code. */
 enum err err_wrap(struct errmsg *e, enum err code, const char *fmt, ...) PRINTF(3, 4);

@@ -107,7 +107,8 @@ static void put_kv(struct buf *b, const struct log_kv *kv)
     }
 }
 
-void log_event(enum log_level level, const char *event, const struct log_kv *kv, size_t n_kv, const char *fmt, ...)
+void log_event(enum log_level level, const char *event, const struct log_kv *kv, size_t n_kv,
+               const char *fmt, ...)
 {
     if (!log_enabled(level))
         return;

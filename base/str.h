@@ -7,7 +7,8 @@
 
 /* Copies with NUL; ERR_LIMIT (and an empty dst) when it does not fit. */
 enum err str_copy(char *dst, size_t size, const char *src) MUST_CHECK;
-enum err str_copy_slice(char *dst, size_t size, struct slice src) MUST_CHECK; /* ERR_INVALID on NUL inside */
+/* ERR_INVALID on NUL inside */
+enum err str_copy_slice(char *dst, size_t size, struct slice src) MUST_CHECK;
 enum err str_format(char *dst, size_t size, const char *fmt, ...) PRINTF(3, 4) MUST_CHECK;
 /* Whole text must be a decimal number. */
 enum err str_parse_u64(const char *text, uint64_t *ret_value) MUST_CHECK;
@@ -17,8 +18,9 @@ void hex_encode(char *dst, const void *p, size_t n);
 /* Exactly n bytes from 2*n hex digits. */
 enum err hex_decode(const char *text, void *dst, size_t n) MUST_CHECK;
 /* Splits "host:port", "[v6]:port"; ERR_INVALID when the port is missing or not 1..65535. */
-enum err str_host_port(const char *text, char *ret_host, size_t host_size, uint16_t *ret_port) MUST_CHECK;
-/* Damerau-free Levenshtein distance, for "did you mean"; texts up to 63 bytes, longer count as far. */
+enum err str_host_port(const char *text, char *ret_host, size_t host_size, uint16_t *ret_port)
+    MUST_CHECK;
+/* Levenshtein distance, for "did you mean"; texts up to 63 bytes, longer ones count as far. */
 size_t str_distance(const char *a, const char *b);
 
 #endif
