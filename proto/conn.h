@@ -3,8 +3,13 @@
  *
  * Bounded: a frame over CONN_FRAME_MAX, an unsound one, or more than `write_max` bytes waiting to be
  * sent closes the connection. Writes made in one loop pass are gathered and flushed together
- * (conn_flush, or by itself at the end of the pass). Callbacks run on the loop thread; `closed` runs
- * exactly once and is the last. The owner frees nothing: conn_close() does, after `closed`. */
+ * (conn_flush, or by itself at the end of the pass); what is written before `ready` waits for it.
+ *
+ * Life: conn_connect() and conn_from_fd() always give a connection; what goes wrong shows in
+ * `closed`. All callbacks run on the loop thread and never from inside a conn_ function. `closed`
+ * runs exactly once, after conn_close() or a failure, and is the last; the connection frees itself
+ * behind it. Until then every function may be called (after the end they do nothing), and conn_close()
+ * any number of times; `arg` has to live until `closed`. No other callback follows conn_close(). */
 #ifndef REGENT_PROTO_CONN_H
 #define REGENT_PROTO_CONN_H
 
@@ -16,12 +21,12 @@
 #include "base/err.h"
 #include "proto/pki.h"
 
-enum { CONN_FRAME_MAX = 2 * 1024 * 1024 + 4096, CONN_DEPTH_MAX = 16, CONN_ELEMENTS_MAX = 65536 };
+enum { CONN_FRAME_MAX = 2 * 1024 * 1024 + 4096, CONN_DEPTH_MAX = 16, CONN_ELEMENTS_MAX = 65536, CONN_OPEN_MS = 5000 };
 
 struct conn;
 
 struct conn_ops {
-    /* Handshake done; id is NULL without a peer certificate (or without TLS). */
+    /* Handshake done; id is NULL without a peer certificate (or without TLS), or with an expired one. */
     void (*ready)(void *arg, const struct pki_identity *id);
     /* Slices are valid during the call. method and params: still encoded, validated. */
     void (*request)(void *arg, uint64_t msgid, struct slice method, struct slice params);
@@ -30,8 +35,9 @@ struct conn_ops {
     void (*closed)(void *arg, const struct errmsg *why);
 };
 
-/* Outgoing. host may be a name (resolved off the loop), an address, or "unix:/path". ctx NULL: no
- * TLS. server_name: checked against the certificate when not NULL. */
+/* Outgoing. host may be a name (resolved off the loop, its addresses tried in turn), an address, or
+ * "unix:/path". ctx NULL: no TLS; else it is referenced, not taken. Ready within CONN_OPEN_MS of the
+ * call, or closed. */
 struct conn *conn_connect(uv_loop_t *loop, const char *host, uint16_t port, SSL_CTX *ctx, const struct conn_ops *ops,
                           void *arg);
 /* From an accepted, or otherwise connected, socket; takes the descriptor. */
@@ -44,10 +50,19 @@ uint64_t conn_last_read_ms(const struct conn *c);           /* CLOCK_BOOTTIME */
 uint32_t conn_peer_uid(const struct conn *c);               /* local sockets: SO_PEERCRED; else UINT32_MAX */
 const char *conn_peer_text(const struct conn *c);           /* "10.0.0.2:41234" for logs */
 
+/* Who it would be: a client whose certificate is this CA's but expired. `ready` got NULL, and all it
+ * may do is cert.renew. NULL for everybody else. */
+const struct pki_identity *conn_peer_expired(const struct conn *c);
+/* During `response`: the address in the error's details.leader, "" when there is none. */
+const char *conn_error_leader(const struct conn *c);
+
 /* params / result: one encoded MessagePack value each. */
 void conn_request(struct conn *c, uint64_t msgid, const char *method, struct slice params);
 void conn_notify(struct conn *c, const char *method, struct slice params);
+/* A result that does not fit into a frame becomes ERR_LIMIT. */
 void conn_reply(struct conn *c, uint64_t msgid, struct slice result);
+/* details.outcome is "unknown" for ERR_OUTCOME_UNKNOWN and "none" for all others; a response whose
+ * details say "unknown" arrives as ERR_OUTCOME_UNKNOWN. leader: NULL or the address to try. */
 void conn_reply_error(struct conn *c, uint64_t msgid, enum err code, const char *text, const char *leader);
 void conn_flush(struct conn *c);
 

@@ -48,9 +48,11 @@ struct reader {
     struct errmsg *e;
 };
 
-static enum err read_object(const struct msg *m, json_t *j, void *ret_obj, const struct reader *r);
+static enum err read_object(const struct msg *m, json_t *j, void *ret_obj,
+                            const struct reader *r);
 
-static enum err wrong(const struct msg *m, const struct field *f, const char *want, const struct reader *r)
+static enum err wrong(const struct msg *m, const struct field *f, const char *want,
+                      const struct reader *r)
 {
     return err_set(r->e, ERR_INVALID, "%s.%s: %s expected", m->name, f->name, want);
 }
@@ -64,13 +66,14 @@ static enum err read_u64(json_t *j, uint64_t *ret)
     return json_is_string(j) ? str_parse_u64(json_string_value(j), ret) : ERR_INVALID;
 }
 
-static enum err read_text(const struct msg *m, const struct field *f, json_t *j, char *to, size_t size,
-                          const struct reader *r)
+static enum err read_text(const struct msg *m, const struct field *f, json_t *j, char *to,
+                          size_t size, const struct reader *r)
 {
     if (!json_is_string(j))
         return wrong(m, f, "string", r);
     if (str_copy(to, size, json_string_value(j)) != ERR_OK)
-        return err_set(r->e, ERR_INVALID, "%s.%s: longer than %zu bytes", m->name, f->name, size - 1);
+        return err_set(r->e, ERR_INVALID, "%s.%s: longer than %zu bytes", m->name, f->name,
+                       size - 1);
     return ERR_OK;
 }
 
@@ -114,13 +117,15 @@ static enum err read_raw(json_t *j, struct msg_arena *a, struct slice *ret)
     return ERR_OK;
 }
 
-static enum err read_list(const struct msg *m, const struct field *f, json_t *j, uint8_t *obj, const struct reader *r)
+static enum err read_list(const struct msg *m, const struct field *f, json_t *j, uint8_t *obj,
+                          const struct reader *r)
 {
     size_t n = json_array_size(j);
     if (!json_is_array(j))
         return wrong(m, f, "array", r);
     if (n > f->size)
-        return err_set(r->e, ERR_LIMIT, "%s.%s: more than %zu elements", m->name, f->name, f->size);
+        return err_set(r->e, ERR_LIMIT, "%s.%s: more than %zu elements", m->name, f->name,
+                       f->size);
     for (size_t i = 0; i < n; i++) {
         json_t *element = json_array_get(j, i);
         enum err rc = f->type == FIELD_LIST
@@ -133,8 +138,8 @@ static enum err read_list(const struct msg *m, const struct field *f, json_t *j,
     return ERR_OK;
 }
 
-static enum err read_many(const struct msg *m, const struct field *f, json_t *j, struct slice *ret,
-                          const struct reader *r)
+static enum err read_many(const struct msg *m, const struct field *f, json_t *j,
+                          struct slice *ret, const struct reader *r)
 {
     if (!json_is_array(j))
         return wrong(m, f, "array", r);
@@ -154,7 +159,8 @@ static enum err read_many(const struct msg *m, const struct field *f, json_t *j,
     return ERR_OK;
 }
 
-static enum err read_field(const struct msg *m, const struct field *f, json_t *j, uint8_t *obj, const struct reader *r)
+static enum err read_field(const struct msg *m, const struct field *f, json_t *j, uint8_t *obj,
+                           const struct reader *r)
 {
     void *p = obj + f->offset;
     switch (f->type) {
@@ -171,7 +177,9 @@ static enum err read_field(const struct msg *m, const struct field *f, json_t *j
         *(bool *)p = json_is_true(j);
         return ERR_OK;
     case FIELD_BYTES:
-        return read_bytes(j, r->arena, p) == ERR_OK ? ERR_OK : wrong(m, f, "string or {\"base64\": ...}", r);
+        return read_bytes(j, r->arena, p) == ERR_OK
+                   ? ERR_OK
+                   : wrong(m, f, "string or {\"base64\": ...}", r);
     case FIELD_TEXT:
         return read_text(m, f, j, p, f->size, r);
     case FIELD_RAW:
@@ -188,7 +196,8 @@ static enum err read_field(const struct msg *m, const struct field *f, json_t *j
 }
 
 /* Calls itself along the tables, not along the input. */
-static enum err read_object(const struct msg *m, json_t *j, void *ret_obj, const struct reader *r)
+static enum err read_object(const struct msg *m, json_t *j, void *ret_obj,
+                            const struct reader *r)
 {
     memset(ret_obj, 0, m->size);
     if (!json_is_object(j))
@@ -204,14 +213,16 @@ static enum err read_object(const struct msg *m, json_t *j, void *ret_obj, const
     return ERR_OK;
 }
 
-enum err msg_from_json(const struct msg *m, struct slice json, void *ret_obj, struct msg_arena *arena, struct errmsg *e)
+enum err msg_from_json(const struct msg *m, struct slice json, void *ret_obj,
+                       struct msg_arena *arena, struct errmsg *e)
 {
     struct reader r = {.arena = arena, .e = e};
     json_error_t where;
     memset(ret_obj, 0, m->size);
     json_t *j = json_loadb((const char *)json.p, json.n, JSON_REJECT_DUPLICATES, &where);
     if (j == NULL)
-        return err_set(e, ERR_INVALID, "%s: line %d, column %d: %s", m->name, where.line, where.column, where.text);
+        return err_set(e, ERR_INVALID, "%s: line %d, column %d: %s", m->name, where.line,
+                       where.column, where.text);
     enum err rc = read_object(m, j, ret_obj, &r);
     json_decref(j);
     return rc;

@@ -57,7 +57,8 @@ static void put_string(struct buf *out, struct slice s)
 
 static void put_base64(struct buf *out, struct slice s)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static const char digits[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for (size_t i = 0; i < s.n; i += 3) {
         size_t n = MIN((size_t)3, s.n - i);
         uint32_t v = (uint32_t)s.p[i] << 16;
@@ -65,8 +66,8 @@ static void put_base64(struct buf *out, struct slice s)
             v |= (uint32_t)s.p[i + 1] << 8;
         if (n > 2)
             v |= s.p[i + 2];
-        char four[4] = {digits[v >> 18], digits[v >> 12 & 63], n > 1 ? digits[v >> 6 & 63] : '=',
-                        n > 2 ? digits[v & 63] : '='};
+        char four[4] = {digits[v >> 18], digits[v >> 12 & 63],
+                        n > 1 ? digits[v >> 6 & 63] : '=', n > 2 ? digits[v & 63] : '='};
         buf_append(out, four, sizeof four);
     }
 }

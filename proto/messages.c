@@ -7,7 +7,9 @@
 
 /* How many fields each message has. */
 #define MSG(name) enum { N_##name = 0
-#define END(name) };
+#define END(name) \
+    }             \
+    ;
 #define U64(name) +1
 #define I64(name) +1
 #define BOOL(name) +1
@@ -66,16 +68,18 @@
 #undef NAMES
 
 /* Their contents. */
-#define MSG(id)                                                 \
-    _Static_assert((int)N_##id < (int)MSG_FIELDS_MAX, #id);     \
-    __attribute__((constructor)) static void fill_##id(void)    \
-    {                                                           \
-        typedef struct id self;                                 \
-        _Static_assert(sizeof(self) < 1U << 20, #id);           \
-        struct field *const to = fields_##id;                   \
+#define MSG(id)                                              \
+    _Static_assert((int)N_##id < (int)MSG_FIELDS_MAX, #id);  \
+    __attribute__((constructor)) static void fill_##id(void) \
+    {                                                        \
+        typedef struct id self;                              \
+        _Static_assert(sizeof(self) < 1U << 20, #id);        \
+        struct field *const to = fields_##id;                \
         static const struct field from[N_##id + 1] = {
 #define END(id)                    \
-    {.name = NULL}                 \
+    {                              \
+        .name = NULL               \
+    }                              \
     }                              \
     ;                              \
     memcpy(to, from, sizeof from); \
@@ -88,19 +92,20 @@
 #define RAW(f) PLAIN(f, FIELD_RAW)
 #define TEXT(f, n) {.name = #f, .type = FIELD_TEXT, .offset = offsetof(self, f), .size = (n)},
 #define SUB(f, m) {.name = #f, .type = FIELD_SUB, .offset = offsetof(self, f), .sub = &msg_##m},
-#define MANY(f, m) {.name = #f, .type = FIELD_MANY, .offset = offsetof(self, f), .sub = &msg_##m},
-#define LIST(f, m, max)                       \
-    {.name = #f,                              \
-     .type = FIELD_LIST,                      \
-     .offset = offsetof(self, f),             \
-     .count_offset = offsetof(self, f##_n),   \
-     .size = (max),                           \
+#define MANY(f, m) \
+    {.name = #f, .type = FIELD_MANY, .offset = offsetof(self, f), .sub = &msg_##m},
+#define LIST(f, m, max)                     \
+    {.name = #f,                            \
+     .type = FIELD_LIST,                    \
+     .offset = offsetof(self, f),           \
+     .count_offset = offsetof(self, f##_n), \
+     .size = (max),                         \
      .sub = &msg_##m},
-#define NAMES(f, max)                         \
-    {.name = #f,                              \
-     .type = FIELD_NAMES,                     \
-     .offset = offsetof(self, f),             \
-     .count_offset = offsetof(self, f##_n),   \
+#define NAMES(f, max)                       \
+    {.name = #f,                            \
+     .type = FIELD_NAMES,                   \
+     .offset = offsetof(self, f),           \
+     .count_offset = offsetof(self, f##_n), \
      .size = (max)},
 /* clang-format off */
 #include "proto/messages.def"

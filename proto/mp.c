@@ -103,7 +103,8 @@ static bool scanner_done(const struct mp_scanner *s)
 }
 
 /* Takes the value (or the head of the container) that was just read. */
-static enum err scanner_take(struct mp_scanner *s, const struct head *h, const struct mp_limits *limits)
+static enum err scanner_take(struct mp_scanner *s, const struct head *h,
+                             const struct mp_limits *limits)
 {
     if (h->size > limits->bytes - s->pos)
         return ERR_LIMIT;
@@ -283,7 +284,8 @@ enum err mp_read_map(struct mp_reader *r, size_t *ret_n)
 
 enum err mp_read_raw(struct mp_reader *r, struct slice *ret)
 {
-    const struct mp_limits limits = {.bytes = SIZE_MAX, .depth = MP_DEPTH_MAX, .elements = SIZE_MAX};
+    const struct mp_limits limits = {
+        .bytes = SIZE_MAX, .depth = MP_DEPTH_MAX, .elements = SIZE_MAX};
     size_t n;
     if (mp_scan(r->rest, &limits, &n) != ERR_OK)
         return ERR_INVALID;

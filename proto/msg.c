@@ -4,7 +4,8 @@
 #include "proto/mp.h"
 
 /* A whole message: the bounds of a frame, which it came in. */
-static const struct mp_limits limits = {.bytes = 4 * 1024 * 1024, .depth = MP_DEPTH_MAX, .elements = 65536};
+static const struct mp_limits limits = {
+    .bytes = 4 * 1024 * 1024, .depth = MP_DEPTH_MAX, .elements = 65536};
 
 static const void *at(const void *obj, size_t offset)
 {
@@ -128,19 +129,22 @@ void msg_encode(const struct msg *m, const void *obj, struct buf *out)
 
 /* ---- decoding ---- */
 
-static enum err decode_map(const struct msg *m, struct mp_reader *r, void *ret_obj, struct errmsg *e);
+static enum err decode_map(const struct msg *m, struct mp_reader *r, void *ret_obj,
+                           struct errmsg *e);
 
-static enum err wrong(const struct msg *m, const struct field *f, const char *want, struct errmsg *e)
+static enum err wrong(const struct msg *m, const struct field *f, const char *want,
+                      struct errmsg *e)
 {
     return err_set(e, ERR_INVALID, "%s.%s: %s expected", m->name, f->name, want);
 }
 
 /* A text is the copy of `s` in `size` bytes, NUL included. */
-static enum err put_text(const struct msg *m, const struct field *f, struct slice s, char *to, size_t size,
-                         struct errmsg *e)
+static enum err put_text(const struct msg *m, const struct field *f, struct slice s, char *to,
+                         size_t size, struct errmsg *e)
 {
     if (s.n >= size)
-        return err_set(e, ERR_INVALID, "%s.%s: longer than %zu bytes", m->name, f->name, size - 1);
+        return err_set(e, ERR_INVALID, "%s.%s: longer than %zu bytes", m->name, f->name,
+                       size - 1);
     if (s.n != 0 && memchr(s.p, 0, s.n) != NULL)
         return err_set(e, ERR_INVALID, "%s.%s: contains a zero byte", m->name, f->name);
     if (s.n != 0)
@@ -149,14 +153,15 @@ static enum err put_text(const struct msg *m, const struct field *f, struct slic
     return ERR_OK;
 }
 
-static enum err decode_list(const struct msg *m, const struct field *f, struct mp_reader *r, void *obj,
-                            struct errmsg *e)
+static enum err decode_list(const struct msg *m, const struct field *f, struct mp_reader *r,
+                            void *obj, struct errmsg *e)
 {
     size_t n;
     if (mp_read_array(r, &n) != ERR_OK)
         return wrong(m, f, "array", e);
     if (n > f->size)
-        return err_set(e, ERR_LIMIT, "%s.%s: more than %zu elements", m->name, f->name, f->size);
+        return err_set(e, ERR_LIMIT, "%s.%s: more than %zu elements", m->name, f->name,
+                       f->size);
     for (size_t i = 0; i < n; i++) {
         struct slice s;
         enum err rc;
@@ -175,8 +180,8 @@ static enum err decode_list(const struct msg *m, const struct field *f, struct m
 }
 
 /* MANY stays encoded, but must be an array: msg_iter_init() may rely on it. */
-static enum err decode_many(const struct msg *m, const struct field *f, struct mp_reader *r, struct slice *ret,
-                            struct errmsg *e)
+static enum err decode_many(const struct msg *m, const struct field *f, struct mp_reader *r,
+                            struct slice *ret, struct errmsg *e)
 {
     struct mp_reader look = *r;
     size_t n;
@@ -185,8 +190,8 @@ static enum err decode_many(const struct msg *m, const struct field *f, struct m
     return ERR_OK;
 }
 
-static enum err decode_field(const struct msg *m, const struct field *f, struct mp_reader *r, void *obj,
-                             struct errmsg *e)
+static enum err decode_field(const struct msg *m, const struct field *f, struct mp_reader *r,
+                             void *obj, struct errmsg *e)
 {
     void *p = at_mut(obj, f->offset);
     struct slice s;
@@ -228,7 +233,8 @@ static size_t find_field(const struct msg *m, struct slice name, size_t hint)
 }
 
 /* Calls itself along SUB and LIST: as deep as the tables, never as deep as the input. */
-static enum err decode_map(const struct msg *m, struct mp_reader *r, void *ret_obj, struct errmsg *e)
+static enum err decode_map(const struct msg *m, struct mp_reader *r, void *ret_obj,
+                           struct errmsg *e)
 {
     bool seen[MSG_FIELDS_MAX] = {false};
     size_t n, hint = 0;
@@ -307,7 +313,8 @@ enum err msg_iter_init(struct msg_iter *it, struct slice many)
     return ERR_OK;
 }
 
-enum err msg_iter_next(struct msg_iter *it, const struct msg *m, void *ret_obj, struct errmsg *e)
+enum err msg_iter_next(struct msg_iter *it, const struct msg *m, void *ret_obj,
+                       struct errmsg *e)
 {
     if (it->left == 0)
         return ERR_NOT_FOUND;

@@ -38,7 +38,9 @@ enum err pki_write_file(const char *path, struct slice data, unsigned mode, bool
 enum err pki_read_file(const char *path, size_t max, struct buf *ret_data, struct errmsg *e) MUST_CHECK;
 
 /* TLS 1.3 only. Server: asks for a client certificate; verified when given, absent allowed (the
- * dispatcher then permits only the OPEN methods). Client: verifies against ca_file. */
+ * dispatcher then permits only the OPEN methods; one of this CA that has merely expired passes the
+ * handshake too, see conn_peer_expired). Client: verifies against ca_file; cert_file and key_file may
+ * be NULL. Peers are identified by CA and regent:// URI, so no host name is checked. */
 enum err pki_server_context(const char *ca_file, const char *cert_file, const char *key_file, SSL_CTX **ret_ctx,
                             struct errmsg *e) MUST_CHECK;
 enum err pki_client_context(const char *ca_file, const char *cert_file, const char *key_file, SSL_CTX **ret_ctx,
