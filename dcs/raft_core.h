@@ -47,12 +47,14 @@ struct raft_snapshot_info {
 };
 
 struct raft_core_ops {
-    void (*store_append)(void *arg, uint64_t first_index, const struct raft_entry_view *entries, size_t n);
+    void (*store_append)(void *arg, uint64_t first_index, const struct raft_entry_view *entries,
+                         size_t n);
     void (*store_truncate)(void *arg, uint64_t from_index); /* drops from_index and later */
     void (*store_meta)(void *arg, uint64_t term, uint64_t voted_for);
     /* Records a snapshot whose file is complete; the log up to `trim_to` may go. installed: the whole
      * log goes, the state database is replaced by the file (restore, below) afterwards. */
-    void (*store_snapshot)(void *arg, const struct raft_snapshot_info *info, uint64_t trim_to, bool installed);
+    void (*store_snapshot)(void *arg, const struct raft_snapshot_info *info, uint64_t trim_to,
+                           bool installed);
     /* One encoded frame (<= 1.5 MiB) to a member; may be dropped. */
     void (*send)(void *arg, uint64_t member_id, struct slice frame);
     /* A committed command, in order, each index once per run; the owner skips what its state has. */
@@ -73,7 +75,7 @@ struct raft_core_options {
     uint64_t election_ms;
     uint64_t heartbeat_ms;
     uint64_t seed;
-    size_t log_bytes_max; /* retained log, 16 MiB; also triggers snapshots */
+    size_t log_bytes_max;    /* retained log, 16 MiB; also triggers snapshots */
     uint64_t snapshot_every; /* entries, 8192 */
     uint64_t trailing;       /* entries kept behind a snapshot, >= snapshot_every */
     const struct raft_core_ops *ops;
@@ -93,28 +95,31 @@ struct raft_core_disk {
 
 struct raft_core;
 
-enum err raft_core_new(const struct raft_core_options *o, struct raft_core **ret_core, struct errmsg *e) MUST_CHECK;
+enum err raft_core_new(const struct raft_core_options *o, struct raft_core **ret_core,
+                       struct errmsg *e) MUST_CHECK;
 void raft_core_free(struct raft_core *c); /* NULL is allowed */
 /* The entry a first node writes at index 1 before it starts. */
 void raft_core_bootstrap_entry(const struct raft_membership *m, struct buf *ret_data);
-enum err raft_core_start(struct raft_core *c, const struct raft_core_disk *disk, uint64_t now_ms,
-                         struct errmsg *e) MUST_CHECK;
+enum err raft_core_start(struct raft_core *c, const struct raft_core_disk *disk,
+                         uint64_t now_ms, struct errmsg *e) MUST_CHECK;
 
 /* Time. Call raft_core_tick() at the latest at raft_core_deadline(). */
 uint64_t raft_core_deadline(const struct raft_core *c);
 void raft_core_tick(struct raft_core *c, uint64_t now_ms);
 
 /* A frame from an authenticated member. ERR_INVALID: unsound, the link should be closed. */
-enum err raft_core_receive(struct raft_core *c, uint64_t from, struct slice frame, uint64_t now_ms,
-                           struct errmsg *e) MUST_CHECK;
+enum err raft_core_receive(struct raft_core *c, uint64_t from, struct slice frame,
+                           uint64_t now_ms, struct errmsg *e) MUST_CHECK;
 
 /* Leader: one command entry; *ret_index is where it will stand if it commits (in term raft_core_term).
  * ERR_UNAVAILABLE: not leader; ERR_LIMIT: too many entries or bytes in flight. */
-enum err raft_core_submit(struct raft_core *c, struct slice data, uint64_t now_ms, uint64_t *ret_index) MUST_CHECK;
+enum err raft_core_submit(struct raft_core *c, struct slice data, uint64_t now_ms,
+                          uint64_t *ret_index) MUST_CHECK;
 /* Leader: one membership change at a time; ERR_PRECONDITION while one is under way. */
-enum err raft_core_change(struct raft_core *c, const struct raft_membership *m, uint64_t now_ms, uint64_t *ret_index,
-                          struct errmsg *e) MUST_CHECK;
-enum err raft_core_transfer(struct raft_core *c, uint64_t to, uint64_t now_ms) MUST_CHECK; /* 0: best voter */
+enum err raft_core_change(struct raft_core *c, const struct raft_membership *m, uint64_t now_ms,
+                          uint64_t *ret_index, struct errmsg *e) MUST_CHECK;
+enum err raft_core_transfer(struct raft_core *c, uint64_t to, uint64_t now_ms)
+    MUST_CHECK; /* 0: best voter */
 
 /* Completions of store_*, one call each, in order. */
 void raft_core_append_stored(struct raft_core *c, uint64_t last_index, uint64_t now_ms);
@@ -125,10 +130,13 @@ void raft_core_snapshot_stored(struct raft_core *c, uint64_t now_ms);
 /* Snapshots. The owner asks after its state commit whether one is due, copies its state off the loop
  * and reports the finished file. Never due while `state_index` > applied (replay). */
 bool raft_core_snapshot_due(const struct raft_core *c, uint64_t state_index);
-void raft_core_snapshot_begin(struct raft_core *c, struct raft_snapshot_info *ret_info); /* index, term, membership */
-void raft_core_snapshot_taken(struct raft_core *c, const struct raft_snapshot_info *info, uint64_t now_ms);
+void raft_core_snapshot_begin(
+    struct raft_core *c, struct raft_snapshot_info *ret_info); /* index, term, membership */
+void raft_core_snapshot_taken(struct raft_core *c, const struct raft_snapshot_info *info,
+                              uint64_t now_ms);
 void raft_core_snapshot_abandoned(struct raft_core *c);
-void raft_core_snapshot_received(struct raft_core *c, const struct raft_snapshot_info *info, uint64_t now_ms);
+void raft_core_snapshot_received(struct raft_core *c, const struct raft_snapshot_info *info,
+                                 uint64_t now_ms);
 void raft_core_snapshot_failed(struct raft_core *c, uint64_t now_ms);
 
 /* Facts. */
@@ -139,11 +147,15 @@ uint64_t raft_core_last_index(const struct raft_core *c);
 uint64_t raft_core_stored_index(const struct raft_core *c); /* durable here */
 uint64_t raft_core_commit_index(const struct raft_core *c);
 uint64_t raft_core_applied_index(const struct raft_core *c);
-uint64_t raft_core_term_start(const struct raft_core *c);   /* leader: index of the first entry of its own term (a barrier it writes by itself at election) */
+uint64_t raft_core_term_start(
+    const struct raft_core *
+        c); /* leader: index of the first entry of its own term (a barrier it writes by itself at election) */
 uint64_t raft_core_match_index(const struct raft_core *c, uint64_t member_id); /* leader */
-bool raft_core_recently_heard(const struct raft_core *c, uint64_t member_id, uint64_t now_ms); /* leader */
+bool raft_core_recently_heard(const struct raft_core *c, uint64_t member_id,
+                              uint64_t now_ms); /* leader */
 size_t raft_core_log_bytes(const struct raft_core *c);
-const struct raft_membership *raft_core_membership(const struct raft_core *c); /* newest, also uncommitted */
+const struct raft_membership *raft_core_membership(
+    const struct raft_core *c); /* newest, also uncommitted */
 bool raft_core_change_pending(const struct raft_core *c);
 
 #endif

@@ -1,0 +1,240 @@
+/* Frames of members to the library's messages, in pieces where it needs them. */
+#include "base/mem.h"
+#include "dcs/raft_core_internal.h"
+
+/* The library keeps its leader's address; replies go by id. */
+static const char ANY_ADDRESS[] = "member";
+
+static struct raft_message message(const struct raft_frame *f, uint64_t from,
+                                   enum raft_message_type type)
+{
+    struct raft_message m;
+    memset(&m, 0, sizeof m);
+    m.type = type;
+    m.server_id = from;
+    m.server_address = ANY_ADDRESS;
+    ASSERT(f->term != 0 && from != 0);
+    return m;
+}
+
+static int receive(struct raft_core *c, struct raft_message *m)
+{
+    struct raft_event e = {.type = RAFT_RECEIVE};
+    e.receive.message = m;
+    return core_event(c, &e);
+}
+
+static void note_heard(struct raft_core *c, uint64_t from)
+{
+    for (size_t i = 0; i < c->n_peers; i++) {
+        if (c->peers[i].id == from) {
+            c->peers[i].heard_ms = c->now_ms;
+            return;
+        }
+    }
+    if (c->n_peers < RAFT_CORE_MEMBERS_MAX)
+        c->peers[c->n_peers++] = (struct core_peer){.id = from, .heard_ms = c->now_ms};
+}
+
+/* The library lets a leader that hears another one of its own term write over its state. There cannot
+ * be one; a peer that says so is broken. */
+static enum err check_leader(struct raft_core *c, const struct raft_frame *f, uint64_t from,
+                             struct errmsg *e)
+{
+    if (c->raft.state == RAFT_LEADER && f->term == c->raft.current_term)
+        return err_set(e, ERR_INVALID, "member %llu claims to lead term %llu, which is ours",
+                       (unsigned long long)from, (unsigned long long)f->term);
+    if (f->term >= c->raft.current_term)
+        c->leader_heard_ms = c->now_ms;
+    else
+        c->stale_request = true;
+    return ERR_OK;
+}
+
+/* ---- AppendEntries ---- */
+
+/* Would the library take entries behind this position? */
+static bool log_matches(const struct raft_core *c, uint64_t index, uint64_t term)
+{
+    if (index == 0)
+        return true;
+    if (raft_log_has(&c->log, index))
+        return raft_log_get(&c->log, index)->term == term;
+    return c->has_snapshot && c->snapshot.index == index && c->snapshot.term == term;
+}
+
+/* Before a new change is taken, the one before it (see core_confirm_change). */
+static void before_change(struct raft_core *c, const struct raft_append_entries *a)
+{
+    uint64_t pending = c->raft.configuration_uncommitted_index;
+    uint64_t index = a->prev_log_index + 1;
+    if (pending == 0 || pending >= index || a->term < c->raft.current_term || c->installing)
+        return;
+    bool known = raft_log_has(&c->log, index) &&
+                 raft_log_get(&c->log, index)->term == a->entries[0].term;
+    if (!known && log_matches(c, a->prev_log_index, a->prev_log_term))
+        core_confirm_change(c);
+}
+
+static enum err receive_piece(struct raft_core *c, struct raft_message *m, struct errmsg *e)
+{
+    struct raft_append_entries *a = &m->append_entries;
+    if (a->n_entries > 0) {
+        a->entries[0].batch = raft_malloc(1); /* the library frees the first one's, once */
+        ASSERT(a->entries[0].batch != NULL);
+        if ((enum raft_entry_type)a->entries[0].type == RAFT_ENTRY_CHANGE)
+            before_change(c, a);
+    }
+    if (receive(c, m) != 0)
+        return err_set(
+            e, ERR_CORRUPT,
+            "member %llu sent entries behind %llu that contradict committed ones here: one of "
+            "the two has lost data",
+            (unsigned long long)m->server_id, (unsigned long long)a->prev_log_index);
+    return ERR_OK;
+}
+
+static void entry_to_lib(const struct raft_entry_view *v, struct raft_entry *ret)
+{
+    *ret = (struct raft_entry){.term = v->term,
+                               .type = (enum raft_lib_entry_type)v->type,
+                               .buf = {.base = (void *)v->data.p, .len = v->data.n}};
+}
+
+/* A change must be the first of what the library sees: behind others in one message it would be
+ * recorded under their index. The sender splits too; this does not rest on it. */
+static enum err receive_append(struct raft_core *c, const struct raft_frame *f, uint64_t from,
+                               struct errmsg *e)
+{
+    size_t n = f->append.n;
+    struct raft_entry *entries = n == 0 ? NULL : mem_array(n, sizeof *entries);
+    for (size_t i = 0; i < n; i++)
+        entry_to_lib(&f->append.entries[i], &entries[i]);
+    enum err r = ERR_OK;
+    size_t at = 0;
+    do {
+        size_t end = at + (n > 0);
+        while (end < n && f->append.entries[end].type != RAFT_ENTRY_CHANGE)
+            end++;
+        struct raft_message m = message(f, from, RAFT_APPEND_ENTRIES);
+        m.append_entries.term = f->term;
+        m.append_entries.prev_log_index = f->append.prev_index + at;
+        m.append_entries.prev_log_term =
+            at == 0 ? f->append.prev_term : f->append.entries[at - 1].term;
+        m.append_entries.leader_commit = f->append.commit;
+        m.append_entries.entries = entries == NULL ? NULL : entries + at;
+        m.append_entries.n_entries = (unsigned)(end - at);
+        r = receive_piece(c, &m, e);
+        at = end;
+    } while (at < n && r == ERR_OK);
+    mem_free(entries);
+    return r;
+}
+
+/* ---- the rest ---- */
+
+static enum err receive_append_result(struct raft_core *c, const struct raft_frame *f,
+                                      uint64_t from)
+{
+    if (c->raft.state != RAFT_LEADER)
+        return ERR_OK;
+    if (f->term == c->raft.current_term)
+        note_heard(c, from);
+    struct raft_message m = message(f, from, RAFT_APPEND_ENTRIES_RESULT);
+    m.append_entries_result.version = 2;
+    m.append_entries_result.term = f->term;
+    m.append_entries_result.rejected = f->append_result.rejected;
+    m.append_entries_result.last_log_index = f->append_result.last_index;
+    int r = receive(c, &m);
+    ASSERT(r == 0);
+    return ERR_OK;
+}
+
+static enum err receive_vote(struct raft_core *c, const struct raft_frame *f, uint64_t from)
+{
+    struct raft_message m = message(f, from, RAFT_REQUEST_VOTE);
+    m.request_vote.version = 2;
+    m.request_vote.term = f->term;
+    m.request_vote.candidate_id = from;
+    m.request_vote.last_log_index = f->vote.last_index;
+    m.request_vote.last_log_term = f->vote.last_term;
+    m.request_vote.disrupt_leader = f->vote.disrupt_leader;
+    m.request_vote.pre_vote = f->vote.pre_vote;
+    int r = receive(c, &m);
+    ASSERT(r == 0);
+    return ERR_OK;
+}
+
+/* To anybody but a candidate it says nothing, and the library would read a candidate's fields out of
+ * another state's. A real vote for a term we are not in is no vote either. */
+static enum err receive_vote_result(struct raft_core *c, const struct raft_frame *f,
+                                    uint64_t from)
+{
+    if (c->raft.state != RAFT_CANDIDATE)
+        return ERR_OK;
+    struct raft_message m = message(f, from, RAFT_REQUEST_VOTE_RESULT);
+    m.request_vote_result.version = 2;
+    m.request_vote_result.term = f->term;
+    m.request_vote_result.vote_granted = f->vote_result.granted;
+    m.request_vote_result.pre_vote = f->vote_result.pre_vote;
+    int r = receive(c, &m);
+    ASSERT(r == 0);
+    return ERR_OK;
+}
+
+static enum err receive_timeout_now(struct raft_core *c, const struct raft_frame *f,
+                                    uint64_t from)
+{
+    struct raft_message m = message(f, from, RAFT_TIMEOUT_NOW);
+    m.timeout_now.term = f->term;
+    m.timeout_now.last_log_index = f->timeout_now.last_index;
+    m.timeout_now.last_log_term = f->timeout_now.last_term;
+    int r = receive(c, &m);
+    ASSERT(r == 0);
+    return ERR_OK;
+}
+
+static enum err receive_frame(struct raft_core *c, const struct raft_frame *f, uint64_t from,
+                              struct errmsg *e)
+{
+    enum err r = ERR_OK;
+    switch (f->type) {
+    case RAFT_FRAME_APPEND:
+        r = check_leader(c, f, from, e);
+        return r != ERR_OK ? r : receive_append(c, f, from, e);
+    case RAFT_FRAME_INSTALL:
+        r = check_leader(c, f, from, e);
+        if (r == ERR_OK) {
+            struct core_install i = {
+                .set = true, .from = from, .term = f->term, .info = f->install};
+            core_install_arrived(c, &i);
+        }
+        return r;
+    case RAFT_FRAME_APPEND_RESULT:
+        return receive_append_result(c, f, from);
+    case RAFT_FRAME_VOTE:
+        return receive_vote(c, f, from);
+    case RAFT_FRAME_VOTE_RESULT:
+        return receive_vote_result(c, f, from);
+    case RAFT_FRAME_TIMEOUT_NOW:
+        return receive_timeout_now(c, f, from);
+    }
+    UNREACHABLE();
+}
+
+enum err raft_core_receive(struct raft_core *c, uint64_t from, struct slice frame,
+                           uint64_t now_ms, struct errmsg *e)
+{
+    core_clock(c, now_ms);
+    ASSERT(c->started);
+    if (from == 0 || from == c->o.id)
+        return err_set(e, ERR_INVALID, "a raft frame from member %llu, which is %s",
+                       (unsigned long long)from, from == 0 ? "nobody" : "this one");
+    struct raft_frame f;
+    enum err r = raft_frame_decode(frame, &f, e);
+    if (r == ERR_OK)
+        r = receive_frame(c, &f, from, e);
+    c->stale_request = false;
+    raft_frame_close(&f);
+    return r;
+}
