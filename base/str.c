@@ -23,6 +23,15 @@ enum err str_copy(char *dst, size_t size, const char *src)
     return str_copy_slice(dst, size, slice_str(src));
 }
 
+void str_cut(char *dst, size_t size, const char *src)
+{
+    if (size == 0)
+        return;
+    size_t n = strnlen(src, size - 1);
+    memmove(dst, src, n);
+    dst[n] = '\0';
+}
+
 enum err str_format(char *dst, size_t size, const char *fmt, ...)
 {
     va_list ap;

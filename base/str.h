@@ -9,6 +9,8 @@
 enum err str_copy(char *dst, size_t size, const char *src) MUST_CHECK;
 /* ERR_INVALID on NUL inside */
 enum err str_copy_slice(char *dst, size_t size, struct slice src) MUST_CHECK;
+/* For texts that people read, and copies between arrays of one size: cuts instead of refusing. */
+void str_cut(char *dst, size_t size, const char *src);
 enum err str_format(char *dst, size_t size, const char *fmt, ...) PRINTF(3, 4) MUST_CHECK;
 /* Whole text must be a decimal number. */
 enum err str_parse_u64(const char *text, uint64_t *ret_value) MUST_CHECK;

@@ -1,0 +1,274 @@
+#include "agent/engine.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "agent/engine_internal.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+/* ---- life ---- */
+
+enum err engine_new(const struct engine_options *o, struct engine **ret_engine, struct errmsg *e)
+{
+    struct engine *g = mem_alloc(sizeof *g);
+    g->magic = ENGINE_MAGIC;
+    g->o = *o;
+    if (mirror_init(&g->mirror, o->scope) != ERR_OK || str_copy(g->scope, sizeof g->scope, o->scope) != ERR_OK ||
+        str_copy(g->name, sizeof g->name, o->name) != ERR_OK ||
+        str_copy(g->conn_host, sizeof g->conn_host, o->conn_host) != ERR_OK ||
+        str_copy(g->api_url, sizeof g->api_url, o->api_url) != ERR_OK ||
+        str_copy(g->pg_version, sizeof g->pg_version, o->pg_version) != ERR_OK) {
+        mem_free(g);
+        return err_set(e, ERR_LIMIT, "scope, name or connect address is too long");
+    }
+    config_view(o->bootstrap, &g->view.config);
+    *ret_engine = g;
+    return ERR_OK;
+}
+
+void engine_free(struct engine *g)
+{
+    if (g == NULL)
+        return;
+    CHECK_MAGIC(g, ENGINE_MAGIC);
+    mirror_close(&g->mirror);
+    g->magic = 0;
+    mem_free(g);
+}
+
+void engine_wake(struct engine *g)
+{
+    CHECK_MAGIC(g, ENGINE_MAGIC);
+    if (g->ticking)
+        g->again = true;
+    else
+        g->o.ports->wake_at(g->o.arg, engine_now(g));
+}
+
+void engine_late(struct engine *g)
+{
+    g->tilt = true;
+}
+
+void engine_stop(struct engine *g)
+{
+    g->stopping = true;
+    engine_wake(g);
+}
+
+void engine_restart(struct engine *g)
+{
+    g->restarting = true;
+    engine_wake(g);
+}
+
+bool engine_stopped(const struct engine *g)
+{
+    return g->stopped;
+}
+
+void engine_set_pg_version(struct engine *g, const char *version)
+{
+    str_cut(g->pg_version, sizeof g->pg_version, version);
+}
+
+const struct view *engine_view(const struct engine *g)
+{
+    return &g->view;
+}
+
+const struct plan *engine_plan(const struct engine *g)
+{
+    return &g->plan;
+}
+
+const struct mirror *engine_mirror(const struct engine *g)
+{
+    return &g->mirror;
+}
+
+/* ---- observe ---- */
+
+static void observe(struct engine *g)
+{
+    struct view *v = &g->view;
+    uint64_t now_ms = engine_now(g);
+    g->o.ports->fence(g->o.arg, &g->fence);
+    engine_txn_settle(g);
+    *v = (struct view){.now_ms = now_ms};
+    mirror_view(&g->mirror, g->o.bootstrap, v);
+    str_cut(v->self, sizeof v->self, g->name);
+    /* A mirror that no quorum has confirmed for a TTL may tell of a world that is gone. */
+    v->dcs_ready = v->dcs_ready && now_ms < g->contact_ms + v->config.ttl_ms;
+    v->txn_pending = g->txn_pending;
+    v->txn_unknown = g->txn_unknown;
+    v->lease = g->keeper.id;
+    v->deadline_ms = g->keeper.deadline_ms;
+    v->armed = g->fence.connected && g->fence.armed && v->has_leader && g->fence.token == v->leader.token;
+    v->tilt = g->tilt;
+    v->nofailover = g->o.nofailover || g->o.failover_priority <= 0;
+    v->nosync = g->o.nosync;
+    v->stopping = g->stopping;
+    v->restarting = g->restarting;
+    v->can_bootstrap = !g->o.witness;
+    v->busy = g->busy;
+    g->o.ports->observe(g->o.arg, &v->pg);
+}
+
+/* ---- execute ---- */
+
+static void on_action(void *arg, enum err status, const struct errmsg *e)
+{
+    struct engine *g = arg;
+    CHECK_MAGIC(g, ENGINE_MAGIC);
+    const char *name = plan_action_name((enum plan_action)g->busy.action);
+    uint64_t took_ms = engine_now(g) - g->busy.since_ms;
+    if (status == ERR_OK) {
+        log_event(LOG_INFO, "action_done", KV(KV_STR("action", name), KV_U64("took_ms", took_ms)), "%s done", name);
+        g->busy = (struct view_busy){0};
+    } else {
+        log_event(LOG_ERROR, "action_failed", KV(KV_STR("action", name), KV_U64("took_ms", took_ms)), "%s failed: %s",
+                  name, e != NULL ? e->text : err_text(status));
+        uint64_t failures = g->busy.failed_action == g->busy.action ? g->busy.failures + 1 : 1;
+        g->busy = (struct view_busy){
+            .failed = true, .failures = failures, .failed_action = g->busy.action, .failed_ms = engine_now(g)};
+        str_cut(g->busy.error, sizeof g->busy.error, e != NULL ? e->text : err_text(status));
+    }
+    engine_wake(g);
+}
+
+static bool find_upstream(const struct engine *g, const char *name, struct postgres_upstream *ret_up)
+{
+    const struct view *v = &g->view;
+    const struct member_rec *m = view_member(v, name);
+    const char *host = m != NULL ? m->conn_host : v->leader.conn_host;
+    uint64_t port = m != NULL ? m->conn_port : v->leader.conn_port;
+    if (name[0] == '\0' || (m == NULL && strcmp(v->leader.name, name) != 0) || port == 0 || port > 65535)
+        return false;
+    ret_up->port = (uint16_t)port;
+    return str_copy(ret_up->name, sizeof ret_up->name, name) == ERR_OK &&
+           str_copy(ret_up->host, sizeof ret_up->host, host) == ERR_OK;
+}
+
+static void run_action(struct engine *g, const struct plan *p)
+{
+    struct postgres_upstream up = {0};
+    bool has_upstream = find_upstream(g, p->target, &up);
+    uint64_t failures = g->busy.failures;
+    uint64_t failed_action = g->busy.failed_action;
+    g->busy = (struct view_busy){.action = (uint64_t)p->action,
+                                 .since_ms = engine_now(g),
+                                 .failures = failures,
+                                 .failed_action = failed_action};
+    str_cut(g->busy.target, sizeof g->busy.target, p->target);
+    if (p->action == ACTION_PROMOTE || p->action == ACTION_START_PRIMARY)
+        g->may_write = true;
+    uint64_t deadline_ms = engine_now(g) + MAX((uint64_t)1000, g->view.config.ttl_ms);
+    log_event(LOG_INFO, "action", KV(KV_STR("action", plan_action_name(p->action)), KV_STR("rule", p->rule),
+                                     KV_STR("target", p->target), KV_U64("token", p->token)),
+              "%s", p->reason);
+    g->o.ports->run(g->o.arg, p, has_upstream ? &up : NULL, deadline_ms, on_action, g);
+}
+
+static void execute(struct engine *g, const struct plan *p)
+{
+    if (p->action == ACTION_KILL) {
+        g->o.ports->kill(g->o.arg);
+        if (g->busy.action != ACTION_NONE)
+            g->o.ports->cancel(g->o.arg);
+    } else if (p->action != ACTION_NONE && g->busy.action == ACTION_NONE &&
+               (!plan_action_destructive(p->action) || engine_proven(g, p))) {
+        run_action(g, p);
+    }
+    if (p->txn != TXN_NONE || g->txn_unknown)
+        engine_txn(g, p);
+    bool closely = (g->view.has_leader && strcmp(g->view.leader.state, "stopping") == 0) || !g->view.has_leader;
+    if (closely != g->watching_closely) {
+        g->watching_closely = closely;
+        g->o.ports->watch_closely(g->o.arg, closely);
+    }
+}
+
+/* ---- the tick ---- */
+
+static bool same_plan(const struct plan *a, const struct plan *b)
+{
+    return a->rule == b->rule && a->action == b->action && a->txn == b->txn && a->token == b->token &&
+           strcmp(a->target, b->target) == 0;
+}
+
+static void note_plan(struct engine *g, const struct plan *p)
+{
+    if (g->planned && same_plan(&g->plan, p)) {
+        g->plan = *p;
+        return;
+    }
+    g->plan = *p;
+    g->planned = true;
+    log_event(LOG_INFO, "plan",
+              KV(KV_STR("rule", p->rule), KV_STR("action", plan_action_name(p->action)),
+                 KV_STR("txn", plan_txn_name(p->txn)), KV_STR("target", p->target), KV_U64("token", p->token)),
+              "%s", p->reason);
+    engine_journal(g, p);
+}
+
+static void decide_and_act(struct engine *g)
+{
+    struct plan p = {0};
+    struct errmsg e = {0};
+    decide(&g->view, &p);
+    ASSERT(p.rule != NULL);
+    if (plan_check(&g->view, &p, &e) != ERR_OK) {
+        log_event(LOG_ERROR, "plan_refused", KV(KV_STR("rule", p.rule)), "not executed: %s (%s)", e.text, p.reason);
+        p.action = ACTION_NONE;
+        p.txn = TXN_NONE;
+        p.wake_ms = g->view.now_ms + ENGINE_HOUSEKEEPING_MS;
+    }
+    note_plan(g, &p);
+    execute(g, &p);
+}
+
+static void schedule(struct engine *g)
+{
+    uint64_t now_ms = engine_now(g);
+    uint64_t at_ms = now_ms + ENGINE_HOUSEKEEPING_MS;
+    if (g->planned && !g->o.witness)
+        at_ms = MIN(at_ms, MAX(g->plan.wake_ms, now_ms + 1));
+    if (g->keeper.id != 0)
+        at_ms = MIN(at_ms, MAX(g->keeper.next_ms, now_ms));
+    else if (g->connected && !g->lease_asked)
+        at_ms = MIN(at_ms, MAX(g->lease_retry_ms, now_ms + 10));
+    if (g->again)
+        at_ms = now_ms;
+    g->again = false;
+    g->o.ports->wake_at(g->o.arg, at_ms);
+}
+
+void engine_tick(struct engine *g)
+{
+    CHECK_MAGIC(g, ENGINE_MAGIC);
+    ASSERT(!g->ticking);
+    g->ticking = true;
+    observe(g);
+    if (g->connected && !g->mirror.complete)
+        engine_fill(g);
+    if (!g->o.witness && !g->stopped) {
+        engine_lease_step(g);
+        engine_fence_step(g);
+        decide_and_act(g);
+        engine_publish_member(g);
+        engine_configure(g);
+        bool idle = g->view.pg.proc == PG_PROC_STOPPED && g->busy.action == ACTION_NONE && !view_is_leader(&g->view);
+        if (g->stopping && !g->revoking && idle)
+            engine_revoke(g);
+    } else if (g->stopping) {
+        g->stopped = true;
+    }
+    if (!g->o.witness)
+        g->o.ports->published(g->o.arg, &g->view, &g->plan);
+    g->tilt = false;
+    g->ticking = false;
+    schedule(g);
+}

@@ -1,0 +1,90 @@
+/* Shared by the engine's files: engine.c (the tick), engine_dcs.c (fill, watch, transactions, proof reads),
+ * engine_lease.c (lease and fence), engine_status.c (member record, journal). */
+#ifndef REGENT_AGENT_ENGINE_INTERNAL_H
+#define REGENT_AGENT_ENGINE_INTERNAL_H
+
+#include "agent/engine.h"
+#include "agent/ha_txn.h"
+#include "base/assert.h"
+
+enum { ENGINE_MAGIC = 0x52e61e01, ENGINE_HOUSEKEEPING_MS = 1000 };
+
+/* An action that may destroy something runs only after a linearizable read, begun after the plan was made,
+ * has shown leader and sync unchanged. */
+struct engine_proof {
+    bool asked;
+    bool proven;
+    enum plan_action action;
+    uint64_t token;
+    char target[64];
+    uint64_t leader_mod, sync_mod; /* the mirror's when it was asked */
+};
+
+struct engine {
+    uint32_t magic;
+    struct engine_options o;
+    char scope[64], name[64], conn_host[128], api_url[160], pg_version[16];
+    struct mirror mirror;
+    struct lease_keeper keeper;
+    struct fence_state fence;
+    struct view view;
+    struct plan plan;
+    bool planned; /* plan holds one */
+
+    bool connected;
+    bool filling;
+    uint64_t fill_asked_ms;
+    uint64_t contact_ms; /* when the last answer from a quorum was asked for; 0: never */
+
+    bool lease_asked;    /* a grant is under way */
+    uint64_t lease_asked_ms;
+    uint64_t lease_retry_ms;
+    bool adopt_tried;    /* the lease of a daemon before us has been looked for */
+
+    bool txn_pending, txn_unknown, txn_touching;
+    uint64_t txn_revision; /* wait for the mirror to show it; 0: no reply yet */
+    enum plan_txn txn;
+
+    struct view_busy busy;
+    struct engine_proof proof;
+    bool may_write; /* a promotion or a start as primary was ordered of this postmaster */
+    bool watching_closely;
+
+    struct member_rec published;
+    bool member_known; /* `published` hangs on our lease */
+    bool publishing;
+    uint64_t published_ms;
+    uint64_t journal_number;
+    uint64_t journal_written;
+    bool journal_trimming;
+    uint64_t config_mod; /* of the config last handed to PostgreSQL */
+    size_t config_members_n;
+
+    bool tilt;
+    bool stopping, restarting, stopped, revoking;
+    bool ticking, again;
+};
+
+static inline uint64_t engine_now(const struct engine *g)
+{
+    return g->o.ports->now_ms(g->o.arg);
+}
+
+/* engine_dcs.c */
+void engine_fill(struct engine *g);
+void engine_txn(struct engine *g, const struct plan *p);
+void engine_txn_settle(struct engine *g);
+/* True when the proof for p is there; else asks for it. */
+bool engine_proven(struct engine *g, const struct plan *p);
+
+/* engine_lease.c */
+void engine_lease_step(struct engine *g);
+void engine_fence_step(struct engine *g);
+void engine_revoke(struct engine *g);
+
+/* engine_status.c */
+void engine_publish_member(struct engine *g);
+void engine_journal(struct engine *g, const struct plan *p);
+void engine_configure(struct engine *g);
+
+#endif

@@ -1,0 +1,159 @@
+/* Lease and fence: granting, renewing, adopting; arming, extending, disarming. */
+#include <inttypes.h>
+
+#include "agent/engine_internal.h"
+#include "base/log.h"
+
+enum { LEASE_RETRY_MS = 200 };
+
+static void lease_lost(struct engine *g, const char *why)
+{
+    log_event(LOG_WARN, "lease_gone", KV(KV_U64("lease", g->keeper.id)), "%s", why);
+    keeper_gone(&g->keeper);
+    g->member_known = false;
+    g->lease_retry_ms = 0;
+}
+
+static void take_lease(struct engine *g, const struct lease_state *s, uint64_t nonce, uint64_t submitted_ms)
+{
+    uint64_t ttl_ms = s->ttl_ms != 0 ? s->ttl_ms : g->view.config.ttl_ms;
+    keeper_granted(&g->keeper, s->id, nonce, s->n, ttl_ms, submitted_ms);
+    g->contact_ms = MAX(g->contact_ms, submitted_ms);
+    g->member_known = false;
+    g->o.ports->remember(g->o.arg, s->id, nonce);
+    log_event(LOG_INFO, "lease", KV(KV_U64("lease", s->id), KV_U64("ttl_ms", ttl_ms), KV_U64("nonce", nonce)),
+              "lease held");
+}
+
+static void on_grant(void *arg, const struct client_reply *reply)
+{
+    struct engine *g = arg;
+    CHECK_MAGIC(g, ENGINE_MAGIC);
+    struct lease_state s;
+    struct errmsg e;
+    g->lease_asked = false;
+    if (reply->status != ERR_OK || msg_decode(&msg_lease_state, reply->result, &s, &e) != ERR_OK || s.gone || s.id == 0)
+        g->lease_retry_ms = engine_now(g) + LEASE_RETRY_MS; /* one granted all the same runs out by itself */
+    else
+        take_lease(g, &s, s.nonce, g->lease_asked_ms);
+    engine_wake(g);
+}
+
+/* The first renewal of a daemon that finds the lease of the one before it: a higher nonce supersedes it. */
+static void on_adopt(void *arg, const struct client_reply *reply)
+{
+    struct engine *g = arg;
+    CHECK_MAGIC(g, ENGINE_MAGIC);
+    struct lease_state s;
+    struct errmsg e;
+    g->lease_asked = false;
+    if (reply->status != ERR_OK) {
+        g->lease_retry_ms = engine_now(g) + LEASE_RETRY_MS; /* nothing known: ask again */
+        g->adopt_tried = false;
+    } else if (msg_decode(&msg_lease_state, reply->result, &s, &e) != ERR_OK || s.gone ||
+               s.nonce != g->fence.nonce + 1) {
+        g->lease_retry_ms = 0; /* it has run out: a new one */
+    } else {
+        take_lease(g, &s, s.nonce, g->lease_asked_ms);
+    }
+    engine_wake(g);
+}
+
+static void ask_lease(struct engine *g, uint64_t now_ms)
+{
+    g->lease_asked = true;
+    g->lease_asked_ms = now_ms;
+    uint64_t ttl_ms = g->view.config.ttl_ms;
+    if (!g->adopt_tried && g->fence.lease != 0) {
+        g->adopt_tried = true;
+        struct lease_renew r = {.id = g->fence.lease, .nonce = g->fence.nonce + 1, .n = 1, .ttl_ms = ttl_ms};
+        g->o.ports->call(g->o.arg, METHOD_LEASE_RENEW, &r, ttl_ms, on_adopt, g);
+        return;
+    }
+    g->adopt_tried = true;
+    struct lease_grant r = {.ttl_ms = ttl_ms, .nonce = 1};
+    g->o.ports->call(g->o.arg, METHOD_LEASE_GRANT, &r, ttl_ms, on_grant, g);
+}
+
+static void on_renew(void *arg, const struct client_reply *reply)
+{
+    struct engine *g = arg;
+    CHECK_MAGIC(g, ENGINE_MAGIC);
+    struct lease_state s;
+    struct errmsg e;
+    if (reply->status != ERR_OK || msg_decode(&msg_lease_state, reply->result, &s, &e) != ERR_OK)
+        return; /* the next renewal is due soon anyway */
+    if (s.id != g->keeper.id && !s.gone)
+        return; /* of a lease before this one */
+    if (s.gone || s.nonce != g->keeper.nonce) {
+        if (s.id == g->keeper.id)
+            lease_lost(g, s.gone ? "the lease has run out" : "another daemon of this node has taken the lease over");
+    } else {
+        const struct keeper_submission *sub = &g->keeper.out[s.n % KEEPER_OUTSTANDING];
+        if (sub->n == s.n)
+            g->contact_ms = MAX(g->contact_ms, sub->at_ms);
+        keeper_acked(&g->keeper, s.n);
+        if (g->fence.armed && view_is_leader(&g->view))
+            g->o.ports->extend(g->o.arg, g->keeper.deadline_ms);
+    }
+    engine_wake(g);
+}
+
+void engine_lease_step(struct engine *g)
+{
+    uint64_t now_ms = engine_now(g);
+    if (!g->connected || g->stopped || g->revoking)
+        return;
+    if (g->keeper.id == 0) {
+        if (!g->lease_asked && g->mirror.complete && now_ms >= g->lease_retry_ms)
+            ask_lease(g, now_ms);
+        return;
+    }
+    if (!keeper_due(&g->keeper, now_ms))
+        return;
+    uint64_t n = keeper_submit(&g->keeper, g->view.config.ttl_ms, now_ms);
+    struct lease_renew r = {.id = g->keeper.id, .nonce = g->keeper.nonce, .n = n, .ttl_ms = g->keeper.ttl_ms};
+    g->o.ports->call(g->o.arg, METHOD_LEASE_RENEW, &r, g->keeper.ttl_ms, on_renew, g);
+}
+
+/* The fence holds a deadline exactly as long as this node has the leader key, and longer while PostgreSQL
+ * might accept writes. */
+void engine_fence_step(struct engine *g)
+{
+    const struct view *v = &g->view;
+    if (v->pg.proc == PG_PROC_STOPPED && g->busy.action == ACTION_NONE)
+        g->may_write = false;
+    if (view_is_leader(v) && view_lease_valid(v)) {
+        if (!g->fence.armed || g->fence.token != v->leader.token)
+            g->o.ports->arm(g->o.arg, v->leader.token, v->deadline_ms);
+        else
+            g->o.ports->extend(g->o.arg, v->deadline_ms);
+        return;
+    }
+    bool harmless = v->pg.proc == PG_PROC_STOPPED || (v->pg.in_recovery && !g->may_write);
+    if (g->fence.armed && v->dcs_ready && !view_is_leader(v) && harmless && g->busy.action == ACTION_NONE)
+        g->o.ports->disarm(g->o.arg);
+}
+
+static void on_revoke(void *arg, const struct client_reply *reply)
+{
+    struct engine *g = arg;
+    CHECK_MAGIC(g, ENGINE_MAGIC);
+    (void)reply; /* a lease that could not be revoked runs out */
+    g->revoking = false;
+    g->stopped = true;
+    keeper_gone(&g->keeper);
+    g->o.ports->remember(g->o.arg, 0, 0);
+    engine_wake(g);
+}
+
+void engine_revoke(struct engine *g)
+{
+    if (g->keeper.id == 0) {
+        g->stopped = true;
+        return;
+    }
+    g->revoking = true;
+    struct lease_revoke r = {.id = g->keeper.id};
+    g->o.ports->call(g->o.arg, METHOD_LEASE_REVOKE, &r, 1000, on_revoke, g);
+}

@@ -1,0 +1,209 @@
+/* What this node tells the others: its member record, and the journal of its plans. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "agent/engine_internal.h"
+#include "base/log.h"
+#include "base/str.h"
+
+enum { JOURNAL_KEEP = 500, JOURNAL_TRIM_EVERY = 50, VIEW_TEXT_MAX = 16384 };
+
+/* ---- member record ---- */
+
+static const char *state_text(const struct view *v)
+{
+    if (v->busy.action == ACTION_INITDB)
+        return "initializing new cluster";
+    if (v->busy.action == ACTION_CLONE)
+        return "creating replica";
+    if (v->busy.action == ACTION_REWIND)
+        return "rewinding";
+    switch (v->pg.proc) {
+    case PG_PROC_STOPPED:
+        return v->pg.crashed ? "crashed" : "stopped";
+    case PG_PROC_STARTING:
+        return "starting";
+    case PG_PROC_RUNNING:
+        return v->pg.in_recovery && v->pg.streaming ? "streaming" : "running";
+    case PG_PROC_STOPPING:
+    case PG_PROC_DYING:
+        return "stopping";
+    }
+    UNREACHABLE();
+}
+
+static const char *role_text(const struct view *v)
+{
+    if (v->pg.data != PG_DATA_OURS)
+        return "uninitialized";
+    return v->pg.proc == PG_PROC_RUNNING && !v->pg.in_recovery ? "primary" : "replica";
+}
+
+static void member_of_view(const struct engine *g, struct member_rec *ret)
+{
+    const struct view *v = &g->view;
+    *ret = (struct member_rec){
+        .timeline = v->pg.timeline,
+        .lsn = v->pg.lsn,
+        .replay_lsn = v->pg.replay_lsn,
+        .lease = g->keeper.id,
+        .armed = g->fence.connected,
+        .conn_port = g->o.conn_port,
+        .nofailover = g->o.nofailover,
+        .nosync = g->o.nosync,
+        .noloadbalance = g->o.noloadbalance,
+        .clonefrom = g->o.clonefrom,
+        .failover_priority = g->o.failover_priority,
+    };
+    str_cut(ret->name, sizeof ret->name, g->name);
+    str_cut(ret->incarnation, sizeof ret->incarnation, v->pg.incarnation);
+    str_cut(ret->role, sizeof ret->role, role_text(v));
+    str_cut(ret->state, sizeof ret->state, state_text(v));
+    str_cut(ret->conn_host, sizeof ret->conn_host, g->conn_host);
+    str_cut(ret->api_url, sizeof ret->api_url, g->api_url);
+    str_cut(ret->upstream, sizeof ret->upstream, v->pg.streaming ? v->pg.upstream : "");
+    str_cut(ret->software, sizeof ret->software, REGENT_VERSION);
+    str_cut(ret->pg_version, sizeof ret->pg_version, g->pg_version);
+}
+
+static bool only_lsn_differs(const struct member_rec *a, const struct member_rec *b)
+{
+    struct member_rec x = *a;
+    x.lsn = b->lsn;
+    x.replay_lsn = b->replay_lsn;
+    return memcmp(&x, b, sizeof x) == 0;
+}
+
+static void on_published(void *arg, const struct client_reply *reply)
+{
+    struct engine *g = arg;
+    CHECK_MAGIC(g, ENGINE_MAGIC);
+    g->publishing = false;
+    if (reply->status != ERR_OK)
+        g->member_known = false; /* say it again */
+    engine_wake(g);
+}
+
+/* At once when something but the position changed, or when somebody waits for the position; else at most
+ * four times a TTL. */
+void engine_publish_member(struct engine *g)
+{
+    struct member_rec now;
+    uint64_t now_ms = engine_now(g);
+    if (g->keeper.id == 0 || !g->connected || g->publishing || g->revoking || g->stopped || !g->mirror.complete)
+        return;
+    member_of_view(g, &now);
+    if (g->member_known && memcmp(&now, &g->published, sizeof now) == 0)
+        return;
+    bool waited_for = !g->view.has_leader || strcmp(g->view.leader.state, "running") != 0;
+    if (g->member_known && only_lsn_differs(&now, &g->published) && !waited_for &&
+        now_ms < g->published_ms + g->view.config.ttl_ms / 4)
+        return;
+    char name[MIRROR_KEY_MAX];
+    char key[MIRROR_KEY_MAX];
+    struct buf json CLEANUP(buf_close) = {0};
+    if (str_format(name, sizeof name, "members/%s", g->name) != ERR_OK || mirror_key(&g->mirror, key, "%s", name) != ERR_OK)
+        return;
+    msg_to_json(&msg_member_rec, &now, &json);
+    struct put_req r = {.key = slice_str(key), .value = buf_slice(&json), .lease = g->keeper.id};
+    g->published = now;
+    g->published_ms = now_ms;
+    g->member_known = true;
+    g->publishing = true;
+    g->o.ports->call(g->o.arg, METHOD_KV_PUT, &r, g->view.config.ttl_ms, on_published, g);
+}
+
+/* ---- journal ---- */
+
+static void on_trim(void *arg, const struct client_reply *reply)
+{
+    struct engine *g = arg;
+    CHECK_MAGIC(g, ENGINE_MAGIC);
+    (void)reply;
+    g->journal_trimming = false;
+}
+
+static void on_count(void *arg, const struct client_reply *reply)
+{
+    struct engine *g = arg;
+    CHECK_MAGIC(g, ENGINE_MAGIC);
+    struct range_reply r;
+    struct msg_iter it;
+    struct kv kv;
+    g->journal_trimming = false;
+    if (reply->status != ERR_OK || msg_decode(&msg_range_reply, reply->result, &r, NULL) != ERR_OK ||
+        r.count <= JOURNAL_KEEP || msg_iter_init(&it, r.kvs) != ERR_OK)
+        return;
+    uint64_t drop = r.count - JOURNAL_KEEP;
+    while (drop > 0 && msg_iter_next(&it, &msg_kv, &kv, NULL) == ERR_OK)
+        drop--;
+    char from[MIRROR_KEY_MAX];
+    if (drop != 0 || mirror_key(&g->mirror, from, "journal/") != ERR_OK)
+        return;
+    struct delete_req d = {.key = slice_str(from), .end = kv.key};
+    g->journal_trimming = true;
+    g->o.ports->call(g->o.arg, METHOD_KV_DELETE, &d, 0, on_trim, g);
+}
+
+static void trim_journal(struct engine *g)
+{
+    char from[MIRROR_KEY_MAX];
+    char end[MIRROR_KEY_MAX];
+    if (g->journal_trimming || g->journal_written % JOURNAL_TRIM_EVERY != 0 ||
+        mirror_key(&g->mirror, from, "journal/") != ERR_OK || mirror_key(&g->mirror, end, "journal0") != ERR_OK)
+        return;
+    struct range_req r = {.key = slice_str(from), .end = slice_str(end), .keys_only = true, .local = true};
+    g->journal_trimming = true;
+    g->o.ports->call(g->o.arg, METHOD_KV_RANGE, &r, 0, on_count, g);
+}
+
+static void on_journal(void *arg, const struct client_reply *reply)
+{
+    (void)arg;
+    (void)reply; /* the journal explains; nothing depends on it */
+}
+
+void engine_journal(struct engine *g, const struct plan *p)
+{
+    uint64_t wall_ms = g->o.ports->wall_ms(g->o.arg);
+    struct journal_rec rec = {.at_ms = wall_ms, .token = g->view.has_leader ? g->view.leader.token : g->view.sync.token};
+    str_cut(rec.node, sizeof rec.node, g->name);
+    str_cut(rec.rule, sizeof rec.rule, p->rule);
+    str_cut(rec.reason, sizeof rec.reason, p->reason);
+    str_cut(rec.action, sizeof rec.action, plan_action_name(p->action));
+    str_cut(rec.txn, sizeof rec.txn, plan_txn_name(p->txn));
+    if (!g->connected)
+        return;
+    static char text[VIEW_TEXT_MAX]; /* agent thread only */
+    if (view_print(&g->view, text, sizeof text) == ERR_OK)
+        rec.view = slice_str(text);
+    g->journal_number = MAX(g->journal_number + 1, wall_ms * 1000);
+    char key[MIRROR_KEY_MAX];
+    if (mirror_key(&g->mirror, key, "journal/%020" PRIu64 "-%s", g->journal_number, g->name) != ERR_OK)
+        return;
+    struct buf json CLEANUP(buf_close) = {0};
+    msg_to_json(&msg_journal_rec, &rec, &json);
+    struct put_req r = {.key = slice_str(key), .value = buf_slice(&json)};
+    g->o.ports->call(g->o.arg, METHOD_KV_PUT, &r, g->view.config.ttl_ms, on_journal, g);
+    g->journal_written++;
+    trim_journal(g);
+}
+
+/* ---- what PostgreSQL needs of the dynamic configuration ---- */
+
+void engine_configure(struct engine *g)
+{
+    if (!g->mirror.complete || (g->config_mod == g->mirror.config_meta.mod_revision + 1 &&
+                                g->config_members_n == g->mirror.members_n))
+        return;
+    g->config_mod = g->mirror.config_meta.mod_revision + 1;
+    g->config_members_n = g->mirror.members_n;
+    struct postgres_dynamic d = {.retry_interval_ms = g->view.config.retry_interval_ms, .use_slots = true};
+    const struct config_rec *c = g->mirror.config_meta.present ? &g->mirror.config : g->o.bootstrap;
+    d.parameters_json = c->postgresql;
+    d.use_slots = c->use_slots;
+    for (size_t i = 0; i < g->mirror.members_n; i++)
+        if (strcmp(g->mirror.members[i].name, g->name) != 0)
+            memcpy(d.members[d.members_n++], g->mirror.members[i].name, sizeof d.members[0]);
+    g->o.ports->configure(g->o.arg, &d);
+}

@@ -1,0 +1,283 @@
+#include "agent/mirror.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/assert.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+enum err mirror_init(struct mirror *m, const char *scope)
+{
+    *m = (struct mirror){0};
+    return str_format(m->prefix, sizeof m->prefix, "/regent/%s/", scope);
+}
+
+void mirror_close(struct mirror *m)
+{
+    mem_free(m->config_json);
+    m->config_json = NULL;
+}
+
+enum err mirror_key(const struct mirror *m, char ret[static MIRROR_KEY_MAX], const char *fmt, ...)
+{
+    size_t n = strlen(m->prefix);
+    memcpy(ret, m->prefix, n);
+    va_list ap;
+    va_start(ap, fmt);
+    int k = vsnprintf(ret + n, MIRROR_KEY_MAX - n, fmt, ap);
+    va_end(ap);
+    return k < 0 || (size_t)k >= MIRROR_KEY_MAX - n ? ERR_LIMIT : ERR_OK;
+}
+
+/* ---- records with one instance ---- */
+
+struct single {
+    const char *name;
+    const struct msg *msg;
+    size_t record;
+    size_t meta;
+};
+
+#define SINGLE(key) {#key, &msg_##key##_rec, offsetof(struct mirror, key), offsetof(struct mirror, key##_meta)}
+static const struct single singles[] = {
+    SINGLE(initialize), SINGLE(leader), SINGLE(sync), SINGLE(failover), SINGLE(config), SINGLE(history), SINGLE(status),
+};
+
+static const struct single *find_single(struct slice name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(singles); i++)
+        if (slice_eq(name, slice_str(singles[i].name)))
+            return &singles[i];
+    return NULL;
+}
+
+static void keep_config_json(struct mirror *m)
+{
+    mem_free(m->config_json);
+    m->config_json = m->config.postgresql.n == 0 ? NULL : mem_dup(m->config.postgresql.p, m->config.postgresql.n);
+    m->config.postgresql = m->config_json == NULL ? slice_of(NULL, 0) : slice_str(m->config_json);
+}
+
+/* An unreadable record counts as unchanged: it is reported, and acted on by nobody. */
+static enum err set_single(struct mirror *m, const struct single *s, const struct kv *kv, struct errmsg *e)
+{
+    struct msg_arena arena CLEANUP(msg_arena_close) = MSG_ARENA_INIT;
+    void *record = (char *)m + s->record;
+    struct mirror_meta *meta = (struct mirror_meta *)(void *)((char *)m + s->meta);
+    void *parsed CLEANUP(mem_cleanup) = mem_alloc(s->msg->size);
+    if (msg_from_json(s->msg, kv->value, parsed, &arena, e) != ERR_OK)
+        return err_wrap(e, ERR_CORRUPT, "record %s%s at revision %llu", m->prefix, s->name,
+                        (unsigned long long)kv->mod_revision);
+    memcpy(record, parsed, s->msg->size);
+    *meta = (struct mirror_meta){true, kv->mod_revision, kv->lease};
+    if (s->msg == &msg_config_rec)
+        keep_config_json(m);
+    return ERR_OK;
+}
+
+static void drop_single(struct mirror *m, const struct single *s)
+{
+    memset((char *)m + s->record, 0, s->msg->size);
+    memset((char *)m + s->meta, 0, sizeof(struct mirror_meta));
+    if (s->msg == &msg_config_rec)
+        keep_config_json(m);
+}
+
+/* ---- members and seals: small arrays sorted by name ---- */
+
+static size_t member_slot(const struct mirror *m, struct slice name, bool *ret_found)
+{
+    size_t i = 0;
+    while (i < m->members_n && slice_cmp(slice_str(m->members[i].name), name) < 0)
+        i++;
+    *ret_found = i < m->members_n && slice_eq(slice_str(m->members[i].name), name);
+    return i;
+}
+
+static enum err set_member(struct mirror *m, struct slice name, const struct kv *kv, struct errmsg *e)
+{
+    struct member_rec rec;
+    bool found;
+    size_t i = member_slot(m, name, &found);
+    if (msg_from_json(&msg_member_rec, kv->value, &rec, NULL, e) != ERR_OK || !slice_eq(slice_str(rec.name), name))
+        return err_wrap(e, ERR_CORRUPT, "record %smembers/%.*s", m->prefix, (int)name.n, (const char *)name.p);
+    if (!found) {
+        if (m->members_n == VIEW_MEMBERS)
+            return err_set(e, ERR_LIMIT, "more than %d members with PostgreSQL; %s is left out", VIEW_MEMBERS, rec.name);
+        memmove(&m->members[i + 1], &m->members[i], (m->members_n - i) * sizeof m->members[0]);
+        m->members_n++;
+    }
+    m->members[i] = rec;
+    return ERR_OK;
+}
+
+static void drop_member(struct mirror *m, struct slice name)
+{
+    bool found;
+    size_t i = member_slot(m, name, &found);
+    if (!found)
+        return;
+    m->members_n--;
+    memmove(&m->members[i], &m->members[i + 1], (m->members_n - i) * sizeof m->members[0]);
+}
+
+static size_t seal_slot(const struct mirror *m, struct slice name, bool *ret_found)
+{
+    size_t i = 0;
+    while (i < m->seals_n && slice_cmp(slice_str(m->seals[i].name), name) < 0)
+        i++;
+    *ret_found = i < m->seals_n && slice_eq(slice_str(m->seals[i].name), name);
+    return i;
+}
+
+static enum err set_seal(struct mirror *m, struct slice name, const struct kv *kv, struct errmsg *e)
+{
+    struct seal_rec rec;
+    bool found;
+    size_t i = seal_slot(m, name, &found);
+    if (msg_from_json(&msg_seal_rec, kv->value, &rec, NULL, e) != ERR_OK || !slice_eq(slice_str(rec.name), name))
+        return err_wrap(e, ERR_CORRUPT, "record %sseal/%.*s", m->prefix, (int)name.n, (const char *)name.p);
+    if (!found) {
+        if (m->seals_n == VIEW_MEMBERS)
+            return err_set(e, ERR_LIMIT, "more than %d seals; that of %s is left out", VIEW_MEMBERS, rec.name);
+        memmove(&m->seals[i + 1], &m->seals[i], (m->seals_n - i) * sizeof m->seals[0]);
+        memmove(&m->seal_mods[i + 1], &m->seal_mods[i], (m->seals_n - i) * sizeof m->seal_mods[0]);
+        m->seals_n++;
+    }
+    m->seals[i] = rec;
+    m->seal_mods[i] = kv->mod_revision;
+    return ERR_OK;
+}
+
+static void drop_seal(struct mirror *m, struct slice name)
+{
+    bool found;
+    size_t i = seal_slot(m, name, &found);
+    if (!found)
+        return;
+    m->seals_n--;
+    memmove(&m->seals[i], &m->seals[i + 1], (m->seals_n - i) * sizeof m->seals[0]);
+    memmove(&m->seal_mods[i], &m->seal_mods[i + 1], (m->seals_n - i) * sizeof m->seal_mods[0]);
+}
+
+/* ---- feeding ---- */
+
+static bool after_prefix(struct slice text, const char *prefix, struct slice *ret_rest)
+{
+    size_t n = strlen(prefix);
+    if (text.n < n || memcmp(text.p, prefix, n) != 0)
+        return false;
+    *ret_rest = slice_of(text.p + n, text.n - n);
+    return true;
+}
+
+static enum err change(struct mirror *m, const struct kv *kv, bool deleted, struct errmsg *e)
+{
+    struct slice name;
+    struct slice sub;
+    if (!after_prefix(kv->key, m->prefix, &name))
+        return ERR_OK;
+    if (after_prefix(name, "members/", &sub)) {
+        if (!deleted)
+            return set_member(m, sub, kv, e);
+        drop_member(m, sub);
+        return ERR_OK;
+    }
+    if (after_prefix(name, "seal/", &sub)) {
+        if (!deleted)
+            return set_seal(m, sub, kv, e);
+        drop_seal(m, sub);
+        return ERR_OK;
+    }
+    const struct single *s = find_single(name);
+    if (s == NULL)
+        return ERR_OK; /* journal/..., and what a newer version may add */
+    if (!deleted)
+        return set_single(m, s, kv, e);
+    drop_single(m, s);
+    return ERR_OK;
+}
+
+static void note_leader(struct mirror *m, uint64_t now_ms)
+{
+    if (m->leader_meta.present)
+        m->leader_lost_ms = 0;
+    else if (m->leader_lost_ms == 0)
+        m->leader_lost_ms = now_ms;
+}
+
+enum err mirror_fill(struct mirror *m, const struct range_reply *r, uint64_t now_ms, struct errmsg *e)
+{
+    uint64_t lost_ms = m->leader_lost_ms;
+    for (size_t i = 0; i < ARRAY_LEN(singles); i++)
+        drop_single(m, &singles[i]);
+    m->members_n = 0;
+    m->seals_n = 0;
+    m->revision = r->revision;
+    m->complete = true;
+    struct msg_iter it;
+    struct kv kv;
+    enum err result = ERR_OK;
+    enum err rv = msg_iter_init(&it, r->kvs);
+    while (rv == ERR_OK && (rv = msg_iter_next(&it, &msg_kv, &kv, e)) == ERR_OK) {
+        enum err one = change(m, &kv, false, e);
+        result = one != ERR_OK ? one : result;
+    }
+    m->leader_lost_ms = lost_ms;
+    note_leader(m, now_ms);
+    return rv == ERR_NOT_FOUND ? result : rv;
+}
+
+enum err mirror_events(struct mirror *m, const struct watch_event *ev, uint64_t now_ms, struct errmsg *e)
+{
+    if (ev->revision <= m->revision)
+        return ERR_OK; /* seen in the range already */
+    struct msg_iter it;
+    struct event one;
+    enum err result = ERR_OK;
+    enum err rv = msg_iter_init(&it, ev->events);
+    while (rv == ERR_OK && (rv = msg_iter_next(&it, &msg_event, &one, e)) == ERR_OK) {
+        enum err bad = change(m, &one.kv, strcmp(one.type, "delete") == 0, e);
+        result = bad != ERR_OK ? bad : result;
+    }
+    m->revision = ev->revision;
+    note_leader(m, now_ms);
+    return rv == ERR_NOT_FOUND ? result : rv;
+}
+
+void mirror_lost(struct mirror *m)
+{
+    m->complete = false;
+}
+
+/* ---- the view ---- */
+
+void mirror_view(const struct mirror *m, const struct config_rec *bootstrap, struct view *ret_view)
+{
+    struct view *v = ret_view;
+    v->dcs_ready = m->complete;
+    v->revision = m->revision;
+    v->lost_ms = m->leader_lost_ms;
+    config_view(m->config_meta.present ? &m->config : bootstrap, &v->config);
+    v->has_initialize = m->initialize_meta.present;
+    v->initialize = m->initialize;
+    v->initialize_leased = m->initialize_meta.lease != 0;
+    v->has_leader = m->leader_meta.present;
+    v->leader = m->leader;
+    v->leader_lease = m->leader_meta.lease;
+    v->has_sync = m->sync_meta.present;
+    v->sync = m->sync;
+    v->sync_mod_revision = m->sync_meta.mod_revision;
+    v->has_failover = m->failover_meta.present;
+    v->failover = m->failover;
+    v->failover_mod_revision = m->failover_meta.mod_revision;
+    memcpy(v->members, m->members, sizeof v->members);
+    v->members_n = m->members_n;
+    memcpy(v->seals, m->seals, sizeof v->seals);
+    memcpy(v->seal_mod_revisions, m->seal_mods, sizeof v->seal_mod_revisions);
+    v->seals_n = m->seals_n;
+    size_t skip = m->history.entries_n > VIEW_HISTORY ? m->history.entries_n - VIEW_HISTORY : 0;
+    v->history_n = m->history.entries_n - skip;
+    memcpy(v->history, &m->history.entries[skip], v->history_n * sizeof v->history[0]);
+}
