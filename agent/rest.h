@@ -4,6 +4,7 @@
 #ifndef REGENT_AGENT_REST_H
 #define REGENT_AGENT_REST_H
 
+#include "agent/core/plan.h"
 #include "agent/mirror.h"
 #include "conf/config.h"
 
