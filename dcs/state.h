@@ -2,8 +2,12 @@
  * holds every change and the applied index. Deterministic: the same entries give the same rows on
  * every member; a local failure aborts the process, a logical failure is a replicated result.
  *
- * An entry is a batch: MessagePack [version, wall_ms, [command...]], command = [kind, payload...];
- * built with state_batch_*, so that its layout is known here alone. */
+ * An entry is a batch: MessagePack [version, wall_ms, [command...]], command = [kind, map]; built
+ * with state_batch_*, so that its layout is known here alone.
+ *
+ * Bounds: key 4096 bytes, value 1.5 MiB, 128 compares and 128 operations of a transaction, 4096
+ * leases, 1024 sessions with the results of their last 64 sequences, 64 members, 64 tokens. History
+ * for watches: the last 10,000 revisions within 32 MiB. The tables: docs/dcs-schema.md. */
 #ifndef REGENT_DCS_STATE_H
 #define REGENT_DCS_STATE_H
 
@@ -17,7 +21,8 @@ struct state;
 /* Called while an entry is applied, on the loop thread. */
 struct state_ops {
     /* Result of the i-th command of the entry: an encoded result of its method, or an error. */
-    void (*result)(void *arg, uint64_t index, size_t i, enum err status, const char *error, struct slice result);
+    void (*result)(void *arg, uint64_t index, size_t i, enum err status, const char *error,
+                   struct slice result);
     /* One changed key, in order; kv.mod_revision is the revision. prev.mod_revision 0: none. */
     void (*event)(void *arg, bool deleted, const struct kv *kv, const struct kv *prev);
     void (*revision_done)(void *arg, uint64_t revision); /* all events of it were reported */
@@ -29,21 +34,27 @@ enum state_command {
     STATE_CMD_DELETE,
     STATE_CMD_TXN,
     STATE_CMD_LEASE_GRANT,
-    STATE_CMD_LEASE_RENEW,  /* many in one entry; causes no commit of state.db by itself */
+    STATE_CMD_LEASE_RENEW, /* many in one entry; causes no commit of state.db by itself */
     STATE_CMD_LEASE_REVOKE,
     STATE_CMD_LEASE_EXPIRE, /* (id, nonce, n): void when the counter has moved on */
-    STATE_CMD_TOKEN_CREATE,
+    STATE_CMD_TOKEN_CREATE, /* token_info {id, role, uses_left, expires_ms, token}; token holds the
+                             * SHA-256 of the secret in 64 lower-case hex digits: no secret in the log */
     STATE_CMD_TOKEN_REVOKE,
-    STATE_CMD_TOKEN_REDEEM, /* takes one use, allots the member id, adds the member as "joining" */
+    STATE_CMD_TOKEN_REDEEM, /* token_redeem {token: "ID:SHA256HEX", name, address}; takes one use,
+                             * allots the member id, adds the member as "joining". The result is a
+                             * token_grant without scope, cert, ca and secrets: the server adds them */
     STATE_CMD_MEMBER_STATE, /* (id, state): joining -> active -> removed */
     STATE_CMD_COMPACT,      /* (revision) */
     STATE_CMD_MEMBER_INIT   /* the first member's own row; only while there is none */
 };
 
-/* Opens, migrates, checks integrity; *ret_applied / *ret_logged: marks of the last commit. scope/cluster
- * id are stored at creation and compared afterwards. */
-enum err state_open(const char *path, const char *cluster_id, struct state **ret_state, struct errmsg *e) MUST_CHECK;
-void state_close(struct state *s);
+/* Opens or creates, checks integrity and that the file belongs to cluster_id (stored at creation).
+ * Afterwards: state_db_applied() and state_logged() are the marks of the last commit; call
+ * state_leases_restart() before anything is applied. Every other local failure later on (disk full,
+ * I/O error, damage) logs one line and aborts. */
+enum err state_open(const char *path, const char *cluster_id, struct state **ret_state,
+                    struct errmsg *e) MUST_CHECK;
+void state_close(struct state *s); /* NULL is allowed; drops what was not committed */
 uint64_t state_db_applied(const struct state *s); /* as of the last apply, also uncommitted */
 uint64_t state_logged(const struct state *s);
 uint64_t state_revision(const struct state *s);
@@ -65,13 +76,14 @@ size_t state_batch_compact(struct state_batch *b, uint64_t revision);
  * start must come to the same rows and ids. */
 size_t state_batch_member_init(struct state_batch *b, const struct member *m);
 size_t state_batch_bytes(const struct state_batch *b);
-void state_batch_end(struct state_batch *b, uint64_t wall_ms, struct buf *ret_entry); /* empties b */
+void state_batch_end(struct state_batch *b, uint64_t wall_ms,
+                     struct buf *ret_entry); /* empties b */
 
 /* ---- applying ---- */
 /* now_ms: CLOCK_BOOTTIME, for the lease clocks of this member alone. Entries at or below the applied
  * index are skipped. Opens the transaction when none is open. */
-void state_apply(struct state *s, uint64_t index, struct slice entry, uint64_t now_ms, const struct state_ops *ops,
-                 void *arg);
+void state_apply(struct state *s, uint64_t index, struct slice entry, uint64_t now_ms,
+                 const struct state_ops *ops, void *arg);
 /* Commits what the pass applied (nothing when only renewals came), with the counters of all leases and
  * logged = min(stored, commit). */
 void state_commit(struct state *s, uint64_t logged);
@@ -79,17 +91,30 @@ void state_commit(struct state *s, uint64_t logged);
 void state_commit_full(struct state *s, uint64_t logged);
 
 /* ---- reading (applied state, also uncommitted) ---- */
-enum err state_range(struct state *s, const struct range_req *r, size_t max_bytes, struct buf *ret_reply,
-                     struct errmsg *e) MUST_CHECK;
-enum err state_leases(struct state *s, const struct lease_ref *r, uint64_t now_ms, struct buf *ret_reply,
-                      struct errmsg *e) MUST_CHECK;
-enum err state_tokens(struct state *s, struct token_list *ret_list, struct errmsg *e) MUST_CHECK;
-/* Registered members (table members): name, address, role wanted, state. */
-enum err state_members(struct state *s, struct member *ret_members, size_t max, size_t *ret_n) MUST_CHECK;
+enum err state_range(struct state *s, const struct range_req *r, size_t max_bytes,
+                     struct buf *ret_reply, struct errmsg *e) MUST_CHECK;
+enum err state_leases(struct state *s, const struct lease_ref *r, uint64_t now_ms,
+                      struct buf *ret_reply, struct errmsg *e) MUST_CHECK;
+enum err state_tokens(struct state *s, struct token_list *ret_list, struct errmsg *e)
+    MUST_CHECK;
+/* Registered members that are joining or active, by id: name, address, role wanted, state. At most
+ * MEMBERS_MAX. Empty: the first one has not been written yet (state_batch_member_init). */
+enum err state_members(struct state *s, struct member *ret_members, size_t max, size_t *ret_n)
+    MUST_CHECK;
+/* One member, removed ones too; ERR_NOT_FOUND. */
+enum err state_member(struct state *s, uint64_t id, struct member *ret_member) MUST_CHECK;
 /* Events of [from_revision, ...] for a watch that resumes: calls ops->event/revision_done in order;
  * ERR_COMPACTED when from_revision is too old. */
-enum err state_replay(struct state *s, uint64_t from_revision, const struct state_ops *ops, void *arg) MUST_CHECK;
+enum err state_replay(struct state *s, uint64_t from_revision, const struct state_ops *ops,
+                      void *arg) MUST_CHECK;
+/* The same in pieces: stops behind a whole revision once more than max_bytes were told (0: no bound).
+ * *ret_next: where to go on; state_revision() + 1 when everything was told. */
+enum err state_replay_some(struct state *s, uint64_t from_revision, size_t max_bytes,
+                           const struct state_ops *ops, void *arg, uint64_t *ret_next)
+    MUST_CHECK;
 size_t state_db_bytes(struct state *s);
+/* Of the replicated content at the applied index: equal on all members. Reads everything. */
+uint64_t state_hash(struct state *s);
 /* Would this batch fit the quota? HA keys (/regent/) have reserved headroom. */
 enum err state_admit(struct state *s, size_t bytes, bool reserved, struct errmsg *e) MUST_CHECK;
 
@@ -101,14 +126,26 @@ uint64_t state_next_expiry(const struct state *s); /* UINT64_MAX: none */
 struct state_expired {
     uint64_t id, nonce, n;
 };
-size_t state_expired(const struct state *s, uint64_t now_ms, struct state_expired *ret, size_t max);
+size_t state_expired(const struct state *s, uint64_t now_ms, struct state_expired *ret,
+                     size_t max);
 
 /* ---- snapshots ---- */
 /* Pins the present state (call right after state_commit_full) and copies it to `path` when run; run() may
  * be called on any thread, once. */
 struct state_copy;
-enum err state_copy_begin(struct state *s, struct state_copy **ret_copy, struct errmsg *e) MUST_CHECK;
-enum err state_copy_run(struct state_copy *c, const char *path, struct errmsg *e) MUST_CHECK; /* frees c; fsyncs */
-/* Replaces everything by the file's content. */
-enum err state_restore(struct state *s, const char *path, uint64_t index, uint64_t now_ms, struct errmsg *e) MUST_CHECK;
+enum err state_copy_begin(struct state *s, struct state_copy **ret_copy, struct errmsg *e)
+    MUST_CHECK;
+enum err state_copy_run(struct state_copy *c, const char *path, struct errmsg *e)
+    MUST_CHECK;                               /* frees c; fsyncs */
+void state_copy_cancel(struct state_copy *c); /* instead of run; NULL is allowed */
+/* SHA-256 and length of a file; any thread. */
+enum err state_file_digest(const char *path, uint8_t ret_sha256[static 32], uint64_t *ret_size,
+                           struct errmsg *e) MUST_CHECK;
+/* Replaces everything by the file's content, atomically; applied and logged become `index`. What was
+ * applied and not committed is dropped. On an error (a damaged file, another cluster's, no space)
+ * the state is as at the last commit: the owner should end the process. At start: call it when the
+ * log store has a snapshot and state_db_applied() is below the entry before the log's first one (a
+ * crash came between recording the snapshot and this). */
+enum err state_restore(struct state *s, const char *path, uint64_t index, uint64_t now_ms,
+                       struct errmsg *e) MUST_CHECK;
 #endif

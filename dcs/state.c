@@ -1,0 +1,230 @@
+/* Opening, marks and the commit of a pass. See state_internal.h for the other files.
+ *
+ * What is durable when: a commit is in the WAL, not fsynced. See state_schema.c for why that is
+ * enough, and docs/dcs-schema.md for the tables. */
+#include "dcs/state_internal.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <errno.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+
+enum {
+    WAL_PAGES_SOFT = 1000, /* the worker is woken: 4 MiB */
+    WAL_PAGES_HARD =
+        16384, /* 64 MiB: under a load that leaves the worker no gap, the loop helps */
+};
+
+#define QUOTA_BYTES ((uint64_t)256 * 1024 * 1024)
+#define QUOTA_RESERVED_BYTES ((uint64_t)32 * 1024 * 1024)
+
+static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)
+{
+    struct state *s = arg;
+    (void)name;
+    CHECK_MAGIC(s, STATE_MAGIC);
+    if (pages < s->wal_woken_pages)
+        s->wal_woken_pages = 0; /* it began anew */
+    if (pages >= s->wal_woken_pages + WAL_PAGES_SOFT) {
+        s->wal_woken_pages = pages;
+        checkpointer_wake(s->checkpointer);
+    }
+    if (pages >= WAL_PAGES_HARD) {
+        int rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+        if (rc != SQLITE_OK && rc != SQLITE_BUSY)
+            state_fatal(s, "checkpoint");
+    }
+    return SQLITE_OK;
+}
+
+/* SQLite would create it with the umask's permissions; this one is nobody else's to read. */
+static enum err touch_private(const char *path, struct errmsg *e)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd >= 0) {
+        (void)close(fd);
+        return ERR_OK;
+    }
+    /* A file that is there is not opened here: closing it would drop SQLite's locks. */
+    if (errno == EEXIST)
+        return ERR_OK;
+    return err_set(e, err_from_errno(errno), "%s: %s", path, strerror(errno));
+}
+
+static enum err open_db(struct state *s, struct errmsg *e)
+{
+    enum err rc = touch_private(s->path, e);
+    if (rc != ERR_OK)
+        return rc;
+    int sq =
+        sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    if (sq != SQLITE_OK)
+        return err_set(e, state_sqlite_err(sq), "%s: %s", s->path, sqlite3_errmsg(s->db));
+    (void)sqlite3_busy_timeout(s->db,
+                               5000); /* readers beside us: checkpoints, `regentctl sql` */
+    rc = state_schema_open(s->db, s->path, s->cluster_id, e);
+    return rc == ERR_OK ? state_prepare_all(s, e) : rc;
+}
+
+enum err state_open(const char *path, const char *cluster_id, struct state **ret_state,
+                    struct errmsg *e)
+{
+    struct state *s = mem_alloc(sizeof *s);
+    s->magic = STATE_MAGIC;
+    s->path = mem_strdup(path);
+    s->sessions = mem_alloc(sizeof *s->sessions);
+    s->checkpointer = checkpointer_new(path);
+    enum err rc = str_copy(s->cluster_id, sizeof s->cluster_id, cluster_id);
+    if (rc != ERR_OK || cluster_id[0] == '\0')
+        rc = err_set(e, ERR_INVALID, "%s: the cluster id is empty or too long", path);
+    else
+        rc = open_db(s, e);
+    if (rc != ERR_OK) {
+        state_close(s);
+        return rc;
+    }
+    state_load(s);
+    (void)sqlite3_wal_hook(s->db, on_wal, s);
+    *ret_state = s;
+    return ERR_OK;
+}
+
+void state_close(struct state *s)
+{
+    if (s == NULL)
+        return;
+    CHECK_MAGIC(s, STATE_MAGIC);
+    if (s->db != NULL && s->stmt[SQL_ROLLBACK] != NULL)
+        state_rollback(s); /* uncommitted: the log has it */
+    checkpointer_free(s->checkpointer);
+    state_finalize_all(s);
+    (void)sqlite3_close(s->db);
+    lease_table_close(&s->leases);
+    mem_free(s->sessions);
+    mem_free(s->path);
+    buf_close(&s->value);
+    buf_close(&s->keys);
+    buf_close(&s->result);
+    buf_close(&s->brief);
+    s->magic = 0;
+    mem_free(s);
+}
+
+uint64_t state_db_applied(const struct state *s)
+{
+    return s->m.applied;
+}
+
+uint64_t state_logged(const struct state *s)
+{
+    return s->m.logged;
+}
+
+uint64_t state_revision(const struct state *s)
+{
+    return s->m.revision;
+}
+
+uint64_t state_compacted(const struct state *s)
+{
+    return s->m.compacted;
+}
+
+/* ---- commit ---- */
+
+/* Counters and TTLs as of this commit's index: were one missing, an expiry further on would be void
+ * on the members that still know the renewal and applied on the one that forgot it. */
+static void write_leases(struct state *s)
+{
+    struct lease_table *t = &s->leases;
+    for (size_t i = 0; t->n_dirty > 0 && i < t->n; i++) {
+        struct lease *l = &t->v[i];
+        if (!l->dirty)
+            continue;
+        sql_bind_u64(s, SQL_LEASE_UPDATE, 1, l->id);
+        sql_bind_u64(s, SQL_LEASE_UPDATE, 2, l->ttl_ms);
+        sql_bind_u64(s, SQL_LEASE_UPDATE, 3, l->nonce);
+        sql_bind_u64(s, SQL_LEASE_UPDATE, 4, l->n);
+        sql_write(s, SQL_LEASE_UPDATE);
+        l->dirty = false;
+        t->n_dirty--;
+    }
+    ASSERT(t->n_dirty == 0);
+}
+
+static void write_sessions(struct state *s)
+{
+    struct session_table *t = s->sessions;
+    for (size_t i = 0; t->n_dirty > 0 && i < t->n; i++) {
+        struct session *x = &t->v[i];
+        if (!x->dirty)
+            continue;
+        sql_bind_u64(s, SQL_SESSION_UPDATE, 1, x->id);
+        sql_bind_u64(s, SQL_SESSION_UPDATE, 2, x->last_seq);
+        sql_bind_u64(s, SQL_SESSION_UPDATE, 3, x->used_index);
+        sql_write(s, SQL_SESSION_UPDATE);
+        x->dirty = false;
+        t->n_dirty--;
+    }
+    ASSERT(t->n_dirty == 0);
+}
+
+static void write_marks(struct state *s)
+{
+    sql_bind_u64(s, SQL_STORE_SET, 1, s->m.applied);
+    sql_bind_u64(s, SQL_STORE_SET, 2, s->m.logged);
+    sql_bind_u64(s, SQL_STORE_SET, 3, s->m.revision);
+    sql_bind_u64(s, SQL_STORE_SET, 4, s->m.compacted);
+    sql_bind_u64(s, SQL_STORE_SET, 5, s->m.next_member);
+    sql_bind_u64(s, SQL_STORE_SET, 6, s->m.history_bytes);
+    sql_write(s, SQL_STORE_SET);
+}
+
+void state_commit(struct state *s, uint64_t logged)
+{
+    CHECK_MAGIC(s, STATE_MAGIC);
+    if (!s->in_txn)
+        return;
+    /* The mark only rises: what was durable in the log once may not be missing from it later. */
+    s->m.logged = MAX(s->m.logged, logged);
+    write_leases(s);
+    write_sessions(s);
+    write_marks(s);
+    bool row = sql_row(s, SQL_COMMIT);
+    ASSERT(!row);
+    s->in_txn = false;
+    s->disk_applied = s->m.applied;
+}
+
+void state_commit_full(struct state *s, uint64_t logged)
+{
+    CHECK_MAGIC(s, STATE_MAGIC);
+    if (s->disk_applied != s->m.applied)
+        state_begin(s);
+    state_commit(s, logged);
+    ASSERT(s->leases.n_dirty == 0 && s->sessions->n_dirty == 0);
+}
+
+/* ---- quota ---- */
+
+size_t state_db_bytes(struct state *s)
+{
+    return (size_t)sql_one_u64(s, SQL_BYTES);
+}
+
+enum err state_admit(struct state *s, size_t bytes, bool reserved, struct errmsg *e)
+{
+    uint64_t limit = QUOTA_BYTES + (reserved ? QUOTA_RESERVED_BYTES : 0);
+    uint64_t used = state_db_bytes(s);
+    /* Each byte written may stand twice: in kv and in the history. */
+    if (used + 2 * (uint64_t)bytes <= limit)
+        return ERR_OK;
+    return err_set(e, ERR_NO_SPACE,
+                   "the store holds %llu of %llu MiB: delete keys or make the values smaller; "
+                   "history goes by itself",
+                   (unsigned long long)(used >> 20), (unsigned long long)(limit >> 20));
+}

@@ -1,0 +1,100 @@
+/* Moves the WAL of state.db into the file, on a thread of its own: it fsyncs, and nothing on the
+ * loop may. The thread starts at the first need, so that a small or simulated state has none. */
+#include <pthread.h>
+#include <stdio.h>
+
+#include "base/mem.h"
+#include "dcs/state_internal.h"
+
+struct checkpointer {
+    char *path;
+    pthread_t thread;
+    bool running; /* loop thread only */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool wanted; /* under lock */
+    bool stop;   /* under lock */
+};
+
+struct checkpointer *checkpointer_new(const char *path)
+{
+    struct checkpointer *c = mem_alloc(sizeof *c);
+    c->path = mem_strdup(path);
+    int rc = pthread_mutex_init(&c->lock, NULL);
+    ASSERT(rc == 0);
+    rc = pthread_cond_init(&c->changed, NULL);
+    ASSERT(rc == 0);
+    return c;
+}
+
+/* False: told to stop. */
+static bool wait_for_work(struct checkpointer *c)
+{
+    (void)pthread_mutex_lock(&c->lock);
+    while (!c->wanted && !c->stop)
+        (void)pthread_cond_wait(&c->changed, &c->lock);
+    c->wanted = false;
+    bool go_on = !c->stop;
+    (void)pthread_mutex_unlock(&c->lock);
+    return go_on;
+}
+
+NORETURN static void fail(struct checkpointer *c, sqlite3 *db)
+{
+    char text[700];
+    int rc = sqlite3_extended_errcode(db);
+    (void)snprintf(text, sizeof text, "%s: checkpoint failed: %s (%d)%s", c->path,
+                   sqlite3_errmsg(db), rc,
+                   state_sqlite_err(rc) == ERR_NO_SPACE
+                       ? "; no space left on its file system: free some and start again"
+                       : "");
+    state_fatal_text(text);
+}
+
+static void *run(void *arg)
+{
+    struct checkpointer *c = arg;
+    sqlite3 *db = NULL;
+    int rc = sqlite3_open_v2(c->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_exec(db, "PRAGMA synchronous = NORMAL; PRAGMA cache_size = 0", NULL, NULL,
+                          NULL);
+    if (rc != SQLITE_OK)
+        fail(c, db);
+    while (wait_for_work(c)) {
+        rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+        if (rc != SQLITE_OK && rc != SQLITE_BUSY)
+            fail(c, db);
+    }
+    (void)sqlite3_close(db);
+    return NULL;
+}
+
+void checkpointer_wake(struct checkpointer *c)
+{
+    (void)pthread_mutex_lock(&c->lock);
+    c->wanted = true;
+    (void)pthread_cond_signal(&c->changed);
+    (void)pthread_mutex_unlock(&c->lock);
+    if (!c->running) {
+        int rc = pthread_create(&c->thread, NULL, run, c);
+        ASSERT(rc == 0);
+        c->running = true;
+    }
+}
+
+void checkpointer_free(struct checkpointer *c)
+{
+    if (c == NULL)
+        return;
+    (void)pthread_mutex_lock(&c->lock);
+    c->stop = true;
+    (void)pthread_cond_signal(&c->changed);
+    (void)pthread_mutex_unlock(&c->lock);
+    if (c->running)
+        (void)pthread_join(c->thread, NULL);
+    (void)pthread_cond_destroy(&c->changed);
+    (void)pthread_mutex_destroy(&c->lock);
+    mem_free(c->path);
+    mem_free(c);
+}

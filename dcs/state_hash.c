@@ -1,0 +1,87 @@
+/* One number for the whole replicated content, to compare members at the same index (`regentctl dcs
+ * hash`, tests). FNV-1a over every replicated field, counters in memory included; nothing of this
+ * member's own: no expiry, no `logged`, no page of the file. */
+#include "dcs/state_internal.h"
+
+struct hash {
+    uint64_t h;
+};
+
+static void mix(struct hash *h, const void *p, size_t n)
+{
+    const uint8_t *b = p;
+    for (size_t i = 0; i < n; i++)
+        h->h = (h->h ^ b[i]) * 0x100000001b3u;
+}
+
+static void mix_u64(struct hash *h, uint64_t v)
+{
+    uint8_t b[8];
+    for (size_t i = 0; i < sizeof b; i++)
+        b[i] = (uint8_t)(v >> (8 * i));
+    mix(h, b, sizeof b);
+}
+
+static void mix_value(struct hash *h, sqlite3_stmt *st, int column)
+{
+    int type = sqlite3_column_type(st, column);
+    mix_u64(h, (uint64_t)type);
+    if (type == SQLITE_INTEGER) {
+        mix_u64(h, (uint64_t)sqlite3_column_int64(st, column));
+    } else if (type != SQLITE_NULL) {
+        const void *p = sqlite3_column_blob(st, column);
+        size_t n = (size_t)sqlite3_column_bytes(st, column);
+        mix_u64(h, n);
+        mix(h, p, n);
+    }
+}
+
+static void mix_query(struct state *s, struct hash *h, const char *sql)
+{
+    sqlite3_stmt *st;
+    int rc = sqlite3_prepare_v2(s->db, sql, -1, &st, NULL);
+    if (rc != SQLITE_OK)
+        state_fatal(s, sql);
+    while ((rc = sqlite3_step(st)) == SQLITE_ROW)
+        for (int i = 0; i < sqlite3_column_count(st); i++)
+            mix_value(h, st, i);
+    if (rc != SQLITE_DONE)
+        state_fatal(s, sql);
+    (void)sqlite3_finalize(st);
+}
+
+static void mix_memory(struct state *s, struct hash *h)
+{
+    for (size_t i = 0; i < s->leases.n; i++) {
+        const struct lease *l = &s->leases.v[i];
+        mix_u64(h, l->id);
+        mix_u64(h, l->ttl_ms);
+        mix_u64(h, l->nonce);
+        mix_u64(h, l->n);
+        mix_u64(h, l->session);
+    }
+    for (size_t i = 0; i < s->sessions->n; i++) {
+        const struct session *x = &s->sessions->v[i];
+        mix_u64(h, x->id);
+        mix_u64(h, x->nonce);
+        mix_u64(h, x->last_seq);
+        mix_u64(h, x->used_index);
+    }
+}
+
+uint64_t state_hash(struct state *s)
+{
+    struct hash h = {.h = 0xcbf29ce484222325u};
+    CHECK_MAGIC(s, STATE_MAGIC);
+    mix_u64(&h, s->m.revision);
+    mix_u64(&h, s->m.compacted);
+    mix_u64(&h, s->m.next_member);
+    mix_u64(&h, s->m.history_bytes);
+    mix_query(s, &h, "SELECT * FROM kv ORDER BY key");
+    mix_query(s, &h, "SELECT * FROM event ORDER BY revision, sub");
+    mix_query(s, &h, "SELECT * FROM result ORDER BY session, slot");
+    mix_query(s, &h, "SELECT * FROM token ORDER BY id");
+    mix_query(s, &h, "SELECT * FROM member ORDER BY id");
+    mix_memory(s, &h);
+    return h.h;
+}

@@ -1,0 +1,205 @@
+/* Private to dcs/state*.c: the object, the statements, the apply of one command.
+ *
+ *     state.c            open, close, marks, commit
+ *     state_schema.c     tables, views, checks at the door
+ *     state_sql.c/.def   statements, binding, the one fatal path
+ *     state_batch.c      building an entry
+ *     state_apply.c      reading an entry, sessions around commands, results
+ *     state_kv.c         keys; state_txn.c: transactions
+ *     state_event.c      history: watches, compaction
+ *     state_lease.c      lease arithmetic (pure); state_lease_cmd.c: its commands and queries
+ *     state_session.c    sessions and kept results
+ *     state_token.c      tokens; state_member.c: members
+ *     state_snapshot.c   copies; state_checkpoint.c: the WAL's worker; state_hash.c: content hash */
+#ifndef REGENT_DCS_STATE_INTERNAL_H
+#define REGENT_DCS_STATE_INTERNAL_H
+
+#include <sqlite3.h>
+
+#include "base/assert.h"
+#include "dcs/state.h"
+#include "dcs/state_lease.h"
+#include "dcs/state_session.h"
+
+enum { STATE_MAGIC = 0x53544154, STATE_SCHEMA_VERSION = 1, STATE_ENTRY_VERSION = 1 };
+enum { STATE_APPLICATION_ID = 0x52474e54 }; /* "RGNT" */
+
+/* Bounds that decide results: the same on every member, or members differ. */
+enum {
+    STATE_KEY_MAX = 4096,
+    STATE_VALUE_MAX = 1536 * 1024,
+    STATE_TXN_OPS_MAX = 128,             /* compares, and operations of one list */
+    STATE_RANGE_BYTES_MAX = 1024 * 1024, /* of a range inside a transaction */
+    STATE_TOKENS_MAX = 64,
+    STATE_HISTORY_REVISIONS = 10000,        /* kept at least, within the bytes below */
+    STATE_HISTORY_STEP = 256,               /* compaction looks at multiples of this */
+    STATE_HISTORY_BYTES = 32 * 1024 * 1024, /* above it, down to three quarters of it */
+    STATE_EVENT_OVERHEAD = 64,              /* counted for a row besides key and value */
+};
+
+enum sql {
+#define STMT(name, text) SQL_##name,
+#include "dcs/state_sql.def"
+#undef STMT
+    SQL_COUNT
+};
+
+/* The one row of `store`. */
+struct state_marks {
+    uint64_t applied;
+    uint64_t logged;
+    uint64_t revision;
+    uint64_t compacted;     /* highest revision whose events are gone */
+    uint64_t next_member;   /* id the next member gets; never goes back */
+    uint64_t history_bytes; /* of the events kept, as counted by compaction */
+};
+
+struct checkpointer;
+
+struct state {
+    uint32_t magic;
+    sqlite3 *db;
+    sqlite3_stmt *stmt[SQL_COUNT];
+    char *path;
+    char cluster_id[40];
+    struct state_marks m;  /* as of the last apply */
+    uint64_t disk_applied; /* as of the last commit */
+    bool in_txn;
+    int wal_woken_pages; /* length of the WAL when the checkpointer was woken last */
+    struct lease_table leases;
+    struct session_table *sessions;
+    struct buf value;  /* value of the row last looked up */
+    struct buf keys;   /* keys a delete has gathered */
+    struct buf result; /* of the command being applied */
+    struct buf brief;  /* its short form, when the result is too long to be kept */
+    struct checkpointer *checkpointer;
+};
+
+/* One command of an entry while it is applied. */
+struct apply {
+    struct state *s;
+    uint64_t index;
+    size_t i;         /* position in the entry */
+    uint64_t wall_ms; /* of the leader when it proposed the entry */
+    uint64_t now_ms;  /* of this member's CLOCK_BOOTTIME: lease expiries only */
+    const struct state_ops *ops;
+    void *arg;
+    uint64_t revision; /* made by this command; 0: nothing changed so far */
+    uint64_t sub;      /* events of it */
+    struct errmsg error;
+};
+
+/* ---- state_sql.c ---- */
+/* A local failure: SQLite said no to something that every other member does. Ends the process. */
+NORETURN void state_fatal(struct state *s, const char *doing);
+NORETURN void state_fatal_text(const char *text);
+enum err state_sqlite_err(int rc); /* the one translator */
+enum err state_prepare_all(struct state *s, struct errmsg *e) MUST_CHECK;
+void state_finalize_all(struct state *s);
+sqlite3_stmt *sql_get(struct state *s, enum sql which);
+void sql_bind_u64(struct state *s, enum sql which, int column, uint64_t v);
+void sql_bind_blob(struct state *s, enum sql which, int column, struct slice v);
+void sql_bind_text(struct state *s, enum sql which, int column, const char *v); /* NULL: NULL */
+/* True: a row. False: done, and reset. */
+bool sql_row(struct state *s, enum sql which);
+void sql_done(struct state *s, enum sql which);  /* resets before the last row */
+void sql_write(struct state *s, enum sql which); /* opens the transaction, runs, resets */
+uint64_t sql_u64(struct state *s, enum sql which, int column);
+struct slice sql_blob(struct state *s, enum sql which, int column);
+const char *sql_text(struct state *s, enum sql which, int column); /* "" when NULL */
+uint64_t sql_one_u64(struct state *s, enum sql which); /* the number of the only row */
+void state_begin(struct state *s);
+void state_rollback(struct state *s);
+
+/* ---- state_schema.c ---- */
+enum err state_schema_open(sqlite3 *db, const char *path, const char *cluster_id,
+                           struct errmsg *e) MUST_CHECK;
+/* The checks alone, for a file that is about to replace ours. */
+enum err state_schema_check(sqlite3 *db, const char *path, const char *cluster_id,
+                            struct errmsg *e) MUST_CHECK;
+enum err state_exec(sqlite3 *db, const char *path, const char *sql, struct errmsg *e)
+    MUST_CHECK;
+void state_load(struct state *s); /* marks, leases, sessions from the tables */
+
+/* ---- state_apply.c ---- */
+/* ERR_INVALID: the entry is damaged; what it did so far is in the open transaction. */
+enum err state_apply_entry(struct state *s, uint64_t index, struct slice entry, uint64_t now_ms,
+                           const struct state_ops *ops, void *arg, struct errmsg *e) MUST_CHECK;
+/* The revision of this command; the first call makes it. */
+uint64_t apply_revision(struct apply *a);
+uint64_t apply_revision_now(const struct apply *a); /* the store's, this command included */
+uint64_t apply_new_id(const struct apply *a);       /* from the Raft index: never given twice */
+void apply_result(struct apply *a, const struct msg *m, const void *result);
+
+/* ---- commands: a logical outcome, error text in a->error, result by apply_result() ---- */
+enum err cmd_session_open(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_put(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_delete(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_txn(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_lease_grant(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_lease_renew(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_lease_revoke(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_lease_expire(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_token_create(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_token_revoke(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_token_redeem(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_member_state(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_member_init(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_compact(struct apply *a, const void *req) MUST_CHECK;
+
+struct compact_cmd {
+    uint64_t revision;
+};
+extern const struct msg msg_compact_cmd;
+
+/* ---- state_kv.c ---- */
+struct kv_range {
+    struct slice key;
+    struct slice end; /* as in range_req */
+    uint64_t limit;   /* 0: none */
+    size_t max_bytes; /* 0: none; at least one pair is always given */
+    bool keys_only;
+    bool count_only;
+};
+struct kv_page {
+    struct msg_list kvs;
+    uint64_t count;
+    bool more;
+};
+/* The pair as it stands; ret_kv->value is borrowed from s->value until the next call. */
+bool kv_find(struct state *s, struct slice key, struct kv *ret_kv);
+void kv_read_page(struct state *s, const struct kv_range *r, struct kv_page *ret_page);
+enum err kv_check_key(struct slice key, struct errmsg *e) MUST_CHECK;
+enum err kv_check_put(struct state *s, struct slice key, struct slice value, uint64_t lease,
+                      struct errmsg *e) MUST_CHECK;
+enum err kv_check_range(struct slice key, struct slice end, struct errmsg *e) MUST_CHECK;
+/* Checked before. prev (NULL: not wanted) gets the previous pair, if there was one. */
+void kv_put(struct apply *a, const struct kv *kv, struct msg_list *prev);
+uint64_t kv_delete_range(struct apply *a, struct slice key, struct slice end,
+                         struct msg_list *prev);
+void kv_delete_of_lease(struct apply *a, uint64_t lease);
+
+/* ---- state_event.c ---- */
+void event_add(struct apply *a, bool deleted, const struct kv *kv, const struct kv *prev);
+void history_trim(struct state *s); /* after each revision */
+
+/* ---- state_session.c ---- */
+/* Does this request run? ERR_NOT_FOUND: yes. ERR_OK: no, *ret_status, a->error and s->result are
+ * what it gave the first time. Else refused. */
+enum err session_enter(struct apply *a, uint64_t session, uint64_t seq, enum err *ret_status)
+    MUST_CHECK;
+void session_keep(struct apply *a, uint64_t session, uint64_t seq, enum err status);
+
+/* ---- state_member.c ---- */
+size_t member_list(struct state *s, struct member *ret_members, size_t max);
+enum err member_check(const struct member *m, struct errmsg *e) MUST_CHECK;
+enum err member_check_free(struct state *s, const char *name, const char *address,
+                           struct errmsg *e) MUST_CHECK;
+void member_add(struct apply *a, struct member *m); /* allots m->id */
+
+/* ---- state_checkpoint.c ---- */
+struct checkpointer *checkpointer_new(const char *path);
+void checkpointer_wake(struct checkpointer *c); /* starts the thread when there is none yet */
+void checkpointer_free(struct checkpointer *c); /* waits for it; NULL is allowed */
+
+#endif

@@ -1,0 +1,282 @@
+#include "dcs/state_internal.h"
+
+/* ---- looking up ---- */
+
+static void read_row(struct state *s, enum sql which, struct kv *ret_kv)
+{
+    *ret_kv = (struct kv){
+        .key = sql_blob(s, which, 0),
+        .value = sql_blob(s, which, 1),
+        .create_revision = sql_u64(s, which, 2),
+        .mod_revision = sql_u64(s, which, 3),
+        .version = sql_u64(s, which, 4),
+        .lease = sql_u64(s, which, 5),
+    };
+}
+
+bool kv_find(struct state *s, struct slice key, struct kv *ret_kv)
+{
+    *ret_kv = (struct kv){.key = key};
+    sql_bind_blob(s, SQL_KV_GET, 1, key);
+    if (!sql_row(s, SQL_KV_GET))
+        return false;
+    read_row(s, SQL_KV_GET, ret_kv);
+    buf_clear(&s->value);
+    buf_append_slice(&s->value, ret_kv->value);
+    ret_kv->key = key;
+    ret_kv->value = buf_slice(&s->value);
+    sql_done(s, SQL_KV_GET);
+    return true;
+}
+
+/* As etcd: no end is one key, end "\0" is all from key on. */
+static bool is_open_end(struct slice end)
+{
+    return end.n == 1 && end.p[0] == 0;
+}
+
+static enum sql bind_range(struct state *s, struct slice key, struct slice end, enum sql one,
+                           enum sql from, enum sql between)
+{
+    enum sql which = end.n == 0 ? one : is_open_end(end) ? from : between;
+    sql_bind_blob(s, which, 1, key);
+    if (which == between)
+        sql_bind_blob(s, which, 2, end);
+    return which;
+}
+
+static uint64_t count_range(struct state *s, const struct kv_range *r)
+{
+    ASSERT(r->end.n != 0);
+    return sql_one_u64(s, bind_range(s, r->key, r->end, SQL_KV_COUNT_FROM, SQL_KV_COUNT_FROM,
+                                     SQL_KV_COUNT_RANGE));
+}
+
+void kv_read_page(struct state *s, const struct kv_range *r, struct kv_page *ret_page)
+{
+    struct kv_page page = {0};
+    enum sql which = bind_range(s, r->key, r->end, SQL_KV_GET, SQL_KV_FROM, SQL_KV_RANGE);
+    uint64_t n = 0;
+    if (r->count_only && which != SQL_KV_GET) {
+        page.count = count_range(s, r);
+        *ret_page = page;
+        return;
+    }
+    while (sql_row(s, which)) {
+        struct kv kv;
+        read_row(s, which, &kv);
+        size_t bytes = page.kvs.body.len + kv.key.n + (r->keys_only ? 0 : kv.value.n);
+        if (n > 0 &&
+            ((r->limit != 0 && n >= r->limit) || (r->max_bytes != 0 && bytes > r->max_bytes))) {
+            page.more = true;
+            sql_done(s, which);
+            break;
+        }
+        if (r->keys_only)
+            kv.value = (struct slice){0};
+        if (!r->count_only)
+            msg_list_append(&page.kvs, &msg_kv, &kv);
+        n++;
+    }
+    page.count = page.more ? count_range(s, r) : n;
+    *ret_page = page;
+}
+
+enum err state_range(struct state *s, const struct range_req *r, size_t max_bytes,
+                     struct buf *ret_reply, struct errmsg *e)
+{
+    CHECK_MAGIC(s, STATE_MAGIC);
+    enum err rc = kv_check_range(r->key, r->end, e);
+    if (rc != ERR_OK)
+        return rc;
+    struct kv_range range = {.key = r->key,
+                             .end = r->end,
+                             .limit = r->limit,
+                             .max_bytes = max_bytes,
+                             .keys_only = r->keys_only,
+                             .count_only = r->count_only};
+    struct kv_page page;
+    kv_read_page(s, &range, &page);
+    struct buf kvs = BUF_INIT;
+    if (page.kvs.n != 0)
+        msg_list_end(&page.kvs, &kvs);
+    struct range_reply reply = {.revision = s->m.revision,
+                                .kvs = buf_slice(&kvs),
+                                .count = page.count,
+                                .more = page.more};
+    msg_encode(&msg_range_reply, &reply, ret_reply);
+    buf_close(&kvs);
+    return ERR_OK;
+}
+
+/* ---- checks: a request that passes them cannot fail ---- */
+
+enum err kv_check_key(struct slice key, struct errmsg *e)
+{
+    if (key.n == 0)
+        return err_set(e, ERR_INVALID, "the key is empty");
+    if (key.n > STATE_KEY_MAX)
+        return err_set(e, ERR_LIMIT, "the key has %zu bytes, the most is %d", key.n,
+                       (int)STATE_KEY_MAX);
+    return ERR_OK;
+}
+
+enum err kv_check_range(struct slice key, struct slice end, struct errmsg *e)
+{
+    if (end.n == 0)
+        return kv_check_key(key, e);
+    if (key.n > STATE_KEY_MAX || end.n > STATE_KEY_MAX + 1)
+        return err_set(e, ERR_LIMIT, "a bound of the range has more than %d bytes",
+                       (int)STATE_KEY_MAX);
+    return ERR_OK;
+}
+
+enum err kv_check_put(struct state *s, struct slice key, struct slice value, uint64_t lease,
+                      struct errmsg *e)
+{
+    enum err rc = kv_check_key(key, e);
+    if (rc != ERR_OK)
+        return rc;
+    if (value.n > STATE_VALUE_MAX)
+        return err_set(e, ERR_LIMIT, "the value has %zu bytes, the most is %d", value.n,
+                       (int)STATE_VALUE_MAX);
+    if (lease != 0 && lease_find(&s->leases, lease) == NULL)
+        return err_set(e, ERR_NOT_FOUND, "lease %llu does not exist: it expired or was revoked",
+                       (unsigned long long)lease);
+    return ERR_OK;
+}
+
+/* ---- changing ---- */
+
+static void insert_row(struct state *s, const struct kv *kv)
+{
+    sql_bind_blob(s, SQL_KV_INSERT, 1, kv->key);
+    sql_bind_blob(s, SQL_KV_INSERT, 2, kv->value);
+    sql_bind_u64(s, SQL_KV_INSERT, 3, kv->create_revision);
+    sql_bind_u64(s, SQL_KV_INSERT, 4, kv->mod_revision);
+    sql_bind_u64(s, SQL_KV_INSERT, 5, kv->version);
+    sql_bind_u64(s, SQL_KV_INSERT, 6, kv->lease);
+    sql_write(s, SQL_KV_INSERT);
+}
+
+/* The lease has an index of its own, which a put that keeps the lease need not touch. */
+static void update_row(struct state *s, const struct kv *kv, uint64_t old_lease)
+{
+    sql_bind_blob(s, SQL_KV_UPDATE, 1, kv->key);
+    sql_bind_blob(s, SQL_KV_UPDATE, 2, kv->value);
+    sql_bind_u64(s, SQL_KV_UPDATE, 3, kv->mod_revision);
+    sql_bind_u64(s, SQL_KV_UPDATE, 4, kv->version);
+    sql_write(s, SQL_KV_UPDATE);
+    if (kv->lease == old_lease)
+        return;
+    sql_bind_blob(s, SQL_KV_LEASE, 1, kv->key);
+    sql_bind_u64(s, SQL_KV_LEASE, 2, kv->lease);
+    sql_write(s, SQL_KV_LEASE);
+}
+
+void kv_put(struct apply *a, const struct kv *kv, struct msg_list *prev)
+{
+    struct kv old;
+    bool existed = kv_find(a->s, kv->key, &old);
+    struct kv row = *kv;
+    row.mod_revision = apply_revision(a);
+    row.create_revision = existed ? old.create_revision : row.mod_revision;
+    row.version = old.version + 1;
+    if (existed)
+        update_row(a->s, &row, old.lease);
+    else
+        insert_row(a->s, &row);
+    if (existed && prev != NULL)
+        msg_list_append(prev, &msg_kv, &old);
+    event_add(a, false, &row, &old);
+}
+
+static void delete_one(struct apply *a, struct slice key, struct msg_list *prev)
+{
+    struct kv old;
+    bool existed = kv_find(a->s, key, &old);
+    ASSERT(existed);
+    struct kv tombstone = {.key = key, .mod_revision = apply_revision(a)};
+    sql_bind_blob(a->s, SQL_KV_DELETE, 1, key);
+    sql_write(a->s, SQL_KV_DELETE);
+    if (prev != NULL && prev->body.len < STATE_RANGE_BYTES_MAX)
+        msg_list_append(prev, &msg_kv, &old);
+    event_add(a, true, &tombstone, &old);
+}
+
+/* First all keys, then the deletions: a statement does not walk what another one changes. */
+static uint64_t delete_found(struct apply *a, enum sql which, struct msg_list *prev)
+{
+    struct state *s = a->s;
+    uint64_t n = 0;
+    buf_clear(&s->keys);
+    while (sql_row(s, which)) {
+        struct slice key = sql_blob(s, which, 0);
+        buf_append_be32(&s->keys, (uint32_t)key.n);
+        buf_append_slice(&s->keys, key);
+    }
+    for (size_t at = 0; at < s->keys.len; n++) {
+        const uint8_t *p = s->keys.p + at;
+        size_t size = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+        delete_one(a, slice_of(p + 4, size), prev);
+        at += 4 + size;
+    }
+    return n;
+}
+
+uint64_t kv_delete_range(struct apply *a, struct slice key, struct slice end,
+                         struct msg_list *prev)
+{
+    return delete_found(a, bind_range(a->s, key, end, SQL_KV_GET, SQL_KV_FROM, SQL_KV_RANGE),
+                        prev);
+}
+
+void kv_delete_of_lease(struct apply *a, uint64_t lease)
+{
+    sql_bind_u64(a->s, SQL_KV_OF_LEASE, 1, lease);
+    (void)delete_found(a, SQL_KV_OF_LEASE, NULL);
+}
+
+/* ---- commands ---- */
+
+static void one_result(struct apply *a, const char *op, uint64_t count, struct msg_list *prev)
+{
+    struct buf kvs = BUF_INIT;
+    struct op_result r = {.revision = apply_revision_now(a), .count = count};
+    memcpy(r.op, op, strlen(op) + 1);
+    r.more = prev->n != 0 && prev->n < count;
+    if (prev->n != 0)
+        msg_list_end(prev, &kvs);
+    r.kvs = buf_slice(&kvs);
+    apply_result(a, &msg_op_result, &r);
+    if (a->s->result.len > SESSION_RESULT_MAX) {
+        r.kvs = (struct slice){0};
+        msg_encode(&msg_op_result, &r, &a->s->brief);
+    }
+    buf_close(&kvs);
+}
+
+enum err cmd_put(struct apply *a, const void *req)
+{
+    const struct put_req *r = req;
+    enum err rc = kv_check_put(a->s, r->key, r->value, r->lease, &a->error);
+    if (rc != ERR_OK)
+        return rc;
+    struct msg_list prev = {0};
+    struct kv kv = {.key = r->key, .value = r->value, .lease = r->lease};
+    kv_put(a, &kv, r->prev_kv ? &prev : NULL);
+    one_result(a, "put", 0, &prev);
+    return ERR_OK;
+}
+
+enum err cmd_delete(struct apply *a, const void *req)
+{
+    const struct delete_req *r = req;
+    enum err rc = kv_check_range(r->key, r->end, &a->error);
+    if (rc != ERR_OK)
+        return rc;
+    struct msg_list prev = {0};
+    uint64_t n = kv_delete_range(a, r->key, r->end, r->prev_kv ? &prev : NULL);
+    one_result(a, "delete", n, &prev);
+    return ERR_OK;
+}

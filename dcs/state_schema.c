@@ -1,0 +1,239 @@
+/* The tables of state.db and the checks at its door. docs/dcs-schema.md explains them to readers;
+ * the views there are a contract, the tables are ours. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "dcs/state_internal.h"
+
+/* Keys and values are BLOBs: they compare bytewise and may hold anything. Casts for people are in
+ * the views. WITHOUT ROWID: one tree to walk per look-up. */
+static const char *const schema[] = {
+    "CREATE TABLE store(cluster_id TEXT NOT NULL, applied INTEGER NOT NULL, logged INTEGER NOT"
+    " NULL, revision INTEGER NOT NULL, compacted INTEGER NOT NULL, next_member INTEGER NOT "
+    "NULL,"
+    " history_bytes INTEGER NOT NULL)",
+    "CREATE TABLE snapshot_header(name TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "CREATE TABLE kv(key BLOB PRIMARY KEY, value BLOB NOT NULL, create_revision INTEGER NOT "
+    "NULL,"
+    " mod_revision INTEGER NOT NULL, version INTEGER NOT NULL, lease INTEGER NOT NULL)"
+    " WITHOUT ROWID",
+    "CREATE INDEX kv_lease ON kv(lease) WHERE lease != 0",
+    "CREATE TABLE event(revision INTEGER, sub INTEGER, deleted INTEGER NOT NULL, key BLOB NOT"
+    " NULL, value BLOB NOT NULL, create_revision INTEGER NOT NULL, version INTEGER NOT NULL,"
+    " lease INTEGER NOT NULL, prev_revision INTEGER NOT NULL, PRIMARY KEY(revision, sub))"
+    " WITHOUT ROWID",
+    "CREATE TABLE lease(id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NULL, nonce INTEGER NOT "
+    "NULL,"
+    " n INTEGER NOT NULL, session INTEGER NOT NULL)",
+    "CREATE TABLE session(id INTEGER PRIMARY KEY, nonce INTEGER NOT NULL UNIQUE, last_seq "
+    "INTEGER"
+    " NOT NULL, used_index INTEGER NOT NULL)",
+    "CREATE TABLE result(session INTEGER, slot INTEGER, seq INTEGER NOT NULL, error TEXT,"
+    " message TEXT, body BLOB NOT NULL, PRIMARY KEY(session, slot)) WITHOUT ROWID",
+    "CREATE TABLE token(id TEXT PRIMARY KEY, role TEXT NOT NULL, uses_left INTEGER NOT NULL,"
+    " expires_ms INTEGER NOT NULL, secret_sha256 TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE member(id INTEGER PRIMARY KEY, name TEXT NOT NULL, address TEXT NOT NULL,"
+    " role TEXT NOT NULL, state TEXT NOT NULL)",
+    "CREATE VIEW keys AS SELECT CAST(key AS TEXT) AS key, CAST(value AS TEXT) AS value,"
+    " create_revision, mod_revision, version, lease FROM kv",
+    "CREATE VIEW changes AS SELECT revision, sub, CASE deleted WHEN 0 THEN 'put' ELSE 'delete'"
+    " END AS type, CAST(key AS TEXT) AS key, CAST(value AS TEXT) AS value, create_revision,"
+    " version, lease, prev_revision FROM event",
+    "CREATE VIEW leases AS SELECT id, ttl_ms, nonce, n, session, (SELECT count(*) FROM kv WHERE"
+    " kv.lease = lease.id AND kv.lease != 0) AS keys FROM lease",
+    "CREATE VIEW sessions AS SELECT id, last_seq, used_index, (SELECT count(*) FROM result "
+    "WHERE"
+    " result.session = session.id) AS results FROM session",
+    "CREATE VIEW members AS SELECT id, name, address, role, state FROM member",
+    "CREATE VIEW tokens AS SELECT id, role, uses_left, expires_ms FROM token",
+    "CREATE VIEW revision AS SELECT revision, compacted, applied AS raft_index, cluster_id"
+    " FROM store",
+};
+
+/* synchronous=NORMAL: no fsync per commit. After a power loss the file is an older but whole commit
+ * (WAL frames carry checksums) and the Raft log replays the rest; the log is only cut after a copy
+ * has been made durable, see state_snapshot.c. Checkpoints, which do fsync, run on a thread of
+ * their own. cell_size_check: a damaged page is an error, never a read out of bounds. */
+static const char *const pragmas[] = {
+    "PRAGMA page_size = 4096",       "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",   "PRAGMA wal_autocheckpoint = 0",
+    "PRAGMA cache_size = -8192",     "PRAGMA temp_store = MEMORY",
+    "PRAGMA cell_size_check = ON",   "PRAGMA trusted_schema = OFF",
+    "PRAGMA recursive_triggers = 0",
+};
+
+#define REPLACE_REMEDY                                                                     \
+    "to replace this node's copy: stop it, `regentctl member remove` it on another node, " \
+    "move "                                                                                \
+    "its data_dir aside and join it anew"
+
+enum err state_exec(sqlite3 *db, const char *path, const char *sql, struct errmsg *e)
+{
+    int rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        return ERR_OK;
+    enum err code = state_sqlite_err(rc);
+    const char *remedy = code == ERR_CORRUPT    ? "; " REPLACE_REMEDY
+                         : code == ERR_NO_SPACE ? "; free some space on its file system"
+                                                : "";
+    return err_set(e, code, "%s: %s (%d)%s", path, sqlite3_errmsg(db),
+                   sqlite3_extended_errcode(db), remedy);
+}
+
+/* First column of the first row, as text; "" when there is none. */
+static enum err query_text(sqlite3 *db, const char *path, const char *sql, char *ret,
+                           size_t size, struct errmsg *e)
+{
+    sqlite3_stmt *st = NULL;
+    int rc = sqlite3_prepare_v2(db, sql, -1, &st, NULL);
+    ret[0] = '\0';
+    if (rc == SQLITE_OK)
+        rc = sqlite3_step(st);
+    if (rc == SQLITE_ROW) {
+        const char *text = (const char *)sqlite3_column_text(st, 0);
+        (void)snprintf(ret, size, "%s", text == NULL ? "" : text);
+        rc = SQLITE_DONE;
+    }
+    (void)sqlite3_finalize(st);
+    if (rc == SQLITE_DONE)
+        return ERR_OK;
+    return err_set(e, state_sqlite_err(rc), "%s: %s; %s", path, sqlite3_errmsg(db),
+                   REPLACE_REMEDY);
+}
+
+static enum err check_kind(sqlite3 *db, const char *path, struct errmsg *e)
+{
+    char application[32], version[32];
+    enum err rc =
+        query_text(db, path, "PRAGMA application_id", application, sizeof application, e);
+    if (rc == ERR_OK)
+        rc = query_text(db, path, "PRAGMA user_version", version, sizeof version, e);
+    if (rc != ERR_OK)
+        return rc;
+    char wanted[32];
+    (void)snprintf(wanted, sizeof wanted, "%d", (int)STATE_APPLICATION_ID);
+    if (strcmp(application, wanted) != 0)
+        return err_set(e, ERR_CORRUPT, "%s: not a state database of Regent; move it aside",
+                       path);
+    (void)snprintf(wanted, sizeof wanted, "%d", (int)STATE_SCHEMA_VERSION);
+    if (strcmp(version, wanted) != 0)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s: has schema version %s, this program knows version %s; run the "
+                       "program that wrote it, or a newer one",
+                       path, version, wanted);
+    return ERR_OK;
+}
+
+enum err state_schema_check(sqlite3 *db, const char *path, const char *cluster_id,
+                            struct errmsg *e)
+{
+    char text[200];
+    enum err rc = check_kind(db, path, e);
+    if (rc == ERR_OK)
+        rc = query_text(db, path, "PRAGMA quick_check(1)", text, sizeof text, e);
+    if (rc != ERR_OK)
+        return rc;
+    if (strcmp(text, "ok") != 0)
+        return err_set(e, ERR_CORRUPT, "%s: damaged: %s; %s", path, text, REPLACE_REMEDY);
+    rc = query_text(db, path, "SELECT cluster_id FROM store", text, sizeof text, e);
+    if (rc != ERR_OK)
+        return rc;
+    if (strcmp(text, cluster_id) != 0)
+        return err_set(
+            e, ERR_PRECONDITION,
+            "%s: belongs to cluster %s, but this node's certificate is of cluster %s; "
+            "use the data_dir of that cluster, or an empty one",
+            path, text, cluster_id);
+    return ERR_OK;
+}
+
+static enum err create(sqlite3 *db, const char *path, const char *cluster_id, struct errmsg *e)
+{
+    char text[300];
+    enum err rc = state_exec(db, path, "BEGIN IMMEDIATE", e);
+    for (size_t i = 0; rc == ERR_OK && i < ARRAY_LEN(schema); i++)
+        rc = state_exec(db, path, schema[i], e);
+    if (rc == ERR_OK) {
+        char *sql =
+            sqlite3_mprintf("INSERT INTO store VALUES(%Q, 0, 0, 0, 0, 1, 0)", cluster_id);
+        ASSERT(sql != NULL);
+        rc = state_exec(db, path, sql, e);
+        sqlite3_free(sql);
+    }
+    (void)snprintf(text, sizeof text,
+                   "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
+                   (int)STATE_APPLICATION_ID, (int)STATE_SCHEMA_VERSION);
+    return rc == ERR_OK ? state_exec(db, path, text, e) : rc;
+}
+
+enum err state_schema_open(sqlite3 *db, const char *path, const char *cluster_id,
+                           struct errmsg *e)
+{
+    char tables[32];
+    for (size_t i = 0; i < ARRAY_LEN(pragmas); i++) {
+        enum err rc = state_exec(db, path, pragmas[i], e);
+        if (rc != ERR_OK)
+            return rc;
+    }
+    enum err rc =
+        query_text(db, path, "SELECT count(*) FROM sqlite_schema", tables, sizeof tables, e);
+    if (rc != ERR_OK)
+        return rc;
+    if (strcmp(tables, "0") == 0)
+        return create(db, path, cluster_id, e);
+    return state_schema_check(db, path, cluster_id, e);
+}
+
+static void load_marks(struct state *s)
+{
+    bool row = sql_row(s, SQL_STORE_GET);
+    ASSERT(row); /* quick_check passed and the schema is ours */
+    s->m = (struct state_marks){
+        .applied = sql_u64(s, SQL_STORE_GET, 0),
+        .logged = sql_u64(s, SQL_STORE_GET, 1),
+        .revision = sql_u64(s, SQL_STORE_GET, 2),
+        .compacted = sql_u64(s, SQL_STORE_GET, 3),
+        .next_member = sql_u64(s, SQL_STORE_GET, 4),
+        .history_bytes = sql_u64(s, SQL_STORE_GET, 5),
+    };
+    sql_done(s, SQL_STORE_GET);
+    s->disk_applied = s->m.applied;
+}
+
+static void load_leases(struct state *s)
+{
+    lease_table_clear(&s->leases);
+    while (sql_row(s, SQL_LEASE_ALL)) {
+        struct lease l = {
+            .id = sql_u64(s, SQL_LEASE_ALL, 0),
+            .ttl_ms = sql_u64(s, SQL_LEASE_ALL, 1),
+            .nonce = sql_u64(s, SQL_LEASE_ALL, 2),
+            .n = sql_u64(s, SQL_LEASE_ALL, 3),
+            .session = sql_u64(s, SQL_LEASE_ALL, 4),
+        };
+        (void)lease_add(&s->leases, &l, 0);
+    }
+}
+
+static void load_sessions(struct state *s)
+{
+    s->sessions->n = 0;
+    s->sessions->n_dirty = 0;
+    while (sql_row(s, SQL_SESSION_ALL)) {
+        struct session x = {
+            .id = sql_u64(s, SQL_SESSION_ALL, 0),
+            .nonce = sql_u64(s, SQL_SESSION_ALL, 1),
+            .last_seq = sql_u64(s, SQL_SESSION_ALL, 2),
+            .used_index = sql_u64(s, SQL_SESSION_ALL, 3),
+        };
+        (void)session_add(s->sessions, &x);
+    }
+}
+
+void state_load(struct state *s)
+{
+    ASSERT(!s->in_txn);
+    load_marks(s);
+    load_leases(s);
+    load_sessions(s);
+}
