@@ -25,18 +25,27 @@ struct log_store_ops {
 enum err log_store_open(const char *dir, uint64_t logged, struct log_store **ret_store,
                         struct raft_core_disk *ret_disk, struct errmsg *e) MUST_CHECK;
 void log_store_loaded(struct log_store *s);
-/* First node only: writes term 1 and the bootstrap entry; refused when anything is there. */
-enum err log_store_bootstrap(struct log_store *s, struct slice entry, struct errmsg *e) MUST_CHECK;
-enum err log_store_start(struct log_store *s, uv_loop_t *loop, const struct log_store_ops *ops, void *arg,
-                         struct errmsg *e) MUST_CHECK;
+/* First node only, before log_store_start(): writes term 1 and the bootstrap entry; refused when anything
+ * is there. To load what it wrote, close the store and open it again. */
+enum err log_store_bootstrap(struct log_store *s, struct slice entry, struct errmsg *e)
+    MUST_CHECK;
+enum err log_store_start(struct log_store *s, uv_loop_t *loop, const struct log_store_ops *ops,
+                         void *arg, struct errmsg *e) MUST_CHECK;
 /* Same meaning as the raft_core ops; gathered until log_store_flush() at the end of the loop pass. */
-void log_store_append(struct log_store *s, uint64_t first_index, const struct raft_entry_view *entries, size_t n);
+void log_store_append(struct log_store *s, uint64_t first_index,
+                      const struct raft_entry_view *entries, size_t n);
 void log_store_truncate(struct log_store *s, uint64_t from_index);
 void log_store_meta(struct log_store *s, uint64_t term, uint64_t voted_for);
-void log_store_snapshot(struct log_store *s, const struct raft_snapshot_info *info, uint64_t trim_to, bool installed);
+void log_store_snapshot(struct log_store *s, const struct raft_snapshot_info *info,
+                        uint64_t trim_to, bool installed);
 void log_store_flush(struct log_store *s);
-uint64_t log_store_fsync_us_p99(struct log_store *s);
-/* Waits for the worker, closes the database. The uv handle is closed asynchronously: run the loop once more. */
+uint64_t log_store_fsync_us_p99(struct log_store *s); /* of the last 1024 commits */
+/* The ballast is gone: only what keeps the cluster alive should still be written. It comes back by itself
+ * when there is room. */
+bool log_store_disk_full(struct log_store *s);
+/* Waits for the worker, closes the database. The uv handle is closed asynchronously: run the loop once
+ * more. Completions not yet delivered are dropped. The worker reads the core's entries until then: free
+ * the core afterwards. */
 void log_store_close(struct log_store *s);
 
 #endif

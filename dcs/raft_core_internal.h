@@ -1,6 +1,7 @@
 /* Shared by the raft_core_*.c files alone.
  *
  *   raft_core.c           life, time, requests, facts
+ *   raft_core_start.c     what the disk holds
  *   raft_core_step.c      one event through the library, and all that follows from it
  *   raft_core_receive.c   frames to messages
  *   raft_core_send.c      messages to frames, held while a term or vote is not stored
