@@ -65,7 +65,7 @@ struct client_sync;
 enum err client_sync_open(const struct client_options *o, uint64_t deadline_ms, struct client_sync **ret_client,
                           struct errmsg *e) MUST_CHECK;
 void client_sync_close(struct client_sync *c); /* NULL is allowed */
-/* ret_result: the C struct of the result; its borrowed fields live until the next call. */
+/* ret_result: the C struct of the result (NULL: not wanted); its borrowed fields live until the next call. */
 enum err client_sync_call(struct client_sync *c, enum method m, const void *params, uint64_t deadline_ms,
                           void *ret_result, struct errmsg *e) MUST_CHECK;
 const struct hello_reply *client_sync_hello(const struct client_sync *c);

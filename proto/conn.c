@@ -398,6 +398,12 @@ void conn_set_write_max(struct conn *c, size_t bytes)
     c->write_max = bytes;
 }
 
+bool conn_is_open(const struct conn *c)
+{
+    CHECK_MAGIC(c, CONN_MAGIC);
+    return c->state < CONN_LINGER;
+}
+
 uint64_t conn_last_read_ms(const struct conn *c)
 {
     CHECK_MAGIC(c, CONN_MAGIC);

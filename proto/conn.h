@@ -45,6 +45,7 @@ struct conn *conn_from_fd(uv_loop_t *loop, int fd, SSL_CTX *ctx, bool server, co
 void conn_close(struct conn *c);
 void conn_set_write_max(struct conn *c, size_t bytes);      /* default 64 MiB */
 void conn_set_dead_after(struct conn *c, uint64_t idle_ms); /* TCP_USER_TIMEOUT, and closes when nothing was read so long; 0: off */
+bool conn_is_open(const struct conn *c); /* not closing or failed: what is written may arrive */
 size_t conn_pending_bytes(const struct conn *c);
 uint64_t conn_last_read_ms(const struct conn *c);           /* CLOCK_BOOTTIME */
 uint32_t conn_peer_uid(const struct conn *c);               /* local sockets: SO_PEERCRED; else UINT32_MAX */

@@ -20,7 +20,12 @@ enum conn_state {
 
 enum conn_stream { STREAM_NONE, STREAM_OPEN, STREAM_RECYCLING };
 
-enum { CONN_MAGIC = 0x636f6e6e, CONN_ADDRS_MAX = 8, CONN_READ_BYTES = 64 * 1024, CONN_LINGER_MS = 500 };
+enum {
+    CONN_MAGIC = 0x636f6e6e,
+    CONN_ADDRS_MAX = 8,
+    CONN_READ_BYTES = 64 * 1024,
+    CONN_LINGER_MS = 500
+};
 
 /* The look-up outlives a connection that is closed meanwhile: then `c` is NULL. */
 struct conn_lookup {
@@ -87,7 +92,9 @@ struct conn {
 /* conn.c */
 void conn_fail(struct conn *c, enum err code, const char *fmt, ...) PRINTF(3, 4);
 void conn_fail_with(struct conn *c, const struct errmsg *why);
-void conn_linger(struct conn *c, const struct errmsg *why); /* conn_fail_with() after CONN_LINGER_MS or the peer's end */
+void conn_linger(
+    struct conn *c,
+    const struct errmsg *why); /* conn_fail_with() after CONN_LINGER_MS or the peer's end */
 void conn_now_ready(struct conn *c, const struct pki_identity *id);
 
 /* conn_io.c */
