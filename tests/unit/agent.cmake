@@ -1,0 +1,2 @@
+regent_unit_test(test_agent_lease_keeper LIBS regent_agent)
+regent_unit_test(test_agent_mirror LIBS regent_agent)

@@ -1,0 +1,208 @@
+/* The mirror of the HA records, and the transactions built from it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "agent/ha_txn.h"
+#include "agent/mirror.h"
+#include "base/str.h"
+
+static void add(struct msg_list *l, const char *key, const char *value, uint64_t mod, uint64_t lease)
+{
+    struct kv kv = {.key = slice_str(key), .value = slice_str(value), .mod_revision = mod, .lease = lease};
+    msg_list_append(l, &msg_kv, &kv);
+}
+
+static void fill(struct mirror *m, struct msg_list *l, uint64_t revision, enum err expect)
+{
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    msg_list_end(l, &b);
+    struct range_reply r = {.revision = revision, .kvs = buf_slice(&b)};
+    struct errmsg e = {0};
+    assert_int_equal(mirror_fill(m, &r, 100, &e), expect);
+}
+
+static void event(struct mirror *m, uint64_t revision, const char *type, const char *key, const char *value, uint64_t now_ms)
+{
+    struct msg_list l = {0};
+    struct event ev = {.kv = {.key = slice_str(key), .value = slice_str(value), .mod_revision = revision}};
+    str_cut(ev.type, sizeof ev.type, type);
+    msg_list_append(&l, &msg_event, &ev);
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    msg_list_end(&l, &b);
+    struct watch_event we = {.revision = revision, .events = buf_slice(&b)};
+    assert_int_equal(mirror_events(m, &we, now_ms, NULL), ERR_OK);
+}
+
+static struct mirror *filled(struct mirror *m)
+{
+    struct msg_list l = {0};
+    assert_int_equal(mirror_init(m, "demo"), ERR_OK);
+    add(&l, "/regent/demo/leader", "{\"name\":\"n1\",\"incarnation\":\"i1\",\"token\":4,\"state\":\"running\"}", 40, 11);
+    add(&l, "/regent/demo/members/n2", "{\"name\":\"n2\",\"incarnation\":\"i2\",\"lease\":12,\"conn_host\":\"h2\",\"conn_port\":5432}", 41, 12);
+    add(&l, "/regent/demo/members/n1", "{\"name\":\"n1\",\"incarnation\":\"i1\",\"lease\":11,\"conn_host\":\"h1\",\"conn_port\":5432}", 42, 11);
+    add(&l, "/regent/demo/sync", "{\"leader\":\"n1\",\"incarnation\":\"i1\",\"token\":4,\"mode\":\"on\",\"v\":[\"i2\"],\"q\":1}", 43, 0);
+    add(&l, "/regent/demo/journal/1", "{}", 44, 0);
+    add(&l, "/regent/other/leader", "{\"name\":\"x\"}", 45, 0);
+    fill(m, &l, 50, ERR_OK);
+    return m;
+}
+
+static void a_filled_mirror_makes_a_view(void **state)
+{
+    (void)state;
+    struct mirror m;
+    static struct view v;
+    struct config_rec boot = {0};
+    mirror_view(filled(&m), &boot, &v);
+    assert_true(v.dcs_ready && v.has_leader && v.has_sync && !v.has_failover);
+    assert_string_equal(v.leader.name, "n1");
+    assert_int_equal(v.leader_lease, 11);
+    assert_int_equal(v.sync_mod_revision, 43);
+    assert_int_equal(v.sync.v_n, 1);
+    assert_int_equal(v.members_n, 2);
+    assert_string_equal(v.members[0].name, "n1"); /* sorted */
+    assert_int_equal(v.config.ttl_ms, 5000);
+    assert_int_equal(v.lost_ms, 0);
+    mirror_close(&m);
+}
+
+static void events_move_it_on_and_old_ones_do_not(void **state)
+{
+    (void)state;
+    struct mirror m;
+    filled(&m);
+    event(&m, 50, "delete", "/regent/demo/leader", "", 200); /* in the range already */
+    assert_true(m.leader_meta.present);
+    event(&m, 51, "delete", "/regent/demo/leader", "", 300);
+    assert_false(m.leader_meta.present);
+    assert_int_equal(m.leader_lost_ms, 300);
+    event(&m, 52, "delete", "/regent/demo/members/n1", "", 400);
+    assert_int_equal(m.members_n, 1);
+    assert_int_equal(m.leader_lost_ms, 300);
+    event(&m, 53, "put", "/regent/demo/seal/n2", "{\"name\":\"n2\",\"token\":4,\"lsn\":7}", 500);
+    assert_int_equal(m.seals_n, 1);
+    assert_int_equal(m.seal_mods[0], 53);
+    event(&m, 54, "put", "/regent/demo/leader", "{\"name\":\"n2\",\"token\":5}", 600);
+    assert_int_equal(m.leader_lost_ms, 0);
+    mirror_close(&m);
+}
+
+static void a_damaged_record_counts_as_unchanged(void **state)
+{
+    (void)state;
+    struct mirror m;
+    struct msg_list l = {0};
+    assert_int_equal(mirror_init(&m, "demo"), ERR_OK);
+    add(&l, "/regent/demo/sync", "not json", 3, 0);
+    add(&l, "/regent/demo/members/n1", "{\"name\":\"other\"}", 3, 0);
+    add(&l, "/regent/demo/leader", "{\"name\":\"n1\"}", 4, 0);
+    fill(&m, &l, 5, ERR_CORRUPT);
+    assert_true(m.leader_meta.present);
+    assert_false(m.sync_meta.present);
+    assert_int_equal(m.members_n, 0);
+    mirror_close(&m);
+}
+
+/* Comparisons and operations of a transaction as text: "key target op number|op key @lease". */
+static const char *shape(const struct txn_req *r)
+{
+    static char out[2048];
+    size_t n = 0;
+    struct msg_iter it;
+    struct compare c;
+    struct txn_op op;
+    out[0] = '\0';
+    assert_int_equal(msg_iter_init(&it, r->compare), ERR_OK);
+    while (msg_iter_next(&it, &msg_compare, &c, NULL) == ERR_OK)
+        n += (size_t)snprintf(out + n, sizeof out - n, "%.*s%s%s%llu ", (int)(c.key.n - 13), (const char *)c.key.p + 13,
+                              strcmp(c.target, "mod") == 0 ? "" : c.target, c.op, (unsigned long long)c.number);
+    assert_int_equal(msg_iter_init(&it, r->then), ERR_OK);
+    while (msg_iter_next(&it, &msg_txn_op, &op, NULL) == ERR_OK)
+        n += (size_t)snprintf(out + n, sizeof out - n, "| %s %.*s@%llu ", op.op, (int)(op.key.n - 13),
+                              (const char *)op.key.p + 13, (unsigned long long)op.lease);
+    return out;
+}
+
+static void every_transaction_compares_what_it_rests_on(void **state)
+{
+    (void)state;
+    struct mirror m;
+    static struct view v;
+    static struct plan p;
+    struct config_rec boot = {0};
+    filled(&m);
+    event(&m, 53, "put", "/regent/demo/seal/n2", "{\"name\":\"n2\",\"token\":4,\"lsn\":7}", 500);
+    event(&m, 54, "put", "/regent/demo/failover", "{\"kind\":\"switchover\",\"id\":\"r1\"}", 500);
+    mirror_view(&m, &boot, &v);
+    str_cut(v.self, sizeof v.self, "n1");
+    v.lease = 11;
+    static const struct {
+        enum plan_txn txn;
+        const char *shape;
+    } rows[] = {
+        {TXN_RELEASE, "leader=40 | delete leader@0 "},
+        {TXN_SYNC, "leader=40 sync=43 | put sync@0 "},
+        {TXN_ACQUIRE, "leader=0 sync=43 seal/n2=53 | put leader@11 | put sync@0 "},
+        {TXN_SEAL, "leader=0 sync=43 | put seal/n1@0 "},
+        {TXN_HANDOVER, "leader=40 sync=43 | put leader@12 | put sync@0 | delete failover@0 | put status@0 "},
+        {TXN_LEADER_STATE, "leader=40 | put leader@11 "},
+        {TXN_CLEAR_FAILOVER, "failover=54 | delete failover@0 | put status@0 "},
+        {TXN_BOOTSTRAP_BEGIN, "initialize=0 | put initialize@11 "},
+        {TXN_BOOTSTRAP_DONE, "initialize=0 leader=0 sync=0 | put initialize@0 | put leader@11 | put sync@0 | put history@0 | put config@0 "},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct ha_txn t;
+        p = (struct plan){.rule = "test", .txn = rows[i].txn, .counted = {0}, .counted_n = 1};
+        str_cut(p.target, sizeof p.target, "n2");
+        assert_int_equal(ha_txn_build(&m, &v, &p, 1, &boot, &t, NULL), ERR_OK);
+        assert_string_equal(shape(&t.req), rows[i].shape);
+        ha_txn_close(&t);
+    }
+    mirror_close(&m);
+}
+
+static void dynamic_configuration_is_checked_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json;
+        const char *complaint; /* NULL: accepted */
+    } rows[] = {
+        {"{}", NULL},
+        {"{\"ttl\":30,\"synchronous_mode\":\"on\",\"use_slots\":false}", NULL},
+        {"{\"tttl\":30}", "nearest known one is \"ttl\""},
+        {"{\"ttl\":1}", "ttl"},
+        {"{\"ttl\":\"x\"}", "ttl"},
+        {"{\"synchronous_mode\":\"maybe\"}", "synchronous_mode"},
+        {"[]", "not a JSON object"},
+        {"{", "not a JSON object"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct msg_arena arena = MSG_ARENA_INIT;
+        struct config_rec c;
+        struct errmsg e = {0};
+        enum err rv = config_from_json(slice_str(rows[i].json), &c, &arena, &e);
+        assert_int_equal(rv == ERR_OK, rows[i].complaint == NULL);
+        if (rv != ERR_OK)
+            assert_non_null(strstr(e.text, rows[i].complaint));
+        else
+            assert_true(c.use_pg_rewind && c.ttl >= 5);
+        msg_arena_close(&arena);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_filled_mirror_makes_a_view),
+        cmocka_unit_test(events_move_it_on_and_old_ones_do_not),
+        cmocka_unit_test(a_damaged_record_counts_as_unchanged),
+        cmocka_unit_test(every_transaction_compares_what_it_rests_on),
+        cmocka_unit_test(dynamic_configuration_is_checked_by_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
