@@ -20,9 +20,7 @@ static const char *const SQL[LOG_STMT_COUNT] = {
     [LOG_STMT_TRIM] = "DELETE FROM log WHERE idx <= ?1",
     [LOG_STMT_CLEAR] = "DELETE FROM log",
     [LOG_STMT_META] = "INSERT OR REPLACE INTO meta(id, term, vote, crc) VALUES(1, ?1, ?2, ?3)",
-    [LOG_STMT_SNAPSHOT] =
-        "INSERT OR REPLACE INTO snapshot(id, idx, term, membership_idx, membership, size, "
-        "sha256, crc) VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [LOG_STMT_SNAPSHOT] = SQL_SNAPSHOT,
 };
 
 static int on_wal(void *arg, sqlite3 *db, const char *name, int frames)
