@@ -25,6 +25,12 @@ struct fence_state {
     uint64_t heartbeat_ms;  /* its last sign of life */
     /* Carried for the daemon across its restart (opaque to the fence): */
     uint64_t lease, nonce;
+    bool frozen;            /* near the deadline or in doubt: PostgreSQL stands still */
+    uint64_t challenge;     /* raised when the clocks disagreed: see fence_confirm() */
+    uint64_t starts;        /* of PostgreSQL by this fence */
+    uint64_t kill_budget_ms;
+    bool realtime, locked, cgroup; /* what the system granted: for doctor */
+    char refused[240];      /* why the last start or arm was refused or failed; "" none */
 };
 
 struct fence_options {
@@ -33,6 +39,7 @@ struct fence_options {
     const char *program;     /* NULL: found as INTERFACES.md says */
     bool spawn;              /* start it when nobody answers on the socket (rootless) */
     uint64_t kill_budget_ms; /* 0: 200 */
+    const char *pg_data_dir; /* PGDATA, where known: a fresh fence then sees what an older one left; NULL: not */
 };
 
 struct fence_ops {
@@ -46,8 +53,9 @@ enum err fence_open(uv_loop_t *loop, const struct fence_options *o, const struct
 void fence_close(struct fence *f, bool leave);
 const struct fence_state *fence_state(const struct fence *f);
 
-/* argv[0] is the absolute path of `postgres`; env NULL-terminated or NULL. armed_required: refused unless a
- * deadline is held (a start that may accept writes). */
+/* argv[0] is the absolute path of `postgres`; env NULL-terminated or NULL (the fence's). armed_required: refused
+ * unless a deadline beyond now + kill budget is held (a start that may accept writes). ERR_OK: ordered; what
+ * comes of it is told by changed(): `postmaster`, or `exited` with status 127 and the reason in `refused`. */
 enum err fence_start_postgres(struct fence *f, const char *const *argv, const char *const *env, const char *log_path,
                               bool armed_required, struct errmsg *e) MUST_CHECK;
 /* SIGINT (fast), SIGTERM (smart) or SIGQUIT (immediate) to the postmaster; any other signal is refused. */
@@ -58,6 +66,12 @@ enum err fence_arm(struct fence *f, uint64_t token, uint64_t deadline_ms) MUST_C
 void fence_extend(struct fence *f, uint64_t deadline_ms); /* shared memory: no message; never moves it back unless shorter is asked by fence_arm */
 enum err fence_disarm(struct fence *f) MUST_CHECK; /* only for a PostgreSQL that is stopped or a standby */
 void fence_remember(struct fence *f, uint64_t lease, uint64_t nonce);
+/* The clocks disagreed (a paused VM): state.challenge has moved, and unless this comes in time PostgreSQL is
+ * killed: within 100 ms, or 1 s where it can be frozen meanwhile. Call it with the challenge seen *before* a
+ * renewal was submitted, once that renewal is acknowledged and passed to fence_extend(). */
+void fence_confirm(struct fence *f, uint64_t challenge);
+/* Taken down by the fence whenever it kills. "" : none. address is "10.0.0.100/24". */
+enum err fence_vip(struct fence *f, const char *interface, const char *address) MUST_CHECK;
 
 /* The worker beside the fence: file operations and tools in PGDATA, one at a time, each a child that can
  * hang without harm. A connected stream socket to it; -1 when the fence is not there. */

@@ -1,0 +1,186 @@
+#include "agent/fence/tree.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/pidfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+
+enum { PARENTS_MAX = 64, FIELD_START = 22 };
+
+/* What getdents64 writes; glibc's readdir would allocate. */
+struct dirent_raw {
+    uint64_t ino;
+    int64_t off;
+    uint16_t reclen;
+    uint8_t type;
+    char name[];
+};
+
+static ssize_t read_small(const char *path, char *buf, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t n = read(fd, buf, size - 1);
+    (void)close(fd);
+    if (n < 0)
+        return -1;
+    buf[n] = '\0';
+    return n;
+}
+
+/* "pid (name) S ppid ... start ...": the name may hold anything, so start behind its last ')'. */
+static bool parse_stat(char *text, struct proc_stat *s)
+{
+    char *p = strrchr(text, ')');
+    if (p == NULL || p[1] != ' ' || p[2] == '\0')
+        return false;
+    s->state = p[2];
+    p += 3;
+    s->ppid = (pid_t)strtol(p, &p, 10);
+    for (int field = 5; field < FIELD_START; field++)
+        (void)strtoll(p, &p, 10);
+    s->start_ticks = strtoull(p, NULL, 10);
+    return s->start_ticks != 0 || s->ppid == 0;
+}
+
+bool proc_stat_read(pid_t pid, struct proc_stat *ret_stat)
+{
+    char path[32], text[1024];
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    struct proc_stat s = {.pid = pid};
+    if (read_small(path, text, sizeof text) <= 0 || !parse_stat(text, &s))
+        return false;
+    *ret_stat = s;
+    return true;
+}
+
+static bool read_link(pid_t pid, const char *what, char *ret, size_t size)
+{
+    char path[40];
+    (void)snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, what);
+    ssize_t n = readlink(path, ret, size);
+    if (n <= 0 || (size_t)n >= size) {
+        ret[0] = '\0';
+        return false;
+    }
+    ret[n] = '\0';
+    return true;
+}
+
+bool proc_cwd(pid_t pid, char *ret_path, size_t size)
+{
+    return read_link(pid, "cwd", ret_path, size);
+}
+
+/* Text equality with an optional " (deleted)" behind: a package upgrade replaces the program, and a
+ * reclone moves PGDATA, under a running PostgreSQL. */
+static bool same_path(const char *link, const char *wanted)
+{
+    size_t n = strlen(wanted);
+    return strncmp(link, wanted, n) == 0 &&
+           (link[n] == '\0' || strcmp(link + n, " (deleted)") == 0);
+}
+
+static bool lives_in_pgdata(const struct tree *t, pid_t pid)
+{
+    char link[FENCE_PATH_MAX + 16];
+    if (t->pgdata[0] == '\0' || !proc_cwd(pid, link, sizeof link) ||
+        !same_path(link, t->pgdata))
+        return false;
+    if (!read_link(pid, "exe", link, sizeof link))
+        return false;
+    const char *base = strrchr(link, '/');
+    return same_path(base != NULL ? base + 1 : link, t->exe[0] != '\0' ? t->exe : "postgres");
+}
+
+static bool excepted(const struct tree *t, pid_t pid)
+{
+    for (size_t i = 0; i < ARRAY_LEN(t->except); i++)
+        if (t->except[i] == pid)
+            return true;
+    return false;
+}
+
+static bool is_root(const struct tree *t, const struct proc_stat *s)
+{
+    return t->root != 0 && s->pid == t->root &&
+           (t->root_start_ticks == 0 || t->root_start_ticks == s->start_ticks);
+}
+
+bool tree_has(const struct tree *t, const struct proc_stat *s)
+{
+    if (proc_is_dead(s) || s->pid == t->reaper)
+        return false;
+    struct proc_stat at = *s;
+    for (int depth = 0; depth < PARENTS_MAX; depth++) {
+        if (excepted(t, at.pid))
+            return false;
+        if (is_root(t, &at) || (t->reaper != 0 && at.ppid == t->reaper))
+            return true;
+        if (at.ppid <= 1 || !proc_stat_read(at.ppid, &at))
+            break;
+    }
+    return lives_in_pgdata(t, s->pid);
+}
+
+bool proc_signal(const struct proc_stat *s, int signal_number)
+{
+    int fd = pidfd_open(s->pid, 0);
+    if (fd < 0)
+        return false;
+    /* The descriptor holds whoever bears the pid now; the start time says whether that is ours. */
+    struct proc_stat now;
+    bool ok = proc_stat_read(s->pid, &now) && now.start_ticks == s->start_ticks &&
+              pidfd_send_signal(fd, signal_number, NULL, 0) == 0;
+    (void)close(fd);
+    return ok;
+}
+
+static pid_t pid_of(const char *name)
+{
+    pid_t pid = 0;
+    for (const char *p = name; *p != '\0'; p++) {
+        if (*p < '0' || *p > '9')
+            return 0;
+        pid = pid * 10 + (*p - '0');
+    }
+    return pid;
+}
+
+static int visit(const struct tree *t, pid_t pid, int signal_number)
+{
+    struct proc_stat s;
+    if (pid == 0 || pid == getpid() || !proc_stat_read(pid, &s) || !tree_has(t, &s))
+        return 0;
+    if (signal_number != 0)
+        (void)proc_signal(&s, signal_number);
+    return 1;
+}
+
+int tree_signal(const struct tree *t, int signal_number)
+{
+    ASSERT(signal_number >= 0);
+    int fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    _Alignas(struct dirent_raw) char buf[8192];
+    int found = 0;
+    long n;
+    while ((n = syscall(SYS_getdents64, fd, buf, sizeof buf)) > 0) {
+        for (long at = 0; at < n;) {
+            const struct dirent_raw *d = (const struct dirent_raw *)(const void *)(buf + at);
+            found += visit(t, pid_of(d->name), signal_number);
+            at += d->reclen;
+        }
+    }
+    (void)close(fd);
+    return n < 0 ? -1 : found;
+}
