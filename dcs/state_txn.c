@@ -185,7 +185,7 @@ static void ops_run(struct apply *a, struct slice list, struct msg_list *results
 enum err cmd_txn(struct apply *a, const void *req)
 {
     const struct txn_req *t = req;
-    bool succeeded;
+    bool succeeded = false;
     enum err rc = compare_all(a, t->compare, &succeeded);
     if (rc == ERR_OK)
         rc = ops_check(a, t->then, succeeded);

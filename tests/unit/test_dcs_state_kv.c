@@ -1,0 +1,177 @@
+#include "tests/unit/dcs_state_script.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+/* Keys, ranges, transactions, history. */
+
+static void a_put_makes_one_revision(void **t)
+{
+    (void)t;
+    SCRIPT({"put a 1", "rev 1 | put a=1 @1"},
+           {"put a 2 prev", "rev 2 (a=1) | put a=2 was 1 @2"},
+           {"put b 3", "rev 3 | put b=3 @3"}, {"get a", "1 a=2"},
+           {"meta a", "create 1 mod 2 version 2 lease L0"},
+           {"meta b", "create 3 mod 3 version 1 lease L0"});
+}
+
+static void a_delete_of_nothing_makes_none(void **t)
+{
+    (void)t;
+    SCRIPT({"del a", "rev 0 0"}, {"put a 1", "rev 1 | put a=1 @1"},
+           {"del a prev", "rev 2 1(a=1) | del a was 1 @2"}, {"del a", "rev 2 0"},
+           {"get a", "0"});
+}
+
+static void a_key_put_again_after_a_delete_is_a_new_one(void **t)
+{
+    (void)t;
+    SCRIPT({"put a 1", "rev 1 | put a=1 @1"}, {"del a", "rev 2 1 | del a was 1 @2"},
+           {"put a 2", "rev 3 | put a=2 @3"}, {"meta a", "create 3 mod 3 version 1 lease L0"});
+}
+
+static void ranges_are_half_open_and_bytewise(void **t)
+{
+    (void)t;
+    SCRIPT({"put a 1", "rev 1 | put a=1 @1"}, {"put ab 2", "rev 2 | put ab=2 @2"},
+           {"put b 3", "rev 3 | put b=3 @3"}, {"put B 4", "rev 4 | put B=4 @4"},
+           {"get a b", "2 a=1,ab=2"}, {"get a *", "3 a=1,ab=2,b=3"},
+           {"get \"\" *", "4 B=4,a=1,ab=2,b=3"}, {"get b a", "0"}, {"get a a", "0"},
+           {"get \"\" *  limit=2", "4+ B=4,a=1"}, {"get \"\" * limit=4", "4 B=4,a=1,ab=2,b=3"},
+           {"get a b keys", "2 a=,ab="}, {"get a * count", "3"}, {"get a count", "1"},
+           {"get \"\" * max=1", "4+ B=4"}, {"get \"\"", "invalid"});
+}
+
+static void a_range_delete_is_one_revision(void **t)
+{
+    (void)t;
+    SCRIPT({"put a 1", "rev 1 | put a=1 @1"}, {"put b 2", "rev 2 | put b=2 @2"},
+           {"put c 3", "rev 3 | put c=3 @3"},
+           {"del a c prev", "rev 4 2(a=1,b=2) | del a was 1, del b was 2 @4"},
+           {"get \"\" *", "1 c=3"}, {"del \"\" *", "rev 5 1 | del c was 3 @5"});
+}
+
+static void bad_keys_are_refused_and_change_nothing(void **t)
+{
+    (void)t;
+    SCRIPT({"put \"\" 1", "invalid"}, {"put a 1 lease=77", "not_found"},
+           {"del \"\"", "invalid"}, {"get a", "0"}, {"put a 1", "rev 1 | put a=1 @1"});
+}
+
+static void an_absent_key_compares_as_zero_and_to_no_value(void **t)
+{
+    (void)t;
+    SCRIPT({"txn version a = 0 ? put x 1 :", "rev 1 then put | put x=1 @1"},
+           {"txn create a > 0 ? put x 2 :", "rev 1 else"},
+           {"txn mod a < 1 ? get x :", "rev 1 then range1(x=1)"},
+           {"txn lease a != 0 ? :", "rev 1 else"}, {"txn value a = 1 ? :", "rev 1 else"},
+           {"txn value a != 1 ? :", "rev 1 then"}, {"txn value a < 1 ? :", "rev 1 else"},
+           {"txn value a > 1 ? :", "rev 1 else"});
+}
+
+static void compares_see_value_version_create_mod(void **t)
+{
+    (void)t;
+    SCRIPT({"put a m", "rev 1 | put a=m @1"}, {"put a n", "rev 2 | put a=n was m @2"},
+           {"txn value a = n ? :", "rev 2 then"}, {"txn value a > m ? :", "rev 2 then"},
+           {"txn value a < n1 ? :", "rev 2 then"}, {"txn version a = 2 ? :", "rev 2 then"},
+           {"txn create a = 1 ? :", "rev 2 then"}, {"txn mod a = 2 ? :", "rev 2 then"},
+           {"txn mod a = 2 , value a = x ? :", "rev 2 else"},
+           {"txn mod a = 2 , value a = n ? :", "rev 2 then"}, {"txn ? :", "rev 2 then"});
+}
+
+static void a_transaction_is_one_revision_and_sees_itself(void **t)
+{
+    (void)t;
+    SCRIPT({"txn ? put a 1 , get a , put a 2 prev , del a prev , get a , put b 3 :",
+            "rev 1 then put range1(a=1) put(a=1) delete1(a=2) range0 put"
+            " | put a=1, put a=2 was 1, del a was 2, put b=3 @1"},
+           {"replay 1", "next 2 | put a=1, put a=2 was 1, del a was 2, put b=3 @1"});
+}
+
+static void a_transaction_that_cannot_run_whole_does_nothing(void **t)
+{
+    (void)t;
+    SCRIPT(
+        {"txn ? put a 1 , put b 2 lease=99 :", "not_found"}, {"get a", "0"},
+        {"txn ? put a 1 : put b 2 lease=99", "rev 1 then put | put a=1 @1"},
+        {"txn ? put a 1 , put \"\" 2 :", "invalid"}, {"txn ? put a 1 : put \"\" 2", "invalid"},
+        {"txn colour a = 1 ? put a 2 :", "invalid"}, {"txn mod a ~ 1 ? put a 2 :", "invalid"},
+        {"txn ? jump a :", "invalid"}, {"meta a", "create 1 mod 1 version 1 lease L0"});
+}
+
+static void history_is_replayed_from_a_revision(void **t)
+{
+    (void)t;
+    SCRIPT({"put a 1", "rev 1 | put a=1 @1"}, {"put a 2", "rev 2 | put a=2 was 1 @2"},
+           {"del a", "rev 3 1 | del a was 2 @3"},
+           {"replay 1", "next 4 | put a=1 @1, put a=2 was 1 @2, del a was 2 @3"},
+           {"replay 0", "next 4 | put a=1 @1, put a=2 was 1 @2, del a was 2 @3"},
+           {"replay 3", "next 4 | del a was 2 @3"}, {"replay 4", "next 4"},
+           {"replay 1 max=1", "next 2 | put a=1 @1"});
+}
+
+static void a_compacted_revision_is_an_error(void **t)
+{
+    (void)t;
+    SCRIPT({"put a 1", "rev 1 | put a=1 @1"}, {"put a 2", "rev 2 | put a=2 was 1 @2"},
+           {"put b 3", "rev 3 | put b=3 @3"}, {"compact 4", "invalid"}, {"compact 1", "ok"},
+           {"compact 1", "compacted"}, {"replay 1", "compacted"}, {"replay 0", "compacted"},
+           {"replay 2", "next 4 | put a=2 @2, put b=3 @3"}, {"compact 3", "ok"},
+           {"replay 3", "compacted"}, {"replay 4", "next 4"}, {"get \"\" *", "2 a=2,b=3"},
+           {"reopen", "at 0"}, {"replay 3", "compacted"});
+}
+
+static void entries_are_skipped_up_to_the_applied_index(void **t)
+{
+    (void)t;
+    SCRIPT({"put a 1", "rev 1 | put a=1 @1"}, {"commit", ""}, {"index 0", ""}, {"put a 2", ""},
+           {"get a", "1 a=1"});
+}
+
+static void uncommitted_work_comes_back_from_the_log(void **t)
+{
+    (void)t;
+    SCRIPT({"put a 1", "rev 1 | put a=1 @1"}, {"commit", ""}, {"put b 2", "rev 2 | put b=2 @2"},
+           {"reopen", "at 1"}, {"get \"\" *", "2 a=1,b=2"}, {"full", ""}, {"reopen", "at 2"},
+           {"put c 3", "rev 3 | put c=3 @3"});
+}
+
+static void a_copy_carries_everything_and_a_restore_replaces_everything(void **t)
+{
+    (void)t;
+    SCRIPT({"put a 1", "rev 1 | put a=1 @1"}, {"grant 5000 1", "L1 ttl 5000 nonce 1 n 0"},
+           {"renew L1 1 3", "L1 ttl 5000 nonce 1 n 3"}, {"session 9", "S1"},
+           {"put b 2 s=S1/1 lease=L1", "rev 2 | put b=2 @2"}, {"commit", ""},
+           {"renew L1 1 4", "L1 ttl 5000 nonce 1 n 4"}, {"copy", "at 6"},
+           {"put a 9", "rev 3 | put a=9 was 1 @3"}, {"del b", "rev 4 1 | del b was 2 @4"},
+           {"index 6", ""}, {"now 2000", ""}, {"restore", "ok"}, {"get \"\" *", "2 a=1,b=2"},
+           {"leases", "L1 ttl 5000 nonce 1 n 4 left 5000 keys 1"},
+           {"put b 2 s=S1/1 lease=L1", "rev 2"}, {"put c 3", "rev 3 | put c=3 @3"},
+           {"replay 1", "next 4 | put a=1 @1, put b=2 @2, put c=3 @3"}, {"commit", ""},
+           {"reopen", "at 8"});
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_put_makes_one_revision),
+        cmocka_unit_test(a_delete_of_nothing_makes_none),
+        cmocka_unit_test(a_key_put_again_after_a_delete_is_a_new_one),
+        cmocka_unit_test(ranges_are_half_open_and_bytewise),
+        cmocka_unit_test(a_range_delete_is_one_revision),
+        cmocka_unit_test(bad_keys_are_refused_and_change_nothing),
+        cmocka_unit_test(an_absent_key_compares_as_zero_and_to_no_value),
+        cmocka_unit_test(compares_see_value_version_create_mod),
+        cmocka_unit_test(a_transaction_is_one_revision_and_sees_itself),
+        cmocka_unit_test(a_transaction_that_cannot_run_whole_does_nothing),
+        cmocka_unit_test(history_is_replayed_from_a_revision),
+        cmocka_unit_test(a_compacted_revision_is_an_error),
+        cmocka_unit_test(entries_are_skipped_up_to_the_applied_index),
+        cmocka_unit_test(uncommitted_work_comes_back_from_the_log),
+        cmocka_unit_test(a_copy_carries_everything_and_a_restore_replaces_everything),
+    };
+    return cmocka_run_group_tests_name("dcs_state_kv", tests, NULL, NULL);
+}
