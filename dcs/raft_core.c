@@ -146,6 +146,29 @@ enum err raft_core_submit(struct raft_core *c, struct slice data, uint64_t now_m
     return ERR_OK;
 }
 
+/* A voter that has nothing can neither vote nor acknowledge: the cluster would stand still, with two
+ * voters for ever if the leader is lost just then. */
+static enum err check_promotions(struct raft_core *c, const struct raft_membership *m,
+                                 struct errmsg *e)
+{
+    for (size_t i = 0; i < m->n; i++) {
+        const struct raft_server *s = &m->servers[i];
+        const struct raft_server *was = raft_membership_find(&c->membership, s->id);
+        if (s->role != RAFT_ROLE_VOTER || (was != NULL && was->role == RAFT_ROLE_VOTER))
+            continue;
+        uint64_t match = raft_core_match_index(c, s->id);
+        if (was == NULL || !raft_core_recently_heard(c, s->id, c->now_ms) ||
+            match < c->membership.index || core_last_index(c) - match > CORE_PROMOTE_LAG_MAX)
+            return err_set(
+                e, ERR_PRECONDITION,
+                "member %llu has not caught up: a learner with entry %llu of %llu cannot "
+                "become a voter yet",
+                (unsigned long long)s->id, (unsigned long long)match,
+                (unsigned long long)core_last_index(c));
+    }
+    return ERR_OK;
+}
+
 static enum err check_change(struct raft_core *c, const struct raft_membership *m,
                              struct errmsg *e)
 {
@@ -166,7 +189,7 @@ static enum err check_change(struct raft_core *c, const struct raft_membership *
     if (self == NULL || self->role != RAFT_ROLE_VOTER)
         return err_set(e, ERR_PRECONDITION,
                        "the leader cannot leave: transfer the leadership first");
-    return ERR_OK;
+    return check_promotions(c, m, e);
 }
 
 enum err raft_core_change(struct raft_core *c, const struct raft_membership *m, uint64_t now_ms,

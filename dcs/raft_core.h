@@ -115,7 +115,9 @@ enum err raft_core_receive(struct raft_core *c, uint64_t from, struct slice fram
  * ERR_UNAVAILABLE: not leader; ERR_LIMIT: too many entries or bytes in flight. */
 enum err raft_core_submit(struct raft_core *c, struct slice data, uint64_t now_ms,
                           uint64_t *ret_index) MUST_CHECK;
-/* Leader: one membership change at a time; ERR_PRECONDITION while one is under way. */
+/* Leader: one membership change at a time, of exactly one member; the others may come in any order.
+ * ERR_PRECONDITION: one is under way; a new voter has not caught up as a learner; the leader itself would
+ * stop to be a voter. ERR_UNAVAILABLE: not leader, or not yet sure of what is committed. */
 enum err raft_core_change(struct raft_core *c, const struct raft_membership *m, uint64_t now_ms,
                           uint64_t *ret_index, struct errmsg *e) MUST_CHECK;
 enum err raft_core_transfer(struct raft_core *c, uint64_t to, uint64_t now_ms)

@@ -150,6 +150,35 @@ static enum err receive_append_result(struct raft_core *c, const struct raft_fra
     return ERR_OK;
 }
 
+static void forget_silent_leader(struct raft_core *c)
+{
+    if (c->now_ms - c->leader_heard_ms < c->o.election_ms)
+        return;
+    c->raft.follower_state.current_leader.id = 0;
+    raft_free(c->raft.follower_state.current_leader.address);
+    c->raft.follower_state.current_leader.address = NULL;
+}
+
+/* A candidate asks the voters of its own membership, and a vote counts by that alone (Raft thesis, 4.1).
+ * The library refuses when the own, older membership says learner: one voter that promoted a second and
+ * lost its leadership before the second heard of it would wait for that vote for ever. So a learner that is
+ * asked answers as a voter. It also never drops a silent leader by itself, as voters do. */
+static struct raft_lib_server *vote_as_voter(struct raft_core *c, int *ret_role)
+{
+    if (c->raft.state != RAFT_FOLLOWER)
+        return NULL;
+    for (unsigned i = 0; i < c->raft.configuration.n; i++) {
+        struct raft_lib_server *s = &c->raft.configuration.servers[i];
+        if (s->id == c->o.id && s->role != RAFT_VOTER) {
+            forget_silent_leader(c);
+            *ret_role = s->role;
+            s->role = RAFT_VOTER;
+            return s;
+        }
+    }
+    return NULL;
+}
+
 static enum err receive_vote(struct raft_core *c, const struct raft_frame *f, uint64_t from)
 {
     struct raft_message m = message(f, from, RAFT_REQUEST_VOTE);
@@ -160,8 +189,14 @@ static enum err receive_vote(struct raft_core *c, const struct raft_frame *f, ui
     m.request_vote.last_log_term = f->vote.last_term;
     m.request_vote.disrupt_leader = f->vote.disrupt_leader;
     m.request_vote.pre_vote = f->vote.pre_vote;
+    const struct raft_lib_server *servers = c->raft.configuration.servers;
+    int role = RAFT_STANDBY;
+    struct raft_lib_server *learner = vote_as_voter(c, &role);
     int r = receive(c, &m);
-    ASSERT(r == 0);
+    ASSERT(r == 0 &&
+           c->raft.configuration.servers == servers); /* a vote alters no membership */
+    if (learner != NULL)
+        learner->role = role;
     return ERR_OK;
 }
 
