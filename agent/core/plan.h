@@ -19,7 +19,8 @@ enum plan_action {
     ACTION_STOP_FAST,     /* with a time limit, then immediate */
     ACTION_STOP_IMMEDIATE,
     ACTION_KILL,          /* by the fence, at once, every process */
-    ACTION_REWIND,        /* (!) stopped: pg_rewind to plan.target, new incarnation */
+    ACTION_REWIND,        /* (!) stopped: pg_rewind to plan.target, new incarnation; waits until the source's
+                             control file shows plan.timeline, for pg_rewind believes it */
     ACTION_CLONE,         /* (!) stopped: old data moved aside, pg_basebackup from plan.target, new incarnation */
     ACTION_SET_SYNC,      /* ALTER SYSTEM-free: write synchronous_standby_names = plan.set, reload, begin to confirm it */
     ACTION_ENSURE_ROLES,  /* primary: replication and rewind roles */
@@ -38,15 +39,22 @@ enum plan_txn {
     TXN_LEADER_STATE,    /* leader is ours -> leader with plan.leader (state, timeline) ; after promotion also the history entry plan.history */
     TXN_SYNC,            /* leader is ours, sync unchanged -> sync = plan.sync */
     TXN_SEAL,            /* leader absent, sync.token = plan.token -> seal/<self> = plan.seal */
-    TXN_CLEAR_FAILOVER,  /* failover unchanged -> deleted, result to status */
+    TXN_CLEAR_FAILOVER,  /* failover unchanged -> deleted, plan.reason to status */
     TXN_COUNT
 };
 
+/* A plan with both a transaction and an action: the action does not depend on the outcome. */
 struct plan {
     const char *rule;   /* name of the rule; static */
     char reason[300];   /* in words, for people */
     enum plan_action action;
     enum plan_txn txn;
+    bool arm;           /* the fence must hold our deadline now; false: it may be disarmed once
+                           PostgreSQL is stopped or a standby */
+    bool cancel;        /* give up the action under way (postgres_cancel) */
+    uint64_t limit_ms;  /* STOP_FAST: time for it, then immediate; 0: the executor's */
+    uint64_t timeline;  /* FOLLOW, REWIND, CLONE, START_STANDBY: the leader's */
+    char lineage[160];  /* to be noted durably before the action: view_pg.lineage; "" = leave it */
     char target[64];    /* member to follow, clone from, rewind to, hand over to */
     uint64_t token;     /* leader token (or loss's token) the plan was made for */
     struct sync_rec sync;
@@ -54,7 +62,7 @@ struct plan {
     struct leader_rec leader;
     struct history_entry history;
     bool has_history;
-    struct sync_set set;
+    struct sync_set set; /* SET_SYNC; PROMOTE, START_PRIMARY: what must be set before the first write */
     /* TXN_ACQUIRE: seals counted: index into view.seals */
     size_t counted[VIEW_MEMBERS];
     size_t counted_n;

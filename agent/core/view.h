@@ -65,28 +65,37 @@ struct view_pg {
     uint64_t system_id;
     char incarnation[40];
     bool standby_signal;    /* would start as a standby */
-    bool in_recovery;       /* running: pg_is_in_recovery() */
+    bool in_recovery;       /* running: pg_is_in_recovery(); until it has been asked: standby_signal */
     bool accepts;           /* running: a connection answered lately */
     bool crashed;           /* stopped: exited without being asked */
     bool clean;             /* stopped: control file says "shut down" (in recovery) */
     uint64_t timeline;
     uint64_t lsn;           /* primary: flushed; standby: max(received and flushed, replayed); stopped: from the control file (a standby's: min recovery end) */
     uint64_t replay_lsn;
-    uint64_t shutdown_lsn;  /* stopped clean: of the shutdown checkpoint, else 0 */
+    uint64_t shutdown_lsn;  /* stopped clean: end of the shutdown checkpoint record, else 0 */
     uint64_t recovery_ms;   /* stopped crashed: estimated time of recovery */
     char upstream[64];      /* member name its primary_conninfo points at; "" none */
     bool walreceiver;       /* a walreceiver process exists */
     bool streaming;         /* and streams */
-    bool stuck;             /* follows, but cannot: timeline diverged or WAL missing; rewind or reclone */
-    bool rewind_failed;     /* the last rewind of this data failed */
+    bool stuck;             /* follows, but cannot: timeline diverged or WAL missing. Stays until a rewind or clone, also while stopped */
+    bool rewind_failed;     /* the last rewind of this data failed (not: its source was not ready) */
+    /* Which promotions this data went through, "timeline:token" pairs, newest first, written durably by
+     * the action that was given it as plan.lineage, before it acts. Timeline 0 stands for the one that
+     * a promotion will choose. "": not known, then timelines are told apart by their numbers alone. */
+    char lineage[160];
+    uint64_t follow_token;  /* leader token it was last pointed at (FOLLOW, START_STANDBY); 0 = unknown */
     uint64_t sealed_token;  /* of the last loss it is sealed for; 0 = not sealed. Durable. */
     uint64_t sealed_lsn;
     uint64_t sealed_timeline;
     /* primary */
     bool roles_ready;       /* replication and rewind roles exist */
     bool checkpointed;      /* a checkpoint has been done since promotion */
-    struct sync_set set;        /* as configured now */
-    bool set_known;             /* the set in force is known at all (false after adoption) */
+    uint64_t parent;        /* primary: the timeline before `timeline`, 0: none */
+    uint64_t switch_lsn;    /* and where `timeline` left it (both from PostgreSQL's history file) */
+    /* ACTION_SET_SYNC moves `set` to `old` and shows the new one here before it writes a byte; the
+     * confirmation drops all of `old` at once. More than VIEW_SETS: set_known false until then. */
+    struct sync_set set;        /* as configured now (stopped: as it will start) */
+    bool set_known;             /* the sets in force are known at all (false after adoption) */
     bool set_confirmed;         /* DESIGN.md §4 (a) and (b) hold for `set` */
     struct sync_set old[VIEW_SETS]; /* further sets that may still be in force */
     size_t old_n;
@@ -105,6 +114,8 @@ struct view_busy {
     uint64_t failed_action;
     uint64_t failed_ms;
     char error[160];
+    uint64_t done_action; /* the last action that ended well, and when */
+    uint64_t done_ms;
 };
 
 struct view {
@@ -112,6 +123,7 @@ struct view {
     char self[64];
     /* DCS */
     bool dcs_ready;       /* the mirror below is complete and its watch is live */
+    uint64_t dcs_lost_ms; /* since when it is not; 0: it is */
     uint64_t revision;
     uint64_t lost_ms;     /* when this node first saw the leader key absent (dcs_ready); 0: present */
     bool txn_pending;     /* an HA transaction of ours is under way */
@@ -133,6 +145,10 @@ struct view {
     uint64_t failover_mod_revision;
     struct history_entry history[VIEW_HISTORY]; /* newest last */
     size_t history_n;
+    /* The record that our own TXN_ACQUIRE replaced. The engine keeps it until PROMOTE or START_PRIMARY is
+     * requested (then never again) and forgets it when it restarts. */
+    bool has_sync_before;
+    struct sync_rec sync_before;
     /* this node */
     uint64_t lease;        /* id of our lease; 0 none */
     uint64_t deadline_ms;  /* until when we may act as leader; 0 none */
@@ -152,12 +168,21 @@ const struct member_rec *view_member(const struct view *v, const char *name); /*
 const struct member_rec *view_member_of(const struct view *v, const char *incarnation);
 const struct seal_rec *view_seal_of(const struct view *v, const char *incarnation, uint64_t token);
 bool view_is_leader(const struct view *v);      /* key names our name, incarnation and lease */
+bool view_leader_named(const struct view *v);   /* key names our name and lease, whatever our data is */
+bool view_is_record_leader(const struct view *v); /* sync names our incarnation */
+bool view_in_v(const struct view *v, const char *incarnation);
+bool names_have(const char names[][64], size_t n, const char *name);
 bool view_lease_valid(const struct view *v);    /* now < deadline */
 bool view_writable(const struct view *v);       /* PostgreSQL runs (or may) and is not in recovery */
 
 /* One view as text: `key=value` lines, only what differs from zero; the notation of tests, journal and
- * `explain`. Returns ERR_LIMIT when ret is too small. */
+ * `explain`. Numbers are decimal, LSNs X/X, lists a,b; control characters, `\` and `,` in names are
+ * written \HH. Elements are members[n2].lsn=0/10, pg.senders[0].streaming=1. Empty lines and # are
+ * skipped. Returns ERR_LIMIT when ret is too small. */
 enum err view_print(const struct view *v, char *ret, size_t size) MUST_CHECK;
 enum err view_parse(const char *text, struct view *ret_view, struct errmsg *e) MUST_CHECK;
+/* The same lines as changes to a view that exists; `-members[n2]` takes an element out. On an error
+ * *view is half changed. */
+enum err view_apply(const char *text, struct view *view, struct errmsg *e) MUST_CHECK;
 
 #endif

@@ -1,0 +1,265 @@
+/* Who may be promoted, and who should. */
+#include "agent/core/candidate.h"
+
+#include "agent/core/rules.h"
+#include "base/assert.h"
+
+/* A seal that counts for this loss, with what its order rests on. */
+struct stand {
+    size_t seal; /* index into view.seals */
+    size_t rank; /* lineage */
+    uint64_t lsn;
+    const struct member_rec *member; /* NULL: sealed, but its agent is not alive */
+};
+
+struct poll {
+    struct stand s[VIEW_MEMBERS];
+    size_t n;
+    size_t self;    /* index of this node's own; n: not sealed */
+    size_t awaited; /* live members that may still seal and stand */
+};
+
+static bool may_count(const struct view *v, const char *incarnation)
+{
+    return view_record_mode(v) == SYNC_OFF ? incarnation[0] != '\0' : view_in_v(v, incarnation);
+}
+
+static void gather(const struct view *v, struct poll *f)
+{
+    (void)memset(f, 0, sizeof *f);
+    ASSERT(v->seals_n <= VIEW_MEMBERS);
+    for (size_t i = 0; i < v->seals_n; i++) {
+        const struct seal_rec *s = &v->seals[i];
+        if (s->token != v->sync.token || !may_count(v, s->incarnation))
+            continue;
+        size_t rank = lineage_rank(v, s->lineage, s->timeline, s->lsn);
+        if (rank == 0)
+            continue; /* outside the recorded lineage */
+        f->s[f->n++] = (struct stand){.seal = i,
+                                      .rank = rank,
+                                      .lsn = s->lsn,
+                                      .member = view_member_of(v, s->incarnation)};
+    }
+    f->self = f->n;
+    for (size_t i = 0; i < f->n; i++)
+        if (strcmp(v->seals[f->s[i].seal].incarnation, v->pg.incarnation) == 0)
+            f->self = i;
+    for (size_t i = 0; i < v->members_n; i++) {
+        const struct member_rec *m = &v->members[i];
+        if (!m->nofailover && may_count(v, m->incarnation) &&
+            view_seal_of(v, m->incarnation, v->sync.token) == NULL)
+            f->awaited++;
+    }
+}
+
+/* More, as much, or less of the log: the part that safety rests on. */
+static int compare_log(const struct stand *a, const struct stand *b)
+{
+    if (a->rank != b->rank)
+        return a->rank > b->rank ? 1 : -1;
+    return (a->lsn > b->lsn) - (a->lsn < b->lsn);
+}
+
+static uint64_t replay_lag(const struct stand *a)
+{
+    uint64_t replayed = a->member == NULL ? 0 : a->member->replay_lsn;
+    return a->lsn > replayed ? a->lsn - replayed : 0;
+}
+
+/* A total order on live ones: two nodes never both think that the other is better. */
+static bool better(const struct stand *a, const struct stand *b)
+{
+    ASSERT(a->member != NULL && b->member != NULL);
+    int log = compare_log(a, b);
+    if (log != 0)
+        return log > 0;
+    if (a->member->failover_priority != b->member->failover_priority)
+        return a->member->failover_priority > b->member->failover_priority;
+    if (replay_lag(a) != replay_lag(b))
+        return replay_lag(a) < replay_lag(b);
+    return strcmp(a->member->name, b->member->name) < 0;
+}
+
+/* Every seal that is not ahead of ours may be counted; at least q of V makes an acquisition safe. */
+static bool count_seals(const struct view *v, const struct poll *f, struct plan *p)
+{
+    const struct stand *self = &f->s[f->self];
+    p->counted_n = 0;
+    for (size_t i = 0; i < f->n; i++)
+        if (compare_log(self, &f->s[i]) >= 0)
+            p->counted[p->counted_n++] = f->s[i].seal;
+    return view_record_mode(v) == SYNC_OFF || (v->sync.v_n > 0 && p->counted_n >= v->sync.q);
+}
+
+/* Without synchronous replication a commit may be lost, but not more than was permitted. */
+static bool too_far_behind(const struct view *v, const struct poll *f, uint64_t *ret_lag)
+{
+    uint64_t best = 0;
+    const struct member_rec *last = view_member_of(v, v->sync.incarnation);
+    for (size_t i = 0; i < f->n; i++)
+        best = MAX(best, f->s[i].lsn);
+    if (last != NULL)
+        best = MAX(best, last->lsn);
+    uint64_t own = f->s[f->self].lsn;
+    *ret_lag = best > own ? best - own : 0;
+    return view_record_mode(v) == SYNC_OFF && *ret_lag > v->config.maximum_lag_on_failover;
+}
+
+/* Why nobody can be promoted by the record alone. */
+static bool nobody_may(const struct view *v, struct plan *p)
+{
+    if (v->sync.unknown)
+        return plan_say(
+            p,
+            "the sync record is unknown after a recovery: %s must come back, or an operator "
+            "must confirm",
+            v->sync.leader);
+    if (view_record_mode(v) != SYNC_OFF && v->sync.v_n == 0)
+        return plan_say(p, "only %s may lead: the sync record names nobody else",
+                        v->sync.leader);
+    return false;
+}
+
+static bool self_may(const struct view *v, const struct poll *f, struct plan *p)
+{
+    uint64_t lag;
+    if (v->nofailover)
+        return !plan_say(p, "this node is tagged nofailover");
+    if (view_record_mode(v) != SYNC_OFF && !view_in_v(v, v->pg.incarnation))
+        return !plan_say(p, "this data is not in the sync record");
+    if (f->self == f->n)
+        return !plan_say(p, "timeline %llu of this data is outside the recorded lineage",
+                         (unsigned long long)v->pg.sealed_timeline);
+    if (too_far_behind(v, f, &lag))
+        return !plan_say(p, "%llu bytes behind, more than maximum_lag_on_failover",
+                         (unsigned long long)lag);
+    return true;
+}
+
+enum candidate_verdict candidate_choose(const struct view *v, struct plan *p)
+{
+    struct poll f;
+    if (nobody_may(v, p))
+        return CANDIDATE_NONE;
+    gather(v, &f);
+    if (!self_may(v, &f, p))
+        return CANDIDATE_NONE;
+    const struct stand *self = &f.s[f.self];
+    uint64_t ahead = 0;
+    const char *first = "";
+    if (self->member == NULL) {
+        (void)plan_say(p, "waiting for our own member record");
+        return CANDIDATE_WAIT;
+    }
+    for (size_t i = 0; i < f.n; i++) {
+        if (f.s[i].member == NULL || f.s[i].member->nofailover || !better(&f.s[i], self))
+            continue;
+        ahead++;
+        first = f.s[i].member->name;
+    }
+    /* The better ones go first, but one that does not use its turn blocks nobody for ever. A promotion
+     * that failed here puts this node behind all others. */
+    bool failed = v->busy.failed && v->busy.failed_action == ACTION_PROMOTE;
+    uint64_t grace_ms = f.awaited > 0 ? election_grace_ms(v) : 0;
+    uint64_t turn_ms = v->lost_ms + grace_ms + (ahead + (failed ? f.n : 0)) * v->config.ttl_ms;
+    if (!count_seals(v, &f, p)) {
+        (void)plan_say(p, "%zu of %llu seals needed", p->counted_n,
+                       (unsigned long long)v->sync.q);
+        p->counted_n = 0;
+        return CANDIDATE_WAIT; /* for the event of a seal */
+    }
+    if (v->now_ms < turn_ms) {
+        p->counted_n = 0;
+        (void)plan_wait(p, turn_ms);
+        if (ahead > 0) {
+            (void)plan_say(p, "%s is better", first);
+            return CANDIDATE_OTHER;
+        }
+        (void)plan_say(p, "best of the sealed so far, %zu may still seal", f.awaited);
+        return CANDIDATE_WAIT;
+    }
+    (void)plan_say(p, "best of %zu sealed, %zu counted", f.n, p->counted_n);
+    return CANDIDATE_SELF;
+}
+
+const struct member_rec *candidate_switchover(const struct view *v, const char *wanted,
+                                              struct plan *p)
+{
+    const struct member_rec *best = NULL;
+    bool sync = view_record_mode(v) != SYNC_OFF && v->sync.v_n > 0;
+    (void)plan_say(p,
+                   wanted[0] != '\0' ? "refused: %s is not a member that runs"
+                                     : "refused: nobody%s can",
+                   wanted);
+    for (size_t i = 0; i < v->members_n; i++) {
+        const struct member_rec *m = &v->members[i];
+        bool named = wanted[0] != '\0' && strcmp(m->name, wanted) == 0;
+        if (strcmp(m->name, v->self) == 0 || (wanted[0] != '\0' && !named))
+            continue;
+        const char *why = NULL;
+        if (!member_follows(m) || m->lease == 0)
+            why = "does not run as a standby";
+        else if (m->nofailover)
+            why = "is tagged nofailover";
+        else if (sync && !view_in_v(v, m->incarnation))
+            why = "is not in the synchronous set";
+        else if (m->timeline != v->pg.timeline)
+            why = "is on another timeline";
+        else if (m->lsn + v->config.maximum_lag_on_failover < v->pg.lsn)
+            why = "is too far behind";
+        if (why != NULL) {
+            (void)plan_say(p, "refused: %s %s", m->name, why);
+            continue;
+        }
+        if (best == NULL || m->lsn > best->lsn ||
+            (m->lsn == best->lsn && m->failover_priority > best->failover_priority))
+            best = m;
+    }
+    return best;
+}
+
+/* The same number, another promotion: pg_rewind would call that "no rewind required". */
+static bool other_promotion(const struct view_pg *pg, const struct lineage *recorded)
+{
+    struct lineage own;
+    lineage_parse(pg->lineage, &own);
+    for (size_t i = 0; i < recorded->n; i++) {
+        if (recorded->at[i].timeline > pg->timeline)
+            continue; /* this data has not been there */
+        uint64_t token = lineage_token(&own, recorded->at[i].timeline);
+        if (token != 0 && token != recorded->at[i].token)
+            return true;
+    }
+    return false;
+}
+
+enum candidate_follow candidate_follow(const struct view *v)
+{
+    struct lineage recorded;
+    const struct view_pg *pg = &v->pg;
+    enum candidate_follow diverged =
+        v->config.use_pg_rewind && !pg->rewind_failed ? FOLLOW_REWIND : FOLLOW_CLONE;
+    lineage_recorded(v, v->leader.timeline, &recorded);
+    if (other_promotion(pg, &recorded))
+        return FOLLOW_CLONE;
+    if (pg->stuck)
+        return diverged;
+    if (recorded.n == 0)
+        return FOLLOW_AS_IS; /* no history: PostgreSQL will say */
+    bool was_primary = pg->proc == PG_PROC_STOPPED && !pg->standby_signal;
+    for (size_t i = 0; i < recorded.n; i++) {
+        if (recorded.at[i].timeline != pg->timeline)
+            continue;
+        if (i == 0)
+            return was_primary && !pg->clean ? diverged : FOLLOW_AS_IS;
+        /* A crashed primary's control file does not say how far its log goes. */
+        const struct history_entry *next = history_of(v, recorded.at[i - 1].timeline);
+        ASSERT(next != NULL);
+        if (was_primary && !pg->clean)
+            return diverged;
+        uint64_t end = was_primary ? MAX(pg->shutdown_lsn, pg->lsn) : pg->lsn;
+        bool known = next->switch_lsn != 0 || was_primary;
+        return known && end > next->switch_lsn ? diverged : FOLLOW_AS_IS;
+    }
+    return diverged;
+}

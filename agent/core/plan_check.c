@@ -1,0 +1,355 @@
+/* The safety invariants of DESIGN.md §4 as predicates on any view and plan, independent of the rules:
+ * they say what must never be done, not what should be. */
+#include "agent/core/rules.h"
+#include "agent/core/syncrep.h"
+#include "base/assert.h"
+
+/* True: the plan keeps it. */
+typedef bool invariant_fn(const struct view *v, const struct plan *p);
+
+static bool only_action(const struct plan *p, enum plan_action a)
+{
+    return p->action == a;
+}
+
+/* The key is ours, the record says so too, and both carry the token the plan was made for. */
+static bool leads(const struct view *v, const struct plan *p)
+{
+    return v->dcs_ready && view_is_leader(v) && p->token == v->leader.token &&
+           view_is_record_leader(v) && v->sync.token == v->leader.token;
+}
+
+static bool becomes_writable(const struct plan *p)
+{
+    return p->action == ACTION_PROMOTE || p->action == ACTION_START_PRIMARY;
+}
+
+static bool writable_as_leader(const struct view *v, const struct plan *p)
+{
+    return !becomes_writable(p) || leads(v, p);
+}
+
+static bool writable_armed(const struct view *v, const struct plan *p)
+{
+    return !becomes_writable(p) || (v->armed && view_lease_valid(v));
+}
+
+static bool promote_cut_off(const struct view *v, const struct plan *p)
+{
+    if (!only_action(p, ACTION_PROMOTE))
+        return true;
+    if (v->leader.shutdown_lsn != 0)
+        return v->pg.lsn >= v->leader.shutdown_lsn;
+    return v->pg.upstream[0] == '\0' && !v->pg.walreceiver;
+}
+
+static bool promote_running_standby(const struct view *v, const struct plan *p)
+{
+    return !only_action(p, ACTION_PROMOTE) ||
+           (v->pg.proc == PG_PROC_RUNNING && v->pg.in_recovery);
+}
+
+/* Without a new timeline: data that was a primary, and not a standby's. */
+static bool start_primary_in_place(const struct view *v, const struct plan *p)
+{
+    return !only_action(p, ACTION_START_PRIMARY) ||
+           (v->pg.proc == PG_PROC_STOPPED && v->pg.data == PG_DATA_OURS &&
+            !v->pg.standby_signal);
+}
+
+static bool first_set_safe(const struct view *v, const struct plan *p)
+{
+    return !becomes_writable(p) || syncrep_set_safe(&p->set, &v->sync);
+}
+
+static bool acquire_when_absent(const struct view *v, const struct plan *p)
+{
+    return p->txn != TXN_ACQUIRE ||
+           (v->dcs_ready && !v->has_leader && v->has_sync && p->token == v->sync.token &&
+            view_lease_valid(v) && v->pg.incarnation[0] != '\0' && !view_writable(v));
+}
+
+static bool acquire_record_emptied(const struct view *v, const struct plan *p)
+{
+    return p->txn != TXN_ACQUIRE || (p->sync.v_n == 0 && p->sync.token == v->sync.token + 1 &&
+                                     strcmp(p->sync.incarnation, v->pg.incarnation) == 0 &&
+                                     strcmp(p->sync.mode, v->sync.mode) == 0);
+}
+
+static bool counted_are_behind(const struct view *v, const struct plan *p,
+                               const struct seal_rec *own, size_t *ret_n)
+{
+    *ret_n = 0;
+    for (size_t i = 0; i < p->counted_n; i++) {
+        if (p->counted[i] >= v->seals_n)
+            return false;
+        const struct seal_rec *s = &v->seals[p->counted[i]];
+        bool newer =
+            s->timeline > own->timeline || (s->timeline == own->timeline && s->lsn > own->lsn);
+        for (size_t j = 0; j < i; j++)
+            if (p->counted[j] == p->counted[i] ||
+                strcmp(v->seals[p->counted[j]].incarnation, s->incarnation) == 0)
+                return false;
+        if (s->token != v->sync.token || newer)
+            return false;
+        if (view_in_v(v, s->incarnation))
+            (*ret_n)++;
+    }
+    return true;
+}
+
+/* The record's own leader; else a sealed, and in synchronous modes the most advanced of q of V. */
+static bool acquire_by_right(const struct view *v, const struct plan *p)
+{
+    if (p->txn != TXN_ACQUIRE || view_is_record_leader(v))
+        return true;
+    const struct seal_rec *own = view_seal_of(v, v->pg.incarnation, v->sync.token);
+    size_t counted;
+    if (v->sync.unknown || v->nofailover || own == NULL || own->lsn != v->pg.sealed_lsn ||
+        v->pg.sealed_token != v->sync.token)
+        return false;
+    if (!counted_are_behind(v, p, own, &counted))
+        return false;
+    return view_record_mode(v) == SYNC_OFF ||
+           (view_in_v(v, v->pg.incarnation) && v->sync.v_n > 0 && counted >= v->sync.q);
+}
+
+static bool acquire_cut_off(const struct view *v, const struct plan *p)
+{
+    return p->txn != TXN_ACQUIRE || v->pg.proc == PG_PROC_STOPPED ||
+           (v->pg.upstream[0] == '\0' && !v->pg.walreceiver);
+}
+
+static bool record_by_leader(const struct view *v, const struct plan *p)
+{
+    return p->txn != TXN_SYNC || (leads(v, p) && p->sync.token == v->sync.token &&
+                                  strcmp(p->sync.incarnation, v->sync.incarnation) == 0);
+}
+
+static bool record_safe(const struct view *v, const struct plan *p)
+{
+    return p->txn != TXN_SYNC || syncrep_step_safe(v, &p->sync);
+}
+
+/* `on`: all of V must answer, so all of V is in the set. */
+static bool record_inside_set(const struct view *v, const struct plan *p)
+{
+    if (p->txn != TXN_SYNC || strcmp(p->sync.mode, "on") != 0 || !v->pg.set_known)
+        return true;
+    for (size_t i = 0; i < p->sync.v_n; i++)
+        if (!names_have(v->pg.set.s, v->pg.set.s_n, p->sync.v[i]) &&
+            !view_in_v(v, p->sync.v[i]))
+            return false;
+    return true;
+}
+
+static bool set_by_leader(const struct view *v, const struct plan *p)
+{
+    return !only_action(p, ACTION_SET_SYNC) ||
+           (leads(v, p) && v->pg.proc == PG_PROC_RUNNING && !v->pg.in_recovery);
+}
+
+static bool set_safe(const struct view *v, const struct plan *p)
+{
+    return !only_action(p, ACTION_SET_SYNC) || syncrep_set_safe(&p->set, &v->sync);
+}
+
+static bool one_side_of_sync(const struct view *v, const struct plan *p)
+{
+    (void)v;
+    return !only_action(p, ACTION_SET_SYNC) || p->txn == TXN_NONE;
+}
+
+static bool release_when_stopped(const struct view *v, const struct plan *p)
+{
+    return p->txn != TXN_RELEASE ||
+           (view_leader_named(v) && v->pg.proc == PG_PROC_STOPPED && p->action == ACTION_NONE);
+}
+
+static bool restore_before_promotion(const struct view *v, const struct plan *p)
+{
+    return p->txn != TXN_RELEASE || !p->restore_sync ||
+           (v->has_sync_before && v->leader.timeline == 0 && p->sync.token == v->sync.token);
+}
+
+static bool handover_clean(const struct view *v, const struct plan *p)
+{
+    return p->txn != TXN_HANDOVER ||
+           (leads(v, p) && v->pg.proc == PG_PROC_STOPPED && v->pg.clean &&
+            v->pg.shutdown_lsn != 0 && p->leader.shutdown_lsn == v->pg.shutdown_lsn &&
+            p->leader.token == v->leader.token + 1 && p->sync.token == p->leader.token &&
+            p->sync.v_n == 0 && strcmp(p->sync.incarnation, p->leader.incarnation) == 0);
+}
+
+static bool handover_received(const struct view *v, const struct plan *p)
+{
+    if (p->txn != TXN_HANDOVER)
+        return true;
+    const struct member_rec *m = view_member(v, p->target);
+    return m != NULL && strcmp(m->incarnation, p->leader.incarnation) == 0 && !m->nofailover &&
+           m->lease != 0 && m->lsn >= v->pg.shutdown_lsn && m->timeline == v->pg.timeline &&
+           (v->sync.v_n == 0 || view_record_mode(v) == SYNC_OFF ||
+            view_in_v(v, m->incarnation));
+}
+
+static bool destroys(const struct plan *p)
+{
+    return p->action == ACTION_REWIND || p->action == ACTION_CLONE ||
+           p->action == ACTION_INITDB;
+}
+
+static bool destroy_stopped(const struct view *v, const struct plan *p)
+{
+    return !destroys(p) || (v->dcs_ready && v->pg.proc == PG_PROC_STOPPED);
+}
+
+static bool destroy_not_counted_on(const struct view *v, const struct plan *p)
+{
+    return !destroys(p) || (!view_in_v(v, v->pg.incarnation) && !view_is_record_leader(v));
+}
+
+static bool destroy_from_leader(const struct view *v, const struct plan *p)
+{
+    if (p->action != ACTION_REWIND && p->action != ACTION_CLONE)
+        return true;
+    return v->has_leader && p->token == v->leader.token &&
+           strcmp(p->target, v->leader.name) == 0 && strcmp(v->self, v->leader.name) != 0 &&
+           v->leader.timeline != 0;
+}
+
+static bool initdb_in_empty(const struct view *v, const struct plan *p)
+{
+    return !only_action(p, ACTION_INITDB) ||
+           (v->pg.data == PG_DATA_EMPTY && v->initialize_leased && !v->has_leader &&
+            !v->has_sync && strcmp(v->initialize.name, v->self) == 0);
+}
+
+/* A seal is for one loss; pointing at a leader lifts it only for a newer token. */
+static bool seal_without_leader(const struct view *v, const struct plan *p)
+{
+    bool seals = p->action == ACTION_SEAL || p->txn == TXN_SEAL;
+    return !seals || (v->dcs_ready && v->has_sync && !view_writable(v) &&
+                      (v->has_leader ? view_is_leader(v) && p->token == v->leader.token - 1
+                                     : p->token == v->sync.token));
+}
+
+static bool seal_true(const struct view *v, const struct plan *p)
+{
+    return p->txn != TXN_SEAL ||
+           (v->pg.sealed_token == p->token && p->seal.token == p->token &&
+            p->seal.lsn == v->pg.sealed_lsn &&
+            strcmp(p->seal.incarnation, v->pg.incarnation) == 0 && !v->pg.walreceiver);
+}
+
+static bool follow_newer(const struct view *v, const struct plan *p)
+{
+    bool points = p->action == ACTION_FOLLOW ||
+                  (p->action == ACTION_START_STANDBY && p->target[0] != '\0');
+    return !points || (v->dcs_ready && v->has_leader && !view_leader_named(v) &&
+                       p->token == v->leader.token && p->token > v->pg.sealed_token &&
+                       strcmp(p->target, v->leader.name) == 0);
+}
+
+static bool must_die(const struct view *v)
+{
+    bool lost = v->dcs_ready && !view_is_leader(v);
+    return !v->tilt && v->pg.data != PG_DATA_UNKNOWN && view_writable(v) &&
+           (lost || !view_lease_valid(v));
+}
+
+static bool fenced_at_once(const struct view *v, const struct plan *p)
+{
+    return !must_die(v) || p->action == ACTION_KILL;
+}
+
+static bool nothing_blind(const struct view *v, const struct plan *p)
+{
+    bool idle = p->txn == TXN_NONE && p->action == ACTION_NONE;
+    if (v->tilt || v->pg.data == PG_DATA_UNKNOWN)
+        return idle;
+    return !(v->txn_pending || v->txn_unknown || !v->dcs_ready) || p->txn == TXN_NONE;
+}
+
+static bool single_flight(const struct view *v, const struct plan *p)
+{
+    return v->busy.action == ACTION_NONE || p->action == ACTION_NONE ||
+           p->action == ACTION_KILL;
+}
+
+static bool same_system(const struct view *v, const struct plan *p)
+{
+    bool other = v->has_initialize && v->initialize.system_id != 0 &&
+                 v->pg.data == PG_DATA_OURS && v->pg.system_id != v->initialize.system_id;
+    bool stops =
+        p->action == ACTION_NONE || p->action == ACTION_KILL || p->action == ACTION_STOP_FAST;
+    return !other || !v->dcs_ready || (p->txn == TXN_NONE && stops);
+}
+
+static bool bootstrap_once(const struct view *v, const struct plan *p)
+{
+    if (p->txn == TXN_BOOTSTRAP_BEGIN)
+        return !v->has_initialize && !v->has_leader && v->can_bootstrap;
+    if (p->txn != TXN_BOOTSTRAP_DONE)
+        return true;
+    return v->initialize_leased && strcmp(v->initialize.name, v->self) == 0 && v->armed &&
+           view_lease_valid(v) && v->pg.proc == PG_PROC_STOPPED && v->pg.incarnation[0] != '\0';
+}
+
+static bool fence_kept(const struct view *v, const struct plan *p)
+{
+    return p->arm || !(view_writable(v) || becomes_writable(p));
+}
+
+static const struct {
+    invariant_fn *fn;
+    const char *text;
+} invariants[] = {
+    {writable_as_leader, "writable only with key and record ours and the plan's token"},
+    {writable_armed, "writable only under a valid lease that the fence holds"},
+    {promote_cut_off,
+     "promoted only when cut off, or with everything up to the shutdown checkpoint"},
+    {promote_running_standby, "promoted only a running standby"},
+    {start_primary_in_place, "started in place only the stopped data of a primary"},
+    {first_set_safe, "the first set keeps the rule against the record"},
+    {acquire_when_absent,
+     "acquired only when the key is absent, with a lease, while read-only"},
+    {acquire_record_emptied, "an acquisition leaves a record of its own with V empty"},
+    {acquire_by_right,
+     "acquired only by the record's leader or the most advanced of q sealed of V"},
+    {acquire_cut_off, "acquired only when cut off from the old leader"},
+    {record_by_leader, "the record is changed only by its leader"},
+    {record_safe, "a record keeps the rule against every set in force"},
+    {record_inside_set, "in mode on V is inside the set"},
+    {set_by_leader, "the set is changed only on the leader"},
+    {set_safe, "a set keeps the rule against the record"},
+    {one_side_of_sync, "set and record are never changed together"},
+    {release_when_stopped, "released only when no process is left"},
+    {restore_before_promotion, "the record is restored only before a promotion was requested"},
+    {handover_clean, "handed over only after a clean stop"},
+    {handover_received,
+     "handed over only to one that has the shutdown checkpoint and may lead"},
+    {destroy_stopped, "data is replaced only while PostgreSQL is stopped"},
+    {destroy_not_counted_on, "data that the record counts on is not replaced"},
+    {destroy_from_leader, "data is replaced only from the leader"},
+    {initdb_in_empty, "a cluster is made only in an empty directory by who won the race"},
+    {seal_without_leader, "sealed only for a loss"},
+    {seal_true, "a seal says what the node has, cut off"},
+    {follow_newer, "a seal is lifted only for a newer token"},
+    {fenced_at_once, "killed at once when writable without the right to be"},
+    {nothing_blind, "nothing is done blindly"},
+    {single_flight, "one action at a time"},
+    {same_system, "another cluster's data is not touched"},
+    {bootstrap_once, "one bootstrap"},
+    {fence_kept, "the fence stays armed while PostgreSQL may take writes"},
+};
+
+enum err plan_check(const struct view *v, const struct plan *p, struct errmsg *e)
+{
+    ASSERT(p->rule != NULL && p->action < ACTION_COUNT && p->txn < TXN_COUNT);
+    for (size_t i = 0; i < ARRAY_LEN(invariants); i++)
+        if (!invariants[i].fn(v, p))
+            return err_set(e, ERR_INTERNAL, "rule %s breaks: %s (%s, %s: %s)", p->rule,
+                           invariants[i].text, plan_action_name(p->action),
+                           plan_txn_name(p->txn), p->reason);
+    return ERR_OK;
+}

@@ -1,0 +1,91 @@
+/* The rules of decide(), by theme. Private to agent/core.
+ *
+ * A rule looks at the view and either does not apply (false; the plan is as it was) or fills the plan
+ * and ends the search (true). The order is in decide.c; a rule may rely on those before it. */
+#ifndef REGENT_AGENT_CORE_RULES_H
+#define REGENT_AGENT_CORE_RULES_H
+
+#include "agent/core/plan.h"
+
+typedef bool rule_fn(const struct view *v, struct plan *p);
+
+/* rules_safety.c: what must happen whatever else is going on */
+rule_fn rule_tilt, rule_data_unknown, rule_foreign_leader, rule_writable_without_lease,
+    rule_deadline_passed, rule_processes_left;
+/* rules_busy.c: what has to end first */
+rule_fn rule_stop_anyway, rule_dcs_not_ready, rule_txn, rule_busy, rule_other_system, rule_restarting,
+    rule_pause;
+/* rules_bootstrap.c */
+rule_fn rule_bootstrap;
+/* rules_leader.c: the leader key is ours */
+rule_fn rule_leader_without_data, rule_leader_crashed, rule_leader_start, rule_leader_promote,
+    rule_leader_publish, rule_leader_roles, rule_leader_sync, rule_leader_checkpoint, rule_leader;
+/* rules_switch.c: giving the key away on purpose */
+rule_fn rule_switch_checkpoint, rule_switch_stop, rule_switch_handover, rule_leave, rule_leave_standby;
+/* rules_follower.c: the leader key is somebody else's */
+rule_fn rule_own_old_key, rule_leader_not_running, rule_clone, rule_stopped_follower, rule_follower_diverged,
+    rule_follow, rule_following;
+/* rules_election.c: there is no leader */
+rule_fn rule_no_record, rule_record_leader, rule_start_lonely, rule_nothing_to_stand_with, rule_seal,
+    rule_publish_seal, rule_election;
+
+/* ---- shared by the rules ---- */
+
+/* p->reason, cut when too long. Always true, so that a rule can end with it. */
+bool plan_say(struct plan *p, const char *fmt, ...) PRINTF(2, 3);
+/* Nothing to do until `at_ms`, UINT64_MAX: until the event that the reason names. */
+bool plan_wait(struct plan *p, uint64_t at_ms);
+/* TXN_ACQUIRE: the key for this node, and the record with V empty: only the new leader may lead until
+ * it has seen a set confirmed. */
+bool plan_acquire(const struct view *v, struct plan *p);
+/* TXN_RELEASE; the record before our acquisition comes back while a promotion has not been requested. */
+bool plan_release(const struct view *v, struct plan *p);
+/* Actions that make this node follow the leader: target, token, timeline and lineage. */
+bool plan_follow(const struct view *v, struct plan *p, enum plan_action a);
+bool is_state(const char *state, const char *wanted);
+/* A live member whose PostgreSQL runs as a standby, going by what it publishes. */
+bool member_follows(const struct member_rec *m);
+
+/* An election leaves this long to those who have not sealed: min(1 s, TTL/4). */
+uint64_t election_grace_ms(const struct view *v);
+/* Could another live member be promoted, going by what it publishes? */
+const struct member_rec *other_eligible(const struct view *v);
+/* Should our stopped, unclean primary give way to another member instead of recovering in place? */
+bool crash_gives_way(const struct view *v);
+
+/* ---- lineage.c: which promotions a data directory went through ---- */
+
+enum { LINEAGE_MAX = 16 };
+struct lineage {
+    struct {
+        uint64_t timeline, token;
+    } at[LINEAGE_MAX]; /* newest first */
+    size_t n;
+};
+/* A text that is not one gives an empty lineage: not known. */
+void lineage_parse(const char *text, struct lineage *ret);
+/* Token of the promotion that made `timeline` in this data; 0: not known. */
+uint64_t lineage_token(const struct lineage *l, uint64_t timeline);
+/* The recorded chain that ends at `timeline`. Empty when the history does not know it. */
+void lineage_recorded(const struct view *v, uint64_t timeline, struct lineage *ret);
+/* As text; cut at the old end when it is too long. */
+void lineage_print(const struct lineage *l, char *ret, size_t size);
+/* Entry of `timeline` in the recorded history, the newest of that number; NULL: none. */
+const struct history_entry *history_of(const struct view *v, uint64_t timeline);
+/* Where does (timeline, lsn) of data with this lineage stand on the recorded way to the newest
+ * timeline? 1-based, higher is newer; 0: not on it. */
+size_t lineage_rank(const struct view *v, const char *lineage, uint64_t timeline, uint64_t lsn);
+
+/* ---- syncrep_target.c ---- */
+
+/* A name that nobody bears: strict mode with no standby. */
+#define SYNC_NOBODY "regent_nobody"
+/* What set and record should be, given who streams. */
+void syncrep_target(const struct view *v, struct sync_set *ret_set, struct sync_rec *ret_rec);
+/* What must be set before the first write of a PostgreSQL that becomes writable. */
+void syncrep_first_set(const struct view *v, struct sync_set *ret_set);
+bool sync_set_equal(const struct sync_set *a, const struct sync_set *b);
+/* May the record be changed to r now? The rule for every set in force, or a proof by what holds already. */
+bool syncrep_step_safe(const struct view *v, const struct sync_rec *r);
+
+#endif

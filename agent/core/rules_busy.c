@@ -1,0 +1,125 @@
+/* What has to end, or to become known, first. */
+#include "agent/core/rules.h"
+#include "agent/core/syncrep.h"
+
+/* systemd restarts only the daemon: PostgreSQL runs on for adoption. */
+bool rule_restarting(const struct view *v, struct plan *p)
+{
+    if (!v->restarting)
+        return false;
+    (void)plan_say(p, "about to be restarted: PostgreSQL is left for adoption");
+    return plan_wait(p, UINT64_MAX);
+}
+
+/* A daemon that was told to end does so without a DCS too. */
+bool rule_stop_anyway(const struct view *v, struct plan *p)
+{
+    if (!v->stopping || v->dcs_ready || v->busy.action != ACTION_NONE)
+        return false;
+    if (v->pg.proc == PG_PROC_STOPPED) {
+        (void)plan_say(p, "PostgreSQL is stopped: the daemon may leave");
+        return plan_wait(p, UINT64_MAX);
+    }
+    p->action = ACTION_STOP_FAST;
+    p->limit_ms = v->config.ttl_ms;
+    return plan_say(p, "the daemon was told to end and the DCS does not answer");
+}
+
+/* Without the DCS nothing changes hands: a standby goes on as it is, a primary until its deadline. A
+ * stopped node helps readers as a lonely standby, but not before it is sure to be alone: the record's
+ * leader would lose the way back in place. */
+bool rule_dcs_not_ready(const struct view *v, struct plan *p)
+{
+    if (v->dcs_ready)
+        return false;
+    if (view_writable(v)) {
+        (void)plan_say(p, "the DCS does not answer: writable until the deadline of the lease");
+        return plan_wait(p, v->deadline_ms);
+    }
+    uint64_t lonely_ms = v->dcs_lost_ms + 2 * v->config.ttl_ms;
+    bool startable = v->pg.data == PG_DATA_OURS && v->pg.proc == PG_PROC_STOPPED &&
+                     v->busy.action == ACTION_NONE && v->dcs_lost_ms != 0;
+    if (startable && v->now_ms >= lonely_ms) {
+        p->action = ACTION_START_STANDBY;
+        return plan_say(p, "the DCS does not answer: read-only until it does");
+    }
+    (void)plan_say(p, "the DCS does not answer: nothing is changed");
+    return plan_wait(p, startable ? lonely_ms : UINT64_MAX);
+}
+
+/* One HA transaction at a time; an unknown outcome is looked up, never assumed. */
+bool rule_txn(const struct view *v, struct plan *p)
+{
+    if (!v->txn_pending && !v->txn_unknown)
+        return false;
+    (void)plan_say(p, v->txn_unknown
+                          ? "the outcome of the last transaction is unknown: reading again"
+                          : "waiting for the transaction under way");
+    return plan_wait(p, UINT64_MAX);
+}
+
+/* A copy of a node that no longer leads may be finished in vain: start over from the new one. */
+static bool obsolete_copy(const struct view *v)
+{
+    if (v->busy.action != ACTION_CLONE && v->busy.action != ACTION_REWIND)
+        return false;
+    return v->has_leader && strcmp(v->leader.state, "running") == 0 &&
+           strcmp(v->leader.name, v->busy.target) != 0;
+}
+
+/* Only the record: the action under way is not touched. */
+static bool sync_beside(const struct view *v, struct plan *p)
+{
+    if (v->busy.action != ACTION_CHECKPOINT || !view_is_leader(v) ||
+        strcmp(v->leader.state, "running") != 0)
+        return false;
+    struct plan before = *p;
+    bool wait = false;
+    if (syncrep_step(v, p, &wait) && p->txn == TXN_SYNC)
+        return true;
+    *p = before;
+    return false;
+}
+
+/* Actions are single-flight. A leader that checkpoints still takes a standby out of the record: that is
+ * safe under every set and does not wait. */
+bool rule_busy(const struct view *v, struct plan *p)
+{
+    if (v->busy.action == ACTION_NONE)
+        return false;
+    if (sync_beside(v, p))
+        return true;
+    const char *name = v->busy.action < ACTION_COUNT
+                           ? plan_action_name((enum plan_action)v->busy.action)
+                           : "unknown";
+    if (obsolete_copy(v)) {
+        p->cancel = true;
+        (void)plan_say(p, "%s from %s given up: %s leads now", name, v->busy.target,
+                       v->leader.name);
+        return plan_wait(p, UINT64_MAX);
+    }
+    (void)plan_say(p, "waiting for %s to end", name);
+    return plan_wait(p, UINT64_MAX);
+}
+
+bool rule_other_system(const struct view *v, struct plan *p)
+{
+    if (!v->has_initialize || v->initialize.system_id == 0 || v->pg.data != PG_DATA_OURS ||
+        v->pg.system_id == v->initialize.system_id)
+        return false;
+    (void)plan_say(
+        p,
+        "the data directory belongs to another cluster (system identifier %llu, here %llu): "
+        "nothing is touched; move it away to let this node be cloned",
+        (unsigned long long)v->pg.system_id, (unsigned long long)v->initialize.system_id);
+    return plan_wait(p, UINT64_MAX);
+}
+
+/* Nothing starts, stops, follows or is elected by itself; the rules before this one go on. */
+bool rule_pause(const struct view *v, struct plan *p)
+{
+    if (!v->config.pause)
+        return false;
+    (void)plan_say(p, "automatic management is paused");
+    return plan_wait(p, UINT64_MAX);
+}

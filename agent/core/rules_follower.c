@@ -1,0 +1,135 @@
+/* The leader key is somebody else's: become and stay its standby. */
+#include "agent/core/rules.h"
+
+#include "agent/core/candidate.h"
+#include "base/assert.h"
+
+bool plan_follow(const struct view *v, struct plan *p, enum plan_action a)
+{
+    struct lineage recorded;
+    p->action = a;
+    p->token = v->leader.token;
+    p->timeline = v->leader.timeline;
+    (void)memcpy(p->target, v->leader.name, sizeof p->target);
+    lineage_recorded(v, v->leader.timeline, &recorded);
+    lineage_print(&recorded, p->lineage, sizeof p->lineage);
+    return true;
+}
+
+/* A key of our own from before a restart, on a lease that is no longer ours. */
+bool rule_own_old_key(const struct view *v, struct plan *p)
+{
+    if (!v->has_leader || strcmp(v->leader.name, v->self) != 0)
+        return false;
+    (void)plan_say(
+        p, "the leader key is of an earlier life of this node: waiting for its lease to end");
+    return plan_wait(p, UINT64_MAX);
+}
+
+/* Acquired and not yet promoted, or stopping for a switchover: everybody stays as they are. */
+bool rule_leader_not_running(const struct view *v, struct plan *p)
+{
+    if (!v->has_leader || (is_state(v->leader.state, "running") && v->leader.timeline != 0))
+        return false;
+    (void)plan_say(p, "waiting for %s (%s) to be writable", v->leader.name, v->leader.state);
+    return plan_wait(p, UINT64_MAX);
+}
+
+/* What destroys data that the record counts on waits until the leader has taken it out. */
+static bool leave_v_first(const struct view *v, struct plan *p)
+{
+    if (!view_in_v(v, v->pg.incarnation))
+        return false;
+    (void)plan_say(p, "waiting for %s to take this data out of the sync record",
+                   v->leader.name);
+    return plan_wait(p, UINT64_MAX);
+}
+
+bool rule_clone(const struct view *v, struct plan *p)
+{
+    if (!v->has_leader || (v->pg.data != PG_DATA_EMPTY && v->pg.data != PG_DATA_BROKEN))
+        return false;
+    if (v->pg.proc != PG_PROC_STOPPED) {
+        p->action = ACTION_STOP_IMMEDIATE;
+        return plan_say(p, "PostgreSQL runs without its data (%s)", v->pg.trouble);
+    }
+    if (leave_v_first(v, p))
+        return true;
+    (void)plan_say(p, "%s: cloning from %s",
+                   v->pg.data == PG_DATA_EMPTY ? "the data directory is empty" : v->pg.trouble,
+                   v->leader.name);
+    return plan_follow(v, p, ACTION_CLONE);
+}
+
+/* A seal is lifted only for a leader newer than the loss it was made for. */
+static bool sealed_too_new(const struct view *v, struct plan *p)
+{
+    if (v->pg.sealed_token < v->leader.token)
+        return false;
+    (void)plan_say(p, "sealed for token %llu, which is not older than the leader's: left alone",
+                   (unsigned long long)v->pg.sealed_token);
+    return plan_wait(p, UINT64_MAX);
+}
+
+bool rule_stopped_follower(const struct view *v, struct plan *p)
+{
+    if (!v->has_leader || v->pg.proc != PG_PROC_STOPPED)
+        return false;
+    enum candidate_follow how = candidate_follow(v);
+    if (how == FOLLOW_AS_IS) {
+        if (sealed_too_new(v, p))
+            return true;
+        (void)plan_say(p, "starting as a standby of %s", v->leader.name);
+        return plan_follow(v, p, ACTION_START_STANDBY);
+    }
+    if (leave_v_first(v, p))
+        return true;
+    if (how == FOLLOW_REWIND) {
+        (void)plan_say(p, "timeline %llu went its own way: rewinding to %s",
+                       (unsigned long long)v->pg.timeline, v->leader.name);
+        return plan_follow(v, p, ACTION_REWIND);
+    }
+    (void)plan_say(p, "this data cannot follow %s%s: cloning", v->leader.name,
+                   v->pg.rewind_failed ? " and the rewind failed" : "");
+    return plan_follow(v, p, ACTION_CLONE);
+}
+
+bool rule_follower_diverged(const struct view *v, struct plan *p)
+{
+    if (!v->has_leader || v->pg.proc != PG_PROC_RUNNING || !v->pg.in_recovery)
+        return false;
+    if (candidate_follow(v) == FOLLOW_AS_IS)
+        return false;
+    p->action = ACTION_STOP_FAST;
+    p->limit_ms = v->config.ttl_ms;
+    return plan_say(p, "this standby cannot follow %s as it is: stopping it first",
+                    v->leader.name);
+}
+
+bool rule_follow(const struct view *v, struct plan *p)
+{
+    if (!v->has_leader || v->pg.proc != PG_PROC_RUNNING || !v->pg.in_recovery)
+        return false;
+    const struct view_pg *pg = &v->pg;
+    if (sealed_too_new(v, p))
+        return true;
+    bool elsewhere = strcmp(pg->upstream, v->leader.name) != 0;
+    bool older = pg->follow_token != 0 && pg->follow_token != v->leader.token;
+    if (!elsewhere && !older && pg->sealed_token == 0)
+        return false;
+    (void)plan_say(p, "%s leads with token %llu: following", v->leader.name,
+                   (unsigned long long)v->leader.token);
+    return plan_follow(v, p, ACTION_FOLLOW);
+}
+
+bool rule_following(const struct view *v, struct plan *p)
+{
+    if (!v->has_leader)
+        return false;
+    if (v->pg.proc != PG_PROC_RUNNING)
+        (void)plan_say(p, "waiting for PostgreSQL to start or stop");
+    else
+        (void)plan_say(p, "following %s%s", v->leader.name,
+                       v->pg.streaming ? "" : ", not streaming yet");
+    return plan_wait(p, UINT64_MAX);
+}

@@ -1,0 +1,269 @@
+/* The leader key is ours: get PostgreSQL up, make it writable, keep the synchronous set. */
+#include "agent/core/rules.h"
+
+#include <stdio.h>
+
+#include "agent/core/candidate.h"
+#include "agent/core/syncrep.h"
+#include "base/assert.h"
+
+enum { START_TRIES = 3 }; /* before somebody else should try */
+
+bool is_state(const char *state, const char *wanted)
+{
+    return strcmp(state, wanted) == 0;
+}
+
+bool member_follows(const struct member_rec *m)
+{
+    return m->incarnation[0] != '\0' && !is_state(m->role, "primary") &&
+           (is_state(m->state, "running") || is_state(m->state, "streaming") ||
+            is_state(m->state, "in archive recovery"));
+}
+
+bool plan_release(const struct view *v, struct plan *p)
+{
+    ASSERT(v->pg.proc == PG_PROC_STOPPED);
+    p->txn = TXN_RELEASE;
+    p->token = v->leader.token;
+    p->restore_sync = v->has_sync_before;
+    if (p->restore_sync) {
+        /* The old leader's sets are in force again with its V; the token never goes back. */
+        p->sync = v->sync_before;
+        p->sync.token = v->sync.token;
+    }
+    return true;
+}
+
+/* The key names us, but the data it was given for is not here. */
+bool rule_leader_without_data(const struct view *v, struct plan *p)
+{
+    if (!view_leader_named(v) || (view_is_leader(v) && v->pg.data == PG_DATA_OURS))
+        return false;
+    (void)plan_say(p, "the leader key is ours, but the data it was given for is not here");
+    if (v->pg.proc != PG_PROC_STOPPED) {
+        p->action = ACTION_KILL;
+        p->token = v->leader.token;
+        return true;
+    }
+    return plan_release(v, p);
+}
+
+const struct member_rec *other_eligible(const struct view *v)
+{
+    const struct member_rec *found = NULL;
+    uint64_t sealable = 0;
+    if (v->sync.unknown)
+        return NULL;
+    for (size_t i = 0; i < v->members_n; i++) {
+        const struct member_rec *m = &v->members[i];
+        bool counts = view_record_mode(v) == SYNC_OFF || view_in_v(v, m->incarnation);
+        if (strcmp(m->name, v->self) == 0 || !counts || !member_follows(m))
+            continue;
+        sealable++;
+        if (found == NULL && !m->nofailover)
+            found = m;
+    }
+    return view_record_mode(v) == SYNC_OFF || sealable >= v->sync.q ? found : NULL;
+}
+
+static bool start_fails(const struct view *v)
+{
+    return v->busy.failed && v->busy.failures >= START_TRIES &&
+           (v->busy.failed_action == ACTION_START_PRIMARY ||
+            v->busy.failed_action == ACTION_START_STANDBY ||
+            v->busy.failed_action == ACTION_PROMOTE);
+}
+
+bool crash_gives_way(const struct view *v)
+{
+    /* Never give up when there is nobody else. */
+    if (other_eligible(v) == NULL)
+        return false;
+    if (start_fails(v))
+        return true;
+    if (!v->pg.crashed && v->pg.clean)
+        return false;
+    switch (v->config.on_primary_crash) {
+    case CRASH_RESTART:
+        return false;
+    case CRASH_FAILOVER:
+        return true;
+    case CRASH_AUTO:
+        break;
+    }
+    /* A synchronous standby has everything and is ready; an asynchronous one has not. */
+    return view_record_mode(v) != SYNC_OFF ||
+           v->pg.recovery_ms > v->config.primary_start_timeout_ms;
+}
+
+bool rule_leader_crashed(const struct view *v, struct plan *p)
+{
+    if (!view_is_leader(v) || v->pg.proc != PG_PROC_STOPPED || v->config.pause)
+        return false;
+    bool promoted = v->leader.timeline != 0;
+    /* An acquisition that cannot be used: undone, so that another of the sealed may try. */
+    if (!promoted && v->has_sync_before && start_fails(v)) {
+        (void)plan_say(p, "PostgreSQL does not start here (%s): the key is given back",
+                       v->busy.error);
+        return plan_release(v, p);
+    }
+    if (!promoted || !crash_gives_way(v))
+        return false;
+    (void)plan_say(p, "PostgreSQL is down and no process of it is left: %s can take over",
+                   other_eligible(v)->name);
+    return plan_release(v, p);
+}
+
+static bool wait_for_fence(struct plan *p)
+{
+    (void)plan_say(
+        p, "waiting for the fence to hold our deadline before PostgreSQL may take writes");
+    return plan_wait(p, UINT64_MAX);
+}
+
+/* In place, without a new timeline: only data that was the primary of this very record. */
+bool rule_leader_start(const struct view *v, struct plan *p)
+{
+    if (!view_is_leader(v) || v->pg.proc != PG_PROC_STOPPED || v->config.pause)
+        return false;
+    p->token = v->leader.token;
+    if (v->pg.standby_signal) {
+        p->action = ACTION_START_STANDBY;
+        return plan_say(p, "starting as a standby of nobody, to be promoted");
+    }
+    if (!v->armed || !view_lease_valid(v))
+        return wait_for_fence(p);
+    p->action = ACTION_START_PRIMARY;
+    syncrep_first_set(v, &p->set);
+    return plan_say(p, "starting in place with token %llu",
+                    (unsigned long long)v->leader.token);
+}
+
+static bool cut_off(const struct view *v)
+{
+    return v->pg.upstream[0] == '\0' && !v->pg.walreceiver;
+}
+
+bool rule_leader_promote(const struct view *v, struct plan *p)
+{
+    if (!view_is_leader(v) || v->pg.proc != PG_PROC_RUNNING || !v->pg.in_recovery ||
+        v->config.pause)
+        return false;
+    bool handed_over = v->leader.shutdown_lsn != 0;
+    if (!handed_over && !cut_off(v)) {
+        p->action = ACTION_SEAL;
+        p->token = v->leader.token - 1;
+        return plan_say(p, "still connected to %s: cut off before the promotion",
+                        v->pg.upstream);
+    }
+    if (handed_over && v->pg.lsn < v->leader.shutdown_lsn) {
+        (void)plan_say(p, "waiting for the last record of the old primary");
+        return plan_wait(p, UINT64_MAX);
+    }
+    if (!v->armed || !view_lease_valid(v))
+        return wait_for_fence(p);
+    p->action = ACTION_PROMOTE;
+    p->token = v->leader.token;
+    syncrep_first_set(v, &p->set);
+    (void)snprintf(p->lineage, sizeof p->lineage, "0:%llu%s%s",
+                   (unsigned long long)v->leader.token, v->pg.lineage[0] != '\0' ? "," : "",
+                   v->pg.lineage);
+    return plan_say(p, "leader with token %llu, fence armed: promoting",
+                    (unsigned long long)v->leader.token);
+}
+
+/* Where the new timeline begins is recorded together with the fact that we run on it. */
+static void plan_history(const struct view *v, struct plan *p)
+{
+    struct lineage own;
+    lineage_parse(v->pg.lineage, &own);
+    uint64_t token = lineage_token(&own, v->pg.timeline);
+    const struct history_entry *known = history_of(v, v->pg.timeline);
+    if (known != NULL && (token == 0 || token == known->token))
+        return;
+    const struct history_entry *last = v->history_n > 0 ? &v->history[v->history_n - 1] : NULL;
+    p->has_history = true;
+    p->history.timeline = v->pg.timeline;
+    p->history.token = token != 0 ? token : v->leader.token;
+    (void)memcpy(p->history.name, v->self, sizeof p->history.name);
+    (void)memcpy(p->history.incarnation, v->pg.incarnation, sizeof p->history.incarnation);
+    p->history.parent = v->pg.parent != 0 || last == NULL ? v->pg.parent : last->timeline;
+    p->history.switch_lsn = v->pg.switch_lsn != 0 ? v->pg.switch_lsn : v->pg.sealed_lsn;
+    (void)snprintf(p->history.reason, sizeof p->history.reason, "promoted with token %llu",
+                   (unsigned long long)v->leader.token);
+}
+
+static bool runs_as_primary(const struct view *v)
+{
+    return view_is_leader(v) && v->pg.proc == PG_PROC_RUNNING && !v->pg.in_recovery;
+}
+
+bool rule_leader_publish(const struct view *v, struct plan *p)
+{
+    if (!runs_as_primary(v) || v->pg.timeline == 0)
+        return false;
+    bool wanted_down = v->has_failover || v->stopping;
+    bool right = v->leader.timeline == v->pg.timeline &&
+                 (is_state(v->leader.state, "running") ||
+                  (wanted_down && is_state(v->leader.state, "stopping")));
+    if (right)
+        return false;
+    p->txn = TXN_LEADER_STATE;
+    p->token = v->leader.token;
+    p->leader = v->leader;
+    p->leader.timeline = v->pg.timeline;
+    p->leader.shutdown_lsn = 0;
+    (void)memcpy(p->leader.state, "running", sizeof "running");
+    plan_history(v, p);
+    return plan_say(p, "running on timeline %llu", (unsigned long long)v->pg.timeline);
+}
+
+bool rule_leader_roles(const struct view *v, struct plan *p)
+{
+    if (!runs_as_primary(v) || !v->pg.accepts || v->pg.roles_ready)
+        return false;
+    p->action = ACTION_ENSURE_ROLES;
+    p->token = v->leader.token;
+    return plan_say(p, "the roles for replication and rewind are missing");
+}
+
+bool rule_leader_sync(const struct view *v, struct plan *p)
+{
+    if (!runs_as_primary(v) || !v->pg.accepts)
+        return false;
+    struct plan before = *p;
+    bool wait = false;
+    if (syncrep_step(v, p, &wait))
+        return true;
+    *p = before;
+    return false;
+}
+
+/* Soon after a promotion: pg_rewind of the others reads the control file's timeline. */
+bool rule_leader_checkpoint(const struct view *v, struct plan *p)
+{
+    if (!runs_as_primary(v) || !v->pg.accepts || v->pg.checkpointed)
+        return false;
+    p->action = ACTION_CHECKPOINT;
+    p->token = v->leader.token;
+    return plan_say(p, "first checkpoint after the promotion");
+}
+
+bool rule_leader(const struct view *v, struct plan *p)
+{
+    if (!view_leader_named(v))
+        return false;
+    bool wait = false;
+    if (!runs_as_primary(v))
+        (void)plan_say(p, v->config.pause ? "paused with the leader key"
+                                          : "leader: waiting for PostgreSQL to start or stop");
+    else if (!v->pg.accepts)
+        (void)plan_say(p, "leader: waiting for PostgreSQL to accept connections");
+    else if (syncrep_step(v, p, &wait) || !wait)
+        (void)plan_say(p, "leader with token %llu, nothing to do",
+                       (unsigned long long)v->leader.token);
+    p->txn = TXN_NONE;
+    p->action = ACTION_NONE;
+    return plan_wait(p, UINT64_MAX);
+}

@@ -1,0 +1,169 @@
+/* Giving the leader key away on purpose: a switchover, or the daemon was told to end. The state lives in
+ * the records: request, leader.state, and whether PostgreSQL is down. */
+#include "agent/core/rules.h"
+
+#include "agent/core/candidate.h"
+#include "base/assert.h"
+
+static bool runs_as_primary(const struct view *v)
+{
+    return view_is_leader(v) && v->pg.proc == PG_PROC_RUNNING && !v->pg.in_recovery;
+}
+
+static bool wanted(const struct view *v)
+{
+    return v->has_failover || v->stopping;
+}
+
+static const struct member_rec *receiver(const struct view *v, struct plan *p)
+{
+    return candidate_switchover(v, v->has_failover ? v->failover.candidate : "", p);
+}
+
+/* Ends the request; plan.reason is its result. */
+static bool refuse(struct plan *p)
+{
+    p->txn = TXN_CLEAR_FAILOVER;
+    p->action = ACTION_NONE;
+    return true;
+}
+
+static bool other_leader_meant(const struct view *v)
+{
+    return v->has_failover && v->failover.leader[0] != '\0' &&
+           strcmp(v->failover.leader, v->self) != 0;
+}
+
+/* The stop writes what is dirty while clients wait: have it done before. The candidate looks at its
+ * LSN closely from now on. */
+bool rule_switch_checkpoint(const struct view *v, struct plan *p)
+{
+    if (!runs_as_primary(v) || !wanted(v) || !is_state(v->leader.state, "running"))
+        return false;
+    if (other_leader_meant(v)) {
+        (void)plan_say(p, "refused: %s is not the leader, %s is", v->failover.leader, v->self);
+        return refuse(p);
+    }
+    const struct member_rec *to = receiver(v, p);
+    if (to == NULL && v->has_failover)
+        return refuse(p); /* the reason is there already */
+    if (to == NULL)
+        return false;
+    p->txn = TXN_LEADER_STATE;
+    p->action = ACTION_CHECKPOINT;
+    p->token = v->leader.token;
+    p->leader = v->leader;
+    (void)memcpy(p->leader.state, "stopping", sizeof "stopping");
+    return plan_say(p, "switchover to %s: checkpoint first", to->name);
+}
+
+bool rule_switch_stop(const struct view *v, struct plan *p)
+{
+    if (!runs_as_primary(v) || !wanted(v))
+        return false;
+    const struct member_rec *to = receiver(v, p);
+    if (to == NULL && v->has_failover)
+        return refuse(p);
+    p->action = ACTION_STOP_FAST;
+    p->token = v->leader.token;
+    p->limit_ms = v->config.ttl_ms; /* a hung walsender stalls a fast stop for up to 60 s */
+    if (to == NULL)
+        return plan_say(
+            p, "the daemon was told to end and nobody can take over: stopping PostgreSQL");
+    return plan_say(p, "switchover to %s: stopping PostgreSQL", to->name);
+}
+
+/* How long a candidate may need for the last records. PostgreSQL waits for its walsenders before it is
+ * down, so normally they are there already. */
+static bool waited_enough(const struct view *v, uint64_t *ret_until_ms)
+{
+    *ret_until_ms =
+        v->busy.done_action == ACTION_STOP_FAST ? v->busy.done_ms + v->config.ttl_ms : 0;
+    return v->now_ms >= *ret_until_ms;
+}
+
+static bool hand_over(const struct view *v, const struct member_rec *to, struct plan *p)
+{
+    p->txn = TXN_HANDOVER;
+    p->token = v->leader.token;
+    (void)memcpy(p->target, to->name, sizeof p->target);
+    (void)memcpy(p->leader.name, to->name, sizeof p->leader.name);
+    (void)memcpy(p->leader.incarnation, to->incarnation, sizeof p->leader.incarnation);
+    (void)memcpy(p->leader.conn_host, to->conn_host, sizeof p->leader.conn_host);
+    (void)memcpy(p->leader.state, "acquired", sizeof "acquired");
+    p->leader.conn_port = to->conn_port;
+    p->leader.token = v->leader.token + 1;
+    p->leader.shutdown_lsn = v->pg.shutdown_lsn;
+    p->sync = v->sync;
+    (void)memcpy(p->sync.leader, to->name, sizeof p->sync.leader);
+    (void)memcpy(p->sync.incarnation, to->incarnation, sizeof p->sync.incarnation);
+    p->sync.token = v->leader.token + 1;
+    (void)memset(p->sync.v, 0, sizeof p->sync.v);
+    p->sync.v_n = 0;
+    p->sync.q = 1;
+    return plan_say(p, "%s has everything up to the shutdown checkpoint: handing over",
+                    to->name);
+}
+
+/* PostgreSQL is down. Only a clean stop has a last record that a candidate can have. */
+bool rule_switch_handover(const struct view *v, struct plan *p)
+{
+    if (!view_is_leader(v) || !wanted(v) || v->pg.proc != PG_PROC_STOPPED ||
+        v->leader.timeline == 0)
+        return false;
+    uint64_t until_ms;
+    bool late = waited_enough(v, &until_ms);
+    const struct member_rec *to = receiver(v, p);
+    if (!v->pg.clean || v->pg.shutdown_lsn == 0) {
+        (void)plan_say(p, "PostgreSQL did not stop cleanly in time: nothing was handed over");
+        return v->has_failover ? refuse(p) : false;
+    }
+    if (to == NULL)
+        return v->has_failover ? refuse(p) : false;
+    if (to->lsn >= v->pg.shutdown_lsn && to->timeline == v->pg.timeline)
+        return hand_over(v, to, p);
+    if (!late) {
+        (void)plan_say(p, "waiting for %s to have the shutdown checkpoint", to->name);
+        return plan_wait(p, until_ms);
+    }
+    (void)plan_say(p, "%s did not get the shutdown checkpoint in time: nothing was handed over",
+                   to->name);
+    return v->has_failover ? refuse(p) : false;
+}
+
+/* Told to end, with the key, and nobody to hand it to. */
+bool rule_leave(const struct view *v, struct plan *p)
+{
+    if (!view_is_leader(v) || !v->stopping)
+        return false;
+    if (v->pg.proc == PG_PROC_STOPPED) {
+        (void)plan_say(p, "told to end, PostgreSQL is stopped: the leader key is released");
+        return plan_release(v, p);
+    }
+    if (runs_as_primary(v))
+        return false; /* with a checkpoint and a candidate, if there is one */
+    if (v->pg.proc == PG_PROC_STOPPING) {
+        (void)plan_say(p, "told to end: waiting for PostgreSQL to stop");
+        return plan_wait(p, UINT64_MAX);
+    }
+    p->action = ACTION_STOP_FAST;
+    p->limit_ms = v->config.ttl_ms;
+    return plan_say(p, "told to end: stopping PostgreSQL before it is promoted");
+}
+
+bool rule_leave_standby(const struct view *v, struct plan *p)
+{
+    if (!v->stopping)
+        return false;
+    if (v->pg.proc == PG_PROC_STOPPED) {
+        (void)plan_say(p, "PostgreSQL is stopped: the daemon may leave");
+        return plan_wait(p, UINT64_MAX);
+    }
+    if (v->pg.proc == PG_PROC_STOPPING) {
+        (void)plan_say(p, "told to end: waiting for PostgreSQL to stop");
+        return plan_wait(p, UINT64_MAX);
+    }
+    p->action = ACTION_STOP_FAST;
+    p->limit_ms = v->config.ttl_ms;
+    return plan_say(p, "told to end: stopping PostgreSQL");
+}

@@ -1,0 +1,152 @@
+/* What the synchronous set and the record should be, given who streams now. */
+#include <stdio.h>
+
+#include "agent/core/rules.h"
+#include "agent/core/syncrep.h"
+#include "base/assert.h"
+
+bool sync_set_equal(const struct sync_set *a, const struct sync_set *b)
+{
+    if (a->k != b->k || a->s_n != b->s_n)
+        return false;
+    for (size_t i = 0; i < a->s_n; i++)
+        if (!names_have(b->s, b->s_n, a->s[i]))
+            return false;
+    return true;
+}
+
+static void add_name(struct sync_set *s, const char *name)
+{
+    if (s->s_n < SYNC_MAX && !names_have(s->s, s->s_n, name))
+        (void)snprintf(s->s[s->s_n++], sizeof s->s[0], "%s", name);
+}
+
+static bool may_be_sync(const struct view *v, const struct member_rec *m)
+{
+    return m != NULL && strcmp(m->name, v->self) != 0 && !m->nosync && !m->nofailover;
+}
+
+/* A standby whose incarnation is known, whose agent lives, and that streams. */
+static bool sender_may(const struct view *v, const struct view_walsender *w)
+{
+    return w->streaming && w->incarnation[0] != '\0' &&
+           may_be_sync(v, view_member_of(v, w->incarnation));
+}
+
+/* Sticky: who is recorded stays, then who is in the set, then who is furthest, then by incarnation. */
+static bool preferred(const struct view *v, const struct view_walsender *a,
+                      const struct view_walsender *b)
+{
+    int rank_a = 2 * view_in_v(v, a->incarnation) +
+                 names_have(v->pg.set.s, v->pg.set.s_n, a->incarnation);
+    int rank_b = 2 * view_in_v(v, b->incarnation) +
+                 names_have(v->pg.set.s, v->pg.set.s_n, b->incarnation);
+    if (rank_a != rank_b)
+        return rank_a > rank_b;
+    if (rank_a == 0 && a->flush_lsn != b->flush_lsn)
+        return a->flush_lsn > b->flush_lsn;
+    return strcmp(a->incarnation, b->incarnation) < 0;
+}
+
+/* Up to `max` of those who stream, best first. */
+static void choose(const struct view *v, uint64_t max, struct sync_set *ret)
+{
+    (void)memset(ret, 0, sizeof *ret);
+    ASSERT(v->pg.senders_n <= VIEW_WALSENDERS);
+    while (ret->s_n < max && ret->s_n < SYNC_MAX) {
+        const struct view_walsender *best = NULL;
+        for (size_t i = 0; i < v->pg.senders_n; i++) {
+            const struct view_walsender *w = &v->pg.senders[i];
+            if (!sender_may(v, w) || names_have(ret->s, ret->s_n, w->incarnation))
+                continue;
+            if (best == NULL || preferred(v, w, best))
+                best = w;
+        }
+        if (best == NULL)
+            return;
+        add_name(ret, best->incarnation);
+    }
+}
+
+static void record_of(const struct sync_set *s, enum sync_mode mode, struct sync_rec *ret)
+{
+    (void)memset(ret->v, 0, sizeof ret->v);
+    ret->v_n = 0;
+    for (size_t i = 0; i < s->s_n; i++)
+        (void)memcpy(ret->v[ret->v_n++], s->s[i], sizeof ret->v[0]);
+    ret->q = mode == SYNC_QUORUM && s->s_n > 0 ? s->s_n - s->k + 1 : 1;
+}
+
+static uint64_t node_count(const struct view *v)
+{
+    return MAX(v->config.sync_node_count, 1);
+}
+
+/* Strict and nobody streams: commits wait. The set stays as it is, so that who comes back is good at
+ * once; who is recorded stays too while its data may still be used. */
+static void keep_strict(const struct view *v, struct sync_set *ret_set,
+                        struct sync_rec *ret_rec)
+{
+    *ret_set = v->pg.set;
+    if (ret_set->k == 0) {
+        ret_set->s_n = 0;
+        add_name(ret_set, SYNC_NOBODY);
+        ret_set->k = 1;
+    }
+    struct sync_set stay = {0};
+    for (size_t i = 0; i < v->sync.v_n; i++) {
+        const struct member_rec *m = view_member_of(v, v->sync.v[i]);
+        if (may_be_sync(v, m) && member_follows(m))
+            add_name(&stay, v->sync.v[i]);
+    }
+    uint64_t q = v->sync.q; /* V only shrinks: as many seals as before */
+    record_of(&stay, SYNC_ON, ret_rec);
+    ret_rec->q = stay.s_n > 0 ? q : 1;
+}
+
+void syncrep_target(const struct view *v, struct sync_set *ret_set, struct sync_rec *ret_rec)
+{
+    enum sync_mode mode = v->config.sync_mode;
+    (void)memset(ret_set, 0, sizeof *ret_set);
+    *ret_rec = v->sync;
+    (void)memset(ret_rec->mode, 0, sizeof ret_rec->mode);
+    (void)snprintf(ret_rec->mode, sizeof ret_rec->mode, "%s",
+                   mode == SYNC_ON       ? "on"
+                   : mode == SYNC_QUORUM ? "quorum"
+                                         : "off");
+    if (mode != SYNC_OFF)
+        choose(v, mode == SYNC_ON ? node_count(v) : SYNC_MAX, ret_set);
+    ret_set->k = MIN(node_count(v), ret_set->s_n);
+    if (mode != SYNC_OFF && v->config.sync_strict && ret_set->s_n == 0)
+        keep_strict(v, ret_set, ret_rec);
+    else
+        record_of(ret_set, mode, ret_rec);
+}
+
+/* Before anything is known about who will stream. It must keep the rule against the record, which is not
+ * empty after a crash in place: there nobody else has been promoted, so V itself will do. In strict mode
+ * no write is acknowledged alone from the first on. */
+void syncrep_first_set(const struct view *v, struct sync_set *ret_set)
+{
+    (void)memset(ret_set, 0, sizeof *ret_set);
+    if (v->sync.v_n > 0) {
+        if (v->pg.set_known && syncrep_set_safe(&v->pg.set, &v->sync)) {
+            *ret_set = v->pg.set;
+            return;
+        }
+        for (size_t i = 0; i < v->sync.v_n; i++)
+            add_name(ret_set, v->sync.v[i]);
+        ret_set->k = v->sync.q > ret_set->s_n ? 1 : ret_set->s_n - v->sync.q + 1;
+        return;
+    }
+    if (v->config.sync_mode == SYNC_OFF || !v->config.sync_strict)
+        return;
+    for (size_t i = 0; i < v->members_n; i++) {
+        bool room = v->config.sync_mode == SYNC_QUORUM || ret_set->s_n < node_count(v);
+        if (room && may_be_sync(v, &v->members[i]) && member_follows(&v->members[i]))
+            add_name(ret_set, v->members[i].incarnation);
+    }
+    if (ret_set->s_n == 0)
+        add_name(ret_set, SYNC_NOBODY);
+    ret_set->k = MIN(node_count(v), ret_set->s_n);
+}
