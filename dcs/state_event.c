@@ -2,64 +2,97 @@
  * by counting alone (revisions and bytes): a clock would make members differ. */
 #include "dcs/state_internal.h"
 
-/* A delete's row has no value; what was there before is the row at prev_revision, if it is kept. */
-static void insert_event(struct apply *a, bool deleted, const struct kv *kv,
-                         uint64_t prev_revision)
+/* A delete's row has no value. What was there before is row `prev`, as long as that is kept. */
+static void insert_event(struct state *s, bool deleted, const struct kv *kv, uint64_t prev)
 {
-    struct state *s = a->s;
-    sql_bind_u64(s, SQL_EVENT_INSERT, 1, kv->mod_revision);
-    sql_bind_u64(s, SQL_EVENT_INSERT, 2, a->sub++);
+    sql_bind_u64(s, SQL_EVENT_INSERT, 1, s->m.event_next++);
+    sql_bind_u64(s, SQL_EVENT_INSERT, 2, kv->mod_revision);
     sql_bind_u64(s, SQL_EVENT_INSERT, 3, deleted);
     sql_bind_blob(s, SQL_EVENT_INSERT, 4, kv->key);
     sql_bind_blob(s, SQL_EVENT_INSERT, 5, kv->value);
     sql_bind_u64(s, SQL_EVENT_INSERT, 6, kv->create_revision);
     sql_bind_u64(s, SQL_EVENT_INSERT, 7, kv->version);
     sql_bind_u64(s, SQL_EVENT_INSERT, 8, kv->lease);
-    sql_bind_u64(s, SQL_EVENT_INSERT, 9, prev_revision);
+    sql_bind_u64(s, SQL_EVENT_INSERT, 9, prev);
+    sql_bind_u64(s, SQL_EVENT_INSERT, 10, s->m.event_bytes);
     sql_write(s, SQL_EVENT_INSERT);
-    s->m.history_bytes += kv->key.n + kv->value.n + STATE_EVENT_OVERHEAD;
+    s->m.event_bytes += kv->key.n + kv->value.n + STATE_EVENT_OVERHEAD;
 }
 
-void event_add(struct apply *a, bool deleted, const struct kv *kv, const struct kv *prev)
+void event_add(struct apply *a, bool deleted, const struct kv *kv, const struct kv *prev,
+               uint64_t prev_event)
 {
     ASSERT(kv->mod_revision == a->revision);
-    insert_event(a, deleted, kv, prev->mod_revision);
+    insert_event(a->s, deleted, kv, prev_event);
     if (a->ops != NULL && a->ops->event != NULL)
         a->ops->event(a->arg, deleted, kv, prev);
 }
 
+/* ---- finding rows: both columns rise with the id, and ids have no gaps ---- */
+
+struct event_at {
+    uint64_t revision;
+    uint64_t bytes; /* of all rows before this one */
+};
+
+static struct event_at event_at(struct state *s, uint64_t id)
+{
+    ASSERT(id >= s->m.event_first && id < s->m.event_next);
+    sql_bind_u64(s, SQL_EVENT_AT, 1, id);
+    if (!sql_row(s, SQL_EVENT_AT))
+        state_fatal(s, "a row of the history is missing: reading it");
+    struct event_at at = {.revision = sql_u64(s, SQL_EVENT_AT, 0),
+                          .bytes = sql_u64(s, SQL_EVENT_AT, 1)};
+    sql_done(s, SQL_EVENT_AT);
+    return at;
+}
+
+/* The first row whose revision and bytes reach the given ones; event_next: none. */
+static uint64_t event_search(struct state *s, uint64_t revision, uint64_t bytes)
+{
+    uint64_t low = s->m.event_first, high = s->m.event_next;
+    while (low < high) {
+        uint64_t mid = low + (high - low) / 2;
+        struct event_at at = event_at(s, mid);
+        if (at.revision < revision || at.bytes < bytes)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
 /* ---- compaction ---- */
 
-/* Drops revisions up to `upto`, or as many of them as it takes to come down to max_bytes. */
-static void compact_to(struct state *s, uint64_t upto, uint64_t max_bytes)
+static void compact_to(struct state *s, uint64_t revision)
 {
-    uint64_t bytes = s->m.history_bytes, last = 0;
-    sql_bind_u64(s, SQL_EVENT_SIZES, 1, upto);
-    while (sql_row(s, SQL_EVENT_SIZES)) {
-        uint64_t revision = sql_u64(s, SQL_EVENT_SIZES, 0);
-        if (revision != last && bytes <= max_bytes) { /* whole revisions only */
-            upto = last;
-            sql_done(s, SQL_EVENT_SIZES);
-            break;
-        }
-        last = revision;
-        bytes -= sql_u64(s, SQL_EVENT_SIZES, 1) + STATE_EVENT_OVERHEAD;
-    }
-    if (upto <= s->m.compacted)
+    if (revision <= s->m.compacted)
         return;
-    sql_bind_u64(s, SQL_EVENT_DELETE, 1, upto);
-    sql_write(s, SQL_EVENT_DELETE);
-    s->m.history_bytes = bytes;
-    s->m.compacted = upto;
+    uint64_t first = event_search(s, revision + 1, 0);
+    s->m.event_bytes_dropped =
+        first < s->m.event_next ? event_at(s, first).bytes : s->m.event_bytes;
+    sql_bind_u64(s, SQL_EVENT_DROP, 1, first);
+    sql_write(s, SQL_EVENT_DROP);
+    s->m.event_first = first;
+    s->m.compacted = revision;
+}
+
+/* Down to `keep_bytes`, or a little less: whole revisions only. */
+static void compact_bytes(struct state *s, uint64_t keep_bytes)
+{
+    ASSERT(s->m.event_bytes > keep_bytes);
+    uint64_t first = event_search(s, 0, s->m.event_bytes - keep_bytes);
+    ASSERT(first > s->m.event_first);
+    compact_to(s, event_at(s, first - 1).revision);
 }
 
 void history_trim(struct state *s)
 {
     uint64_t revision = s->m.revision;
-    if (s->m.history_bytes > STATE_HISTORY_BYTES)
-        compact_to(s, revision, STATE_HISTORY_BYTES / 4 * 3);
+    if (s->m.event_bytes - s->m.event_bytes_dropped > STATE_HISTORY_BYTES)
+        compact_bytes(s, STATE_HISTORY_BYTES / 4 * 3);
     if (revision % STATE_HISTORY_STEP == 0 && revision > STATE_HISTORY_REVISIONS)
-        compact_to(s, revision - STATE_HISTORY_REVISIONS, 0);
+        compact_to(s, revision - STATE_HISTORY_REVISIONS);
 }
 
 enum err cmd_compact(struct apply *a, const void *req)
@@ -71,7 +104,7 @@ enum err cmd_compact(struct apply *a, const void *req)
     if (r->revision <= a->s->m.compacted)
         return err_set(&a->error, ERR_COMPACTED, "compacted up to revision %llu before",
                        (unsigned long long)a->s->m.compacted);
-    compact_to(a->s, r->revision, 0);
+    compact_to(a->s, r->revision);
     struct empty result;
     memset(&result, 0, sizeof result);
     apply_result(a, &msg_empty, &result);
@@ -80,27 +113,23 @@ enum err cmd_compact(struct apply *a, const void *req)
 
 /* ---- replay ---- */
 
-/* The pair that the event at (revision, sub) replaced. Of a compacted one only the revision would
- * be known: given as none, as etcd does. */
-static void find_prev(struct state *s, uint64_t prev_revision, const struct kv *kv,
-                      uint64_t sub, struct kv *ret_prev)
+/* The pair that an event replaced, from its row. When that is compacted: none, as etcd does. */
+static void find_prev(struct state *s, uint64_t prev_event, struct slice key,
+                      struct kv *ret_prev)
 {
-    *ret_prev = (struct kv){.key = kv->key};
-    if (prev_revision == 0)
+    *ret_prev = (struct kv){.key = key};
+    if (prev_event < s->m.event_first)
         return;
-    sql_bind_u64(s, SQL_EVENT_PREV, 1, prev_revision);
-    sql_bind_blob(s, SQL_EVENT_PREV, 2, kv->key);
-    sql_bind_u64(s, SQL_EVENT_PREV, 3, kv->mod_revision);
-    sql_bind_u64(s, SQL_EVENT_PREV, 4, sub);
+    sql_bind_u64(s, SQL_EVENT_PREV, 1, prev_event);
     if (!sql_row(s, SQL_EVENT_PREV))
-        return;
+        state_fatal(s, "a row of the history is missing: reading it");
     buf_clear(&s->value);
     buf_append_slice(&s->value, sql_blob(s, SQL_EVENT_PREV, 0));
     ret_prev->value = buf_slice(&s->value);
     ret_prev->create_revision = sql_u64(s, SQL_EVENT_PREV, 1);
     ret_prev->version = sql_u64(s, SQL_EVENT_PREV, 2);
     ret_prev->lease = sql_u64(s, SQL_EVENT_PREV, 3);
-    ret_prev->mod_revision = prev_revision;
+    ret_prev->mod_revision = sql_u64(s, SQL_EVENT_PREV, 4);
     sql_done(s, SQL_EVENT_PREV);
 }
 
@@ -108,15 +137,15 @@ static size_t replay_row(struct state *s, const struct state_ops *ops, void *arg
 {
     struct kv kv = {
         .mod_revision = sql_u64(s, SQL_EVENT_FROM, 0),
-        .key = sql_blob(s, SQL_EVENT_FROM, 3),
-        .value = sql_blob(s, SQL_EVENT_FROM, 4),
-        .create_revision = sql_u64(s, SQL_EVENT_FROM, 5),
-        .version = sql_u64(s, SQL_EVENT_FROM, 6),
-        .lease = sql_u64(s, SQL_EVENT_FROM, 7),
+        .key = sql_blob(s, SQL_EVENT_FROM, 2),
+        .value = sql_blob(s, SQL_EVENT_FROM, 3),
+        .create_revision = sql_u64(s, SQL_EVENT_FROM, 4),
+        .version = sql_u64(s, SQL_EVENT_FROM, 5),
+        .lease = sql_u64(s, SQL_EVENT_FROM, 6),
     };
     struct kv prev;
-    bool deleted = sql_u64(s, SQL_EVENT_FROM, 2) != 0;
-    find_prev(s, sql_u64(s, SQL_EVENT_FROM, 8), &kv, sql_u64(s, SQL_EVENT_FROM, 1), &prev);
+    bool deleted = sql_u64(s, SQL_EVENT_FROM, 1) != 0;
+    find_prev(s, sql_u64(s, SQL_EVENT_FROM, 7), kv.key, &prev);
     if (ops->event != NULL)
         ops->event(arg, deleted, &kv, &prev);
     return kv.key.n + kv.value.n + prev.value.n;
@@ -131,7 +160,7 @@ enum err state_replay_some(struct state *s, uint64_t from_revision, size_t max_b
     uint64_t open = 0; /* revision whose events are being told */
     uint64_t next = s->m.revision + 1;
     size_t bytes = 0;
-    sql_bind_u64(s, SQL_EVENT_FROM, 1, from_revision);
+    sql_bind_u64(s, SQL_EVENT_FROM, 1, event_search(s, from_revision, 0));
     while (sql_row(s, SQL_EVENT_FROM)) {
         uint64_t revision = sql_u64(s, SQL_EVENT_FROM, 0);
         if (open != 0 && revision != open && ops->revision_done != NULL)

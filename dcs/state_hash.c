@@ -76,9 +76,11 @@ uint64_t state_hash(struct state *s)
     mix_u64(&h, s->m.revision);
     mix_u64(&h, s->m.compacted);
     mix_u64(&h, s->m.next_member);
-    mix_u64(&h, s->m.history_bytes);
+    mix_u64(&h, s->m.event_first);
+    mix_u64(&h, s->m.event_next);
+    mix_u64(&h, s->m.event_bytes - s->m.event_bytes_dropped);
     mix_query(s, &h, "SELECT * FROM kv ORDER BY key");
-    mix_query(s, &h, "SELECT * FROM event ORDER BY revision, sub");
+    mix_query(s, &h, "SELECT * FROM event ORDER BY id");
     mix_query(s, &h, "SELECT * FROM result ORDER BY session, slot");
     mix_query(s, &h, "SELECT * FROM token ORDER BY id");
     mix_query(s, &h, "SELECT * FROM member ORDER BY id");

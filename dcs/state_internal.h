@@ -49,9 +49,13 @@ struct state_marks {
     uint64_t applied;
     uint64_t logged;
     uint64_t revision;
-    uint64_t compacted;     /* highest revision whose events are gone */
-    uint64_t next_member;   /* id the next member gets; never goes back */
-    uint64_t history_bytes; /* of the events kept, as counted by compaction */
+    uint64_t compacted;   /* highest revision whose events are gone */
+    uint64_t next_member; /* id the next member gets; never goes back */
+    /* History rows have consecutive ids: [event_first, event_next). */
+    uint64_t event_first;
+    uint64_t event_next;
+    uint64_t event_bytes;         /* of all rows ever written */
+    uint64_t event_bytes_dropped; /* of those gone */
 };
 
 struct checkpointer;
@@ -85,7 +89,6 @@ struct apply {
     const struct state_ops *ops;
     void *arg;
     uint64_t revision; /* made by this command; 0: nothing changed so far */
-    uint64_t sub;      /* events of it */
     struct errmsg error;
 };
 
@@ -168,6 +171,8 @@ struct kv_page {
 };
 /* The pair as it stands; ret_kv->value is borrowed from s->value until the next call. */
 bool kv_find(struct state *s, struct slice key, struct kv *ret_kv);
+/* The same; *ret_event is the history row of its last put, 0 without one. */
+bool kv_find_row(struct state *s, struct slice key, struct kv *ret_kv, uint64_t *ret_event);
 void kv_read_page(struct state *s, const struct kv_range *r, struct kv_page *ret_page);
 enum err kv_check_key(struct slice key, struct errmsg *e) MUST_CHECK;
 enum err kv_check_put(struct state *s, struct slice key, struct slice value, uint64_t lease,
@@ -180,7 +185,9 @@ uint64_t kv_delete_range(struct apply *a, struct slice key, struct slice end,
 void kv_delete_of_lease(struct apply *a, uint64_t lease);
 
 /* ---- state_event.c ---- */
-void event_add(struct apply *a, bool deleted, const struct kv *kv, const struct kv *prev);
+/* prev_event: the history row that made prev. The new row is event_next before the call. */
+void event_add(struct apply *a, bool deleted, const struct kv *kv, const struct kv *prev,
+               uint64_t prev_event);
 void history_trim(struct state *s); /* after each revision */
 
 /* ---- state_session.c ---- */

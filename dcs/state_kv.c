@@ -16,7 +16,14 @@ static void read_row(struct state *s, enum sql which, struct kv *ret_kv)
 
 bool kv_find(struct state *s, struct slice key, struct kv *ret_kv)
 {
+    uint64_t event;
+    return kv_find_row(s, key, ret_kv, &event);
+}
+
+bool kv_find_row(struct state *s, struct slice key, struct kv *ret_kv, uint64_t *ret_event)
+{
     *ret_kv = (struct kv){.key = key};
+    *ret_event = 0;
     sql_bind_blob(s, SQL_KV_GET, 1, key);
     if (!sql_row(s, SQL_KV_GET))
         return false;
@@ -25,6 +32,7 @@ bool kv_find(struct state *s, struct slice key, struct kv *ret_kv)
     buf_append_slice(&s->value, ret_kv->value);
     ret_kv->key = key;
     ret_kv->value = buf_slice(&s->value);
+    *ret_event = sql_u64(s, SQL_KV_GET, 6);
     sql_done(s, SQL_KV_GET);
     return true;
 }
@@ -156,6 +164,7 @@ static void insert_row(struct state *s, const struct kv *kv)
     sql_bind_u64(s, SQL_KV_INSERT, 4, kv->mod_revision);
     sql_bind_u64(s, SQL_KV_INSERT, 5, kv->version);
     sql_bind_u64(s, SQL_KV_INSERT, 6, kv->lease);
+    sql_bind_u64(s, SQL_KV_INSERT, 7, s->m.event_next);
     sql_write(s, SQL_KV_INSERT);
 }
 
@@ -166,6 +175,7 @@ static void update_row(struct state *s, const struct kv *kv, uint64_t old_lease)
     sql_bind_blob(s, SQL_KV_UPDATE, 2, kv->value);
     sql_bind_u64(s, SQL_KV_UPDATE, 3, kv->mod_revision);
     sql_bind_u64(s, SQL_KV_UPDATE, 4, kv->version);
+    sql_bind_u64(s, SQL_KV_UPDATE, 5, s->m.event_next);
     sql_write(s, SQL_KV_UPDATE);
     if (kv->lease == old_lease)
         return;
@@ -177,7 +187,8 @@ static void update_row(struct state *s, const struct kv *kv, uint64_t old_lease)
 void kv_put(struct apply *a, const struct kv *kv, struct msg_list *prev)
 {
     struct kv old;
-    bool existed = kv_find(a->s, kv->key, &old);
+    uint64_t old_event;
+    bool existed = kv_find_row(a->s, kv->key, &old, &old_event);
     struct kv row = *kv;
     row.mod_revision = apply_revision(a);
     row.create_revision = existed ? old.create_revision : row.mod_revision;
@@ -188,20 +199,21 @@ void kv_put(struct apply *a, const struct kv *kv, struct msg_list *prev)
         insert_row(a->s, &row);
     if (existed && prev != NULL)
         msg_list_append(prev, &msg_kv, &old);
-    event_add(a, false, &row, &old);
+    event_add(a, false, &row, &old, old_event);
 }
 
 static void delete_one(struct apply *a, struct slice key, struct msg_list *prev)
 {
     struct kv old;
-    bool existed = kv_find(a->s, key, &old);
+    uint64_t old_event;
+    bool existed = kv_find_row(a->s, key, &old, &old_event);
     ASSERT(existed);
     struct kv tombstone = {.key = key, .mod_revision = apply_revision(a)};
     sql_bind_blob(a->s, SQL_KV_DELETE, 1, key);
     sql_write(a->s, SQL_KV_DELETE);
     if (prev != NULL && prev->body.len < STATE_RANGE_BYTES_MAX)
         msg_list_append(prev, &msg_kv, &old);
-    event_add(a, true, &tombstone, &old);
+    event_add(a, true, &tombstone, &old, old_event);
 }
 
 /* First all keys, then the deletions: a statement does not walk what another one changes. */

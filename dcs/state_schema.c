@@ -6,22 +6,23 @@
 #include "dcs/state_internal.h"
 
 /* Keys and values are BLOBs: they compare bytewise and may hold anything. Casts for people are in
- * the views. WITHOUT ROWID: one tree to walk per look-up. */
+ * the views. WITHOUT ROWID: one tree to walk per look-up. Only
+ * event is a rowid table: its ids are consecutive, so that a row is appended and found by number. */
 static const char *const schema[] = {
     "CREATE TABLE store(cluster_id TEXT NOT NULL, applied INTEGER NOT NULL, logged INTEGER NOT"
     " NULL, revision INTEGER NOT NULL, compacted INTEGER NOT NULL, next_member INTEGER NOT "
     "NULL,"
-    " history_bytes INTEGER NOT NULL)",
+    " event_first INTEGER NOT NULL, event_next INTEGER NOT NULL, event_bytes INTEGER NOT NULL,"
+    " event_bytes_dropped INTEGER NOT NULL)",
     "CREATE TABLE snapshot_header(name TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE kv(key BLOB PRIMARY KEY, value BLOB NOT NULL, create_revision INTEGER NOT "
     "NULL,"
-    " mod_revision INTEGER NOT NULL, version INTEGER NOT NULL, lease INTEGER NOT NULL)"
-    " WITHOUT ROWID",
+    " mod_revision INTEGER NOT NULL, version INTEGER NOT NULL, lease INTEGER NOT NULL, event"
+    " INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX kv_lease ON kv(lease) WHERE lease != 0",
-    "CREATE TABLE event(revision INTEGER, sub INTEGER, deleted INTEGER NOT NULL, key BLOB NOT"
-    " NULL, value BLOB NOT NULL, create_revision INTEGER NOT NULL, version INTEGER NOT NULL,"
-    " lease INTEGER NOT NULL, prev_revision INTEGER NOT NULL, PRIMARY KEY(revision, sub))"
-    " WITHOUT ROWID",
+    "CREATE TABLE event(id INTEGER PRIMARY KEY, revision INTEGER NOT NULL, deleted INTEGER NOT"
+    " NULL, key BLOB NOT NULL, value BLOB NOT NULL, create_revision INTEGER NOT NULL, version"
+    " INTEGER NOT NULL, lease INTEGER NOT NULL, prev INTEGER NOT NULL, bytes INTEGER NOT NULL)",
     "CREATE TABLE lease(id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NULL, nonce INTEGER NOT "
     "NULL,"
     " n INTEGER NOT NULL, session INTEGER NOT NULL)",
@@ -36,9 +37,11 @@ static const char *const schema[] = {
     " role TEXT NOT NULL, state TEXT NOT NULL)",
     "CREATE VIEW keys AS SELECT CAST(key AS TEXT) AS key, CAST(value AS TEXT) AS value,"
     " create_revision, mod_revision, version, lease FROM kv",
-    "CREATE VIEW changes AS SELECT revision, sub, CASE deleted WHEN 0 THEN 'put' ELSE 'delete'"
-    " END AS type, CAST(key AS TEXT) AS key, CAST(value AS TEXT) AS value, create_revision,"
-    " version, lease, prev_revision FROM event",
+    "CREATE VIEW changes AS SELECT id, revision, CASE deleted WHEN 0 THEN 'put' ELSE 'delete' "
+    "END"
+    " AS type, CAST(key AS TEXT) AS key, CAST(value AS TEXT) AS value, create_revision, "
+    "version,"
+    " lease FROM event",
     "CREATE VIEW leases AS SELECT id, ttl_ms, nonce, n, session, (SELECT count(*) FROM kv WHERE"
     " kv.lease = lease.id AND kv.lease != 0) AS keys FROM lease",
     "CREATE VIEW sessions AS SELECT id, last_seq, used_index, (SELECT count(*) FROM result "
@@ -154,8 +157,8 @@ static enum err create(sqlite3 *db, const char *path, const char *cluster_id, st
     for (size_t i = 0; rc == ERR_OK && i < ARRAY_LEN(schema); i++)
         rc = state_exec(db, path, schema[i], e);
     if (rc == ERR_OK) {
-        char *sql =
-            sqlite3_mprintf("INSERT INTO store VALUES(%Q, 0, 0, 0, 0, 1, 0)", cluster_id);
+        char *sql = sqlite3_mprintf("INSERT INTO store VALUES(%Q, 0, 0, 0, 0, 1, 1, 1, 0, 0)",
+                                    cluster_id);
         ASSERT(sql != NULL);
         rc = state_exec(db, path, sql, e);
         sqlite3_free(sql);
@@ -194,7 +197,10 @@ static void load_marks(struct state *s)
         .revision = sql_u64(s, SQL_STORE_GET, 2),
         .compacted = sql_u64(s, SQL_STORE_GET, 3),
         .next_member = sql_u64(s, SQL_STORE_GET, 4),
-        .history_bytes = sql_u64(s, SQL_STORE_GET, 5),
+        .event_first = sql_u64(s, SQL_STORE_GET, 5),
+        .event_next = sql_u64(s, SQL_STORE_GET, 6),
+        .event_bytes = sql_u64(s, SQL_STORE_GET, 7),
+        .event_bytes_dropped = sql_u64(s, SQL_STORE_GET, 8),
     };
     sql_done(s, SQL_STORE_GET);
     s->disk_applied = s->m.applied;
