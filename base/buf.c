@@ -36,8 +36,8 @@ uint8_t *buf_reserve(struct buf *b, size_t n)
 
 void buf_append(struct buf *b, const void *p, size_t n)
 {
-    uint8_t *to = buf_reserve(b, n);
-    if (to == NULL || n == 0)
+    uint8_t *to = n == 0 ? NULL : buf_reserve(b, n);
+    if (to == NULL)
         return;
     memcpy(to, p, n);
     b->len += n;

@@ -33,7 +33,8 @@ static bool fill_wire(struct conn *c)
     size_t n = c->state == CONN_READY ? MIN(c->out.len - c->out_pos, (size_t)ENCRYPT_BYTES) : 0;
     ASSERT(c->wire.len == 0);
     if (c->ssl == NULL) {
-        buf_append(&c->wire, c->out.p + c->out_pos, n);
+        if (n > 0)
+            buf_append(&c->wire, c->out.p + c->out_pos, n);
     } else {
         size_t taken = 0;
         if (n > 0 &&
@@ -44,8 +45,7 @@ static bool fill_wire(struct conn *c)
             return false;
         }
         size_t sealed = BIO_ctrl_pending(c->to_net);
-        uint8_t *to = buf_reserve(&c->wire, sealed);
-        if (sealed > 0 && to != NULL && BIO_read(c->to_net, to, (int)sealed) == (int)sealed)
+        if (sealed > 0 && BIO_read(c->to_net, buf_reserve(&c->wire, sealed), (int)sealed) > 0)
             c->wire.len = sealed;
     }
     c->out_pos += n;
