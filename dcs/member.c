@@ -1,0 +1,150 @@
+#include "dcs/member.h"
+
+#include "base/assert.h"
+
+static const struct member_view *find(const struct member_cluster *c, uint64_t id)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        if (c->m[i].id == id) {
+            return &c->m[i];
+        }
+    }
+    return NULL;
+}
+
+size_t member_voters(const struct member_cluster *c)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        n += c->m[i].raft == MEMBER_VOTER;
+    }
+    return n;
+}
+
+/* The largest odd number that the members who asked for a vote can fill. */
+static size_t target(const struct member_cluster *c)
+{
+    size_t asked = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        const struct member_view *m = &c->m[i];
+        asked += m->raft != MEMBER_ABSENT && m->wants_vote && m->state == MEMBER_ACTIVE;
+    }
+    asked = MIN(asked, (size_t)MEMBER_VOTERS_MAX);
+    return asked % 2 == 0 && asked > 0 ? asked - 1 : asked;
+}
+
+static bool ready(const struct member_cluster *c, const struct member_view *m)
+{
+    return m->raft == MEMBER_LEARNER && m->state == MEMBER_ACTIVE && m->wants_vote &&
+           m->heard && m->match_index + MEMBER_CAUGHT_UP_ENTRIES >= c->last_index;
+}
+
+static struct member_plan admit(const struct member_cluster *c)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        const struct member_view *m = &c->m[i];
+        if (m->state != MEMBER_JOINING) {
+            continue;
+        }
+        if (m->raft == MEMBER_ABSENT && m->presented && !c->change_pending) {
+            return (struct member_plan){MEMBER_ADD, m->id,
+                                        "a registered node presented itself"};
+        }
+        if (m->raft != MEMBER_ABSENT && m->match_index > 0) {
+            return (struct member_plan){MEMBER_ACTIVATE, m->id,
+                                        "it has stored its first entries"};
+        }
+    }
+    return (struct member_plan){.action = MEMBER_NOTHING};
+}
+
+static struct member_plan promote(const struct member_cluster *c, size_t voters)
+{
+    const struct member_view *first = NULL;
+    size_t n_ready = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        if (ready(c, &c->m[i])) {
+            first = first == NULL ? &c->m[i] : first;
+            n_ready++;
+        }
+    }
+    /* From an odd number two must be ready: the step to the even one is only on the way. From an even
+     * one the next odd may be reached even above the target: it is better than resting. */
+    bool even = voters % 2 == 0;
+    bool go =
+        even ? n_ready >= 1 && voters < MEMBER_VOTERS_MAX : n_ready >= 2 && voters < target(c);
+    if (!go) {
+        return (struct member_plan){.action = MEMBER_NOTHING};
+    }
+    return (struct member_plan){MEMBER_PROMOTE, first->id,
+                                even ? "makes the number of voters odd"
+                                     : "caught up, as is the next one"};
+}
+
+/* The voter one can best do without: unreachable before reachable, then the newest; never the leader. */
+static struct member_plan demote(const struct member_cluster *c)
+{
+    const struct member_view *worst = NULL;
+    for (size_t i = 0; i < c->n; i++) {
+        const struct member_view *m = &c->m[i];
+        if (m->raft != MEMBER_VOTER || m->id == c->self) {
+            continue;
+        }
+        bool worse = worst == NULL || (worst->heard && !m->heard) ||
+                     (worst->heard == m->heard && m->id > worst->id);
+        worst = worse ? m : worst;
+    }
+    if (worst == NULL) {
+        return (struct member_plan){.action = MEMBER_NOTHING};
+    }
+    return (struct member_plan){MEMBER_DEMOTE, worst->id,
+                                "an even number of voters survives no more failures"};
+}
+
+struct member_plan member_decide(const struct member_cluster *c)
+{
+    ASSERT(c->n <= MEMBERS_MAX);
+    struct member_plan p = admit(c);
+    size_t voters = member_voters(c);
+    if (p.action != MEMBER_NOTHING || c->change_pending || voters == 0) {
+        return p;
+    }
+    p = promote(c, voters);
+    if (p.action == MEMBER_NOTHING && voters % 2 == 0 &&
+        c->even_ms >= MEMBER_EVEN_PATIENCE_MS) {
+        p = demote(c);
+    }
+    return p;
+}
+
+enum err member_removable(const struct member_cluster *c, uint64_t id, bool force,
+                          struct errmsg *e)
+{
+    const struct member_view *gone = find(c, id);
+    ASSERT(gone != NULL);
+    if (gone->raft != MEMBER_VOTER) {
+        return ERR_OK;
+    }
+    size_t voters = 0, live = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        const struct member_view *m = &c->m[i];
+        if (m->raft == MEMBER_VOTER && m->id != id) {
+            voters++;
+            live += m->heard;
+        }
+    }
+    if (voters == 0) {
+        return err_set(e, ERR_PRECONDITION,
+                       "it is the only voter: without it the cluster has no quorum; add "
+                       "another node first");
+    }
+    size_t quorum = voters / 2 + 1;
+    if (live >= quorum || force) {
+        return ERR_OK;
+    }
+    return err_set(e, ERR_PRECONDITION,
+                   "%zu of the %zu voters left are reachable and the quorum would be %zu: the "
+                   "cluster would "
+                   "stop; bring a node back first, or use --force",
+                   live, voters, quorum);
+}

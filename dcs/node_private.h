@@ -1,0 +1,168 @@
+/* The inside of struct node, for node*.c and token.c alone. */
+#ifndef REGENT_DCS_NODE_PRIVATE_H
+#define REGENT_DCS_NODE_PRIVATE_H
+
+#include "dcs/calls.h"
+#include "dcs/list.h"
+#include "dcs/member.h"
+#include "dcs/node.h"
+#include "dcs/read_index.h"
+#include "dcs/renew.h"
+#include "dcs/wire.h"
+
+enum {
+    NODE_MAGIC = 0x4e6f6465,
+    NODE_SCAN_MS = 50,    /* how often deadlines are looked at while requests wait */
+    NODE_RETRY_MS = 50,   /* before a refused forward is tried again */
+    NODE_MEMBER_MS = 100, /* how often the leader looks at the membership */
+    NODE_ENTRY_COMMANDS_MAX = 8192,
+    NODE_EXPIRE_MAX = 64, /* leases in one entry */
+    NODE_RANGE_MAX = 1024 * 1024 + 512 * 1024
+};
+
+enum request_phase {
+    REQUEST_WAIT,      /* for a leader, or for its next try */
+    REQUEST_BATCH,     /* leader: for the next entry */
+    REQUEST_RENEW,     /* leader: gathered renewal */
+    REQUEST_READ,      /* leader: for its round */
+    REQUEST_FLIGHT,    /* in an entry that is not applied yet */
+    REQUEST_FORWARDED, /* at the leader */
+    REQUEST_OP,        /* leader: a membership change or a transfer */
+    REQUEST_DONE       /* its result waits for the commit of the state */
+};
+
+struct request {
+    struct list link; /* in the queue of its phase; REQUEST_RENEW: item.link instead */
+    struct renew_item item;
+    enum request_phase phase;
+    unsigned method;
+    bool submitted; /* REQUEST_OP, REQUEST_FLIGHT: cannot be taken back */
+    uint64_t arrived_ms, deadline_ms, wait_since_ms, not_before_ms;
+    uint64_t ticket;       /* REQUEST_READ */
+    struct flight *flight; /* REQUEST_FLIGHT, */
+    size_t position;       /* and its command there */
+    enum err status;       /* REQUEST_DONE */
+    size_t result_at, result_n;
+    struct node_caller caller;
+    struct buf command; /* what is proposed when it is not params (token.c) */
+    char *extra;        /* owned; the whole token, for the reply (token.c) */
+    size_t n;
+    uint8_t params[];
+};
+
+/* One entry of ours on its way. */
+struct flight {
+    struct list link;
+    bool submitted;
+    uint64_t index, term; /* once submitted */
+    bool expires;         /* it proposes lease expiries */
+    struct buf entry;     /* until submitted */
+    size_t n, cap;
+    struct request **at; /* by position; NULL: nobody waits */
+};
+
+enum { CALL_FORWARD = 1, CALL_CONFIRM };
+
+struct node {
+    uint32_t magic;
+    struct node_options o;
+    char name[64], address[128], role[16], cluster_id[40], scope[64];
+    const struct node_ops *ops;
+    void *arg;
+    struct raft_core *raft;
+    struct state *state;
+    struct watch_hub hub;
+    struct calls calls;
+    uint64_t now; /* of the pass or the call at hand */
+
+    /* Requests by phase. */
+    struct list waiting, batch, reads, flying, forwarded, ops_list, done;
+    struct renew renew;
+    size_t n_requests, request_bytes;
+    uint64_t scan_ms; /* next look at deadlines */
+    void *scratch;    /* room for any decoded parameters */
+
+    /* Entries of ours, oldest first; the last one may be not submitted yet (Raft's bound was hit). */
+    struct list flights;
+    struct flight *applying;
+    struct buf results;
+
+    struct read_index read;
+    uint64_t read_floor; /* commit index when the newest round started */
+
+    bool admitted;         /* false: empty and not accepted yet; takes no part in Raft */
+    uint64_t leading_term; /* 0: not leader */
+    uint64_t known_leader, known_term;
+    bool state_dirty;
+    bool copying;
+    uint64_t newest_snapshot;
+
+    /* Members (node_member.c). */
+    uint64_t member_ms;    /* next look */
+    uint64_t member_index; /* entry of the last command about members, 0: none under way */
+    uint64_t even_since_ms;
+    uint64_t presented[MEMBERS_MAX];
+    size_t n_presented;
+    struct request *removal, *transfer;
+    uint64_t removal_id, transfer_since_ms;
+    bool removal_marked;
+    uint64_t fsync_us;
+};
+
+/* node_request.c */
+struct request *request_new(struct node *n, unsigned method, struct slice params,
+                            const struct node_caller *caller);
+void request_reply(struct node *n, struct request *r, enum err status, const char *text,
+                   struct slice result); /* frees r */
+void request_fail(struct node *n, struct request *r, enum err status, const char *text);
+void request_wait(struct node *n, struct request *r, uint64_t delay_ms);
+void request_set_phase(struct node *n, struct request *r, enum request_phase phase);
+void requests_route(struct node *n);
+void requests_expire(struct node *n);
+void requests_lost_leadership(struct node *n);
+void requests_abandon(struct node *n);
+uint64_t requests_deadline(const struct node *n);
+enum err request_check(struct node *n, unsigned method, struct slice params,
+                       uint64_t *ret_deadline_ms, struct errmsg *e) MUST_CHECK;
+const char *request_method_name(unsigned method);
+bool request_is_read(unsigned method);
+
+/* node_write.c */
+void write_submit(struct node *n);
+uint64_t write_deadline(const struct node *n);
+void write_apply(struct node *n, uint64_t index, uint64_t term, struct slice data);
+void write_deliver(struct node *n);
+void write_lost_leadership(struct node *n);
+void write_free(struct node *n);
+void write_renew(struct node *n, struct request *r);
+/* An entry with one command about a member; *ret_index 0: try again later. */
+void write_member_state(struct node *n, uint64_t id, const char *new_state,
+                        uint64_t *ret_index);
+void write_member_init(struct node *n, const struct member *m, uint64_t *ret_index);
+
+extern const struct state_ops node_state_ops;
+
+/* node_read.c */
+void read_add(struct node *n, struct request *r);
+void read_start(struct node *n);
+void read_serve(struct node *n);
+void read_answer(struct node *n, uint64_t from, enum err status, struct slice result);
+bool read_local(struct node *n, unsigned method, struct slice params,
+                const struct node_caller *caller);
+uint64_t read_deadline(const struct node *n);
+
+/* node_member.c */
+void member_drive(struct node *n);
+void member_op(struct node *n, struct request *r);
+void member_op_forget(struct node *n, const struct request *r);
+void member_lost_leadership(struct node *n);
+void member_list_encode(struct node *n, struct buf *ret_reply);
+uint64_t member_deadline(const struct node *n);
+
+/* token.c: what the leader proposes for a request, and the reply it makes of the result. */
+bool token_prepare(struct node *n, struct request *r) MUST_CHECK; /* false: it was answered */
+enum err token_finish(struct node *n, const struct request *r, struct slice result,
+                      struct buf *ret_result, struct errmsg *e) MUST_CHECK;
+bool token_handles(unsigned method);
+
+#endif

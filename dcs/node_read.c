@@ -1,0 +1,205 @@
+/* Reads: linearizable ones after a round that confirms the term, local ones at once; and watches. */
+#include "base/assert.h"
+#include "base/mem.h"
+#include "dcs/node_private.h"
+
+static enum err answer(struct node *n, unsigned method, struct slice params,
+                       struct buf *ret_reply, struct errmsg *e)
+{
+    enum err err;
+    switch (method) {
+    case METHOD_KV_RANGE: {
+        struct range_req req;
+        err = msg_decode(&msg_range_req, params, &req, e);
+        return err == ERR_OK ? state_range(n->state, &req, NODE_RANGE_MAX, ret_reply, e) : err;
+    }
+    case METHOD_LEASE_INFO: {
+        struct lease_ref ref;
+        err = msg_decode(&msg_lease_ref, params, &ref, e);
+        return err == ERR_OK ? state_leases(n->state, &ref, n->now, ret_reply, e) : err;
+    }
+    case METHOD_MEMBER_LIST:
+        member_list_encode(n, ret_reply);
+        return ERR_OK;
+    case METHOD_TOKEN_LIST: {
+        struct token_list *list = mem_alloc(sizeof *list);
+        err = state_tokens(n->state, list, e);
+        if (err == ERR_OK) {
+            msg_encode(&msg_token_list, list, ret_reply);
+        }
+        mem_free(list);
+        return err;
+    }
+    default:
+        UNREACHABLE();
+    }
+}
+
+/* n->scratch holds the decoded parameters. */
+bool read_local(struct node *n, unsigned method, struct slice params,
+                const struct node_caller *caller)
+{
+    bool local = (method == METHOD_KV_RANGE && ((const struct range_req *)n->scratch)->local) ||
+                 (method == METHOD_LEASE_INFO && ((const struct lease_ref *)n->scratch)->local);
+    if (!local) {
+        return false;
+    }
+    struct buf CLEANUP(buf_close) reply = BUF_INIT;
+    struct errmsg e = {.text = ""};
+    enum err err = answer(n, method, params, &reply, &e);
+    caller->cb(caller->arg, caller->tag, err, e.text, buf_slice(&reply));
+    return true;
+}
+
+void read_add(struct node *n, struct request *r)
+{
+    ASSERT(node_is_leader(n));
+    r->ticket = read_index_ask(&n->read);
+    request_set_phase(n, r, REQUEST_READ);
+}
+
+static size_t voters_of(const struct node *n, uint64_t ret_ids[static RAFT_CORE_MEMBERS_MAX])
+{
+    const struct raft_membership *m = raft_core_membership(n->raft);
+    size_t k = 0;
+    for (size_t i = 0; i < m->n; i++) {
+        if (m->servers[i].role == RAFT_ROLE_VOTER) {
+            ret_ids[k++] = m->servers[i].id;
+        }
+    }
+    return k;
+}
+
+static void ask_voter(struct node *n, uint64_t id, struct slice params)
+{
+    struct call *c = n->ops->linked(n->arg, id) ? calls_add(&n->calls) : NULL;
+    if (c == NULL) {
+        return;
+    }
+    c->kind = CALL_CONFIRM;
+    c->member = id;
+    uint32_t number = c->number;
+    if (!n->ops->call(n->arg, id, number, WIRE_RAFT_CONFIRM, params)) {
+        calls_drop(&n->calls, calls_find(&n->calls, number));
+    }
+}
+
+void read_start(struct node *n)
+{
+    if (!node_is_leader(n) || list_empty(&n->reads) ||
+        raft_core_commit_index(n->raft) < raft_core_term_start(n->raft) ||
+        !read_index_due(&n->read, n->now, n->o.heartbeat_ms)) {
+        return;
+    }
+    uint64_t voters[RAFT_CORE_MEMBERS_MAX];
+    size_t n_voters = voters_of(n, voters);
+    n->read_floor = raft_core_commit_index(n->raft);
+    struct wire_confirm confirm = {.term = raft_core_term(n->raft)};
+    confirm.round = read_index_start(&n->read, voters, n_voters, n->now);
+    struct buf CLEANUP(buf_close) params = BUF_INIT;
+    msg_encode(&wire_msg_confirm, &confirm, &params);
+    for (size_t i = 0; i < n_voters; i++) {
+        if (voters[i] != n->o.id) {
+            ask_voter(n, voters[i], buf_slice(&params));
+        }
+    }
+}
+
+/* The peer's side. Its term is what counts: it raises it in memory before it votes in a newer one. */
+void node_confirm(struct node *n, struct slice params, struct buf *ret_reply)
+{
+    CHECK_MAGIC(n, NODE_MAGIC);
+    struct wire_confirm confirm;
+    struct wire_confirm_reply reply = {.term = raft_core_term(n->raft)};
+    reply.yes = n->admitted &&
+                msg_decode(&wire_msg_confirm, params, &confirm, NULL) == ERR_OK &&
+                confirm.term == reply.term;
+    /* The asker needs no memory of its own: term and round come back. */
+    reply.round = reply.yes ? confirm.round : 0;
+    msg_encode(&wire_msg_confirm_reply, &reply, ret_reply);
+}
+
+void read_answer(struct node *n, uint64_t from, enum err status, struct slice result)
+{
+    struct wire_confirm_reply reply;
+    if (status != ERR_OK || !node_is_leader(n) ||
+        msg_decode(&wire_msg_confirm_reply, result, &reply, NULL) != ERR_OK) {
+        return;
+    }
+    read_index_answer(&n->read, from, reply.term, reply.round, reply.yes);
+}
+
+void read_serve(struct node *n)
+{
+    if (!node_is_leader(n) || raft_core_applied_index(n->raft) < n->read_floor) {
+        return;
+    }
+    struct buf CLEANUP(buf_close) reply = BUF_INIT;
+    while (!list_empty(&n->reads)) {
+        struct request *r = container_of(n->reads.next, struct request, link);
+        if (r->ticket > read_index_confirmed(&n->read)) {
+            return;
+        }
+        struct errmsg e = {.text = ""};
+        buf_clear(&reply);
+        enum err err = answer(n, r->method, slice_of(r->params, r->n), &reply, &e);
+        request_reply(n, r, err, e.text, buf_slice(&reply));
+    }
+}
+
+uint64_t read_deadline(const struct node *n)
+{
+    return list_empty(&n->reads) || !node_is_leader(n) ? UINT64_MAX
+                                                       : n->now + n->o.heartbeat_ms;
+}
+
+/* ---- watches ------------------------------------------------------------------------------- */
+
+enum err node_watch(struct node *n, const struct watch_req *req, watch_send *send, void *arg,
+                    struct buf *ret_reply, struct watch **ret_watch, struct errmsg *e)
+{
+    CHECK_MAGIC(n, NODE_MAGIC);
+    if (req->key.n == 0 && req->end.n == 0) {
+        return err_set(e, ERR_INVALID, "a watch needs a key; for all keys give end = \"\\0\"");
+    }
+    uint64_t compacted = state_compacted(n->state);
+    if (req->start_revision != 0 && req->start_revision <= compacted) {
+        return err_set(e, ERR_COMPACTED, "revision %llu is no longer kept; the oldest is %llu",
+                       (unsigned long long)req->start_revision,
+                       (unsigned long long)compacted + 1);
+    }
+    uint64_t revision = state_revision(n->state);
+    enum err err = watch_add(&n->hub, req, revision, send, arg, ret_watch);
+    if (err != ERR_OK) {
+        return err_set(e, err, "this node has %d watches already", WATCH_MAX);
+    }
+    struct watch_reply reply = {.watch = (*ret_watch)->id, .revision = revision};
+    msg_encode(&msg_watch_reply, &reply, ret_reply);
+    return ERR_OK;
+}
+
+void node_watch_start(struct node *n, struct watch *w)
+{
+    if (w->next_revision > state_revision(n->state)) {
+        return;
+    }
+    watch_replay_begin(&n->hub, w);
+    enum err err = state_replay(n->state, w->next_revision, &node_state_ops, n);
+    if (watch_replay_end(&n->hub) && err != ERR_OK) {
+        watch_end_compacted(&n->hub, w, state_compacted(n->state));
+    }
+}
+
+bool node_unwatch(struct node *n, uint64_t id, void *arg)
+{
+    struct watch *w = watch_find(&n->hub, id, arg);
+    if (w != NULL) {
+        watch_free(&n->hub, w);
+    }
+    return w != NULL;
+}
+
+void node_unwatch_all(struct node *n, void *arg)
+{
+    watch_free_all_of(&n->hub, arg);
+}

@@ -1,0 +1,140 @@
+/* Joining, on the leader: the token that is made, the certificate that is given for one. The log and
+ * the state see a token's id and the SHA-256 of its secret, never the secret, and no request for a
+ * certificate. */
+#include <stdio.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "dcs/node_private.h"
+#include "proto/pki.h"
+
+enum { TOKEN_TTL_MS = 3600 * 1000 };
+
+bool token_handles(unsigned method)
+{
+    return method == METHOD_TOKEN_CREATE || method == METHOD_TOKEN_REDEEM;
+}
+
+static enum err prepare_create(struct node *n, struct request *r, struct errmsg *e)
+{
+    struct token_create c;
+    struct pki_token t;
+    char fingerprint[PKI_FINGERPRINT_LEN + 1], text[PKI_TOKEN_MAX];
+    if (n->o.authority.ca_cert.n == 0) {
+        return err_set(e, ERR_UNAVAILABLE, "this node has no CA certificate");
+    }
+    enum err err = msg_decode(&msg_token_create, slice_of(r->params, r->n), &c, e);
+    err = err == ERR_OK ? pki_fingerprint(n->o.authority.ca_cert, fingerprint, e) : err;
+    if (err != ERR_OK) {
+        return err;
+    }
+    pki_token_new(fingerprint, &t);
+    pki_token_text(&t, text);
+    struct token_info info = {
+        .uses_left = c.uses != 0 ? c.uses : 1,
+        .expires_ms = n->ops->wall_ms(n->arg) + (c.ttl_ms != 0 ? c.ttl_ms : TOKEN_TTL_MS),
+    };
+    memcpy(info.id, t.id, sizeof t.id);
+    pki_token_hash(&t, info.token);
+    (void)snprintf(info.role, sizeof info.role, "%s", c.role[0] != '\0' ? c.role : "voter");
+    mem_free(r->extra);
+    r->extra = mem_strdup(text);
+    msg_encode(&msg_token_info, &info, &r->command);
+    return ERR_OK;
+}
+
+static enum err sign(const struct node *n, const struct token_redeem *t, uint64_t id,
+                     struct buf *ret_cert, struct errmsg *e)
+{
+    struct pki_identity who = {.member_id = id, .kind = "node"};
+    char host[128];
+    uint16_t port;
+    const char *hosts[1] = {host};
+    memcpy(who.cluster_id, n->cluster_id, sizeof n->cluster_id);
+    memcpy(who.name, t->name, sizeof who.name);
+    if (str_host_port(t->address, host, sizeof host, &port) != ERR_OK) {
+        return err_set(e, ERR_INVALID, "the node's address must be host:port, not \"%s\"",
+                       t->address);
+    }
+    const struct node_authority *a = &n->o.authority;
+    return pki_sign(a->ca_cert, a->ca_key, t->csr, &who, hosts, 1, ret_cert, e);
+}
+
+static enum err prepare_redeem(struct node *n, struct request *r, struct errmsg *e)
+{
+    struct token_redeem t;
+    struct pki_token token;
+    struct buf CLEANUP(buf_close) trial = BUF_INIT;
+    char hash[65];
+    if (n->o.authority.ca_key.n == 0) {
+        return err_set(e, ERR_UNAVAILABLE,
+                       "%s leads, but has not fetched the CA's key yet; try again", n->name);
+    }
+    enum err err = msg_decode(&msg_token_redeem, slice_of(r->params, r->n), &t, e);
+    err = err == ERR_OK ? pki_token_parse(t.token, &token, e) : err;
+    /* A request that cannot be signed must not cost a use of the token. */
+    err = err == ERR_OK ? sign(n, &t, 0, &trial, e) : err;
+    if (err != ERR_OK) {
+        return err;
+    }
+    pki_token_hash(&token, hash);
+    (void)snprintf(t.token, sizeof t.token, "%s:%s", token.id, hash);
+    t.csr = slice_of(NULL, 0);
+    msg_encode(&msg_token_redeem, &t, &r->command);
+    return ERR_OK;
+}
+
+bool token_prepare(struct node *n, struct request *r)
+{
+    struct errmsg e = {.text = ""};
+    buf_clear(&r->command);
+    enum err err =
+        r->method == METHOD_TOKEN_CREATE ? prepare_create(n, r, &e) : prepare_redeem(n, r, &e);
+    if (err != ERR_OK) {
+        request_fail(n, r, err, e.text);
+    }
+    return err == ERR_OK;
+}
+
+static enum err finish_create(const struct request *r, struct slice result,
+                              struct buf *ret_result, struct errmsg *e)
+{
+    struct token_info info;
+    enum err err = msg_decode(&msg_token_info, result, &info, e);
+    ASSERT(err == ERR_OK && r->extra != NULL);
+    err = str_copy(info.token, sizeof info.token, r->extra);
+    msg_encode(&msg_token_info, &info, ret_result);
+    return err;
+}
+
+static enum err finish_redeem(struct node *n, const struct request *r, struct slice result,
+                              struct buf *ret_result, struct errmsg *e)
+{
+    struct token_redeem t;
+    struct token_grant *g = mem_alloc(sizeof *g);
+    struct buf CLEANUP(buf_close) cert = BUF_INIT;
+    enum err err = msg_decode(&msg_token_redeem, slice_of(r->params, r->n), &t, e);
+    err = err == ERR_OK ? msg_decode(&msg_token_grant, result, g, e) : err;
+    err = err == ERR_OK ? sign(n, &t, g->member_id, &cert, e) : err;
+    if (err == ERR_OK) {
+        memcpy(g->scope, n->scope, sizeof g->scope);
+        g->cert = buf_slice(&cert);
+        g->ca = n->o.authority.ca_cert;
+        g->secrets = n->o.authority.secrets;
+        msg_encode(&msg_token_grant, g, ret_result);
+        log_event(LOG_INFO, "member_registered",
+                  KV(KV_STR("member", t.name), KV_U64("id", g->member_id)),
+                  "joined by a token; it takes part once it has been started");
+    }
+    mem_free(g);
+    return err;
+}
+
+enum err token_finish(struct node *n, const struct request *r, struct slice result,
+                      struct buf *ret_result, struct errmsg *e)
+{
+    return r->method == METHOD_TOKEN_CREATE ? finish_create(r, result, ret_result, e)
+                                            : finish_redeem(n, r, result, ret_result, e);
+}

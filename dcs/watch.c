@@ -1,0 +1,200 @@
+#include "dcs/watch.h"
+
+#include "base/assert.h"
+#include "base/mem.h"
+
+void watch_hub_init(struct watch_hub *h)
+{
+    memset(h, 0, sizeof *h);
+    list_init(&h->watches);
+}
+
+void watch_hub_close(struct watch_hub *h)
+{
+    while (!list_empty(&h->watches)) {
+        watch_free(h, container_of(h->watches.next, struct watch, link));
+    }
+    buf_close(&h->plain);
+    buf_close(&h->with_prev);
+    buf_close(&h->out);
+}
+
+enum err watch_add(struct watch_hub *h, const struct watch_req *req, uint64_t revision,
+                   watch_send *send, void *arg, struct watch **ret_watch)
+{
+    ASSERT(send != NULL);
+    if (h->n >= WATCH_MAX) {
+        return ERR_LIMIT;
+    }
+    struct watch *w = mem_alloc(sizeof *w);
+    list_init(&w->link);
+    w->id = ++h->last_id;
+    buf_append_slice(&w->key, req->key);
+    buf_append_slice(&w->end, req->end);
+    w->prev_kv = req->prev_kv;
+    w->next_revision = req->start_revision != 0 ? req->start_revision : revision + 1;
+    w->send = send;
+    w->arg = arg;
+    list_push(&h->watches, &w->link);
+    h->n++;
+    *ret_watch = w;
+    return ERR_OK;
+}
+
+struct watch *watch_find(struct watch_hub *h, uint64_t id, const void *arg)
+{
+    for (struct list *l = h->watches.next; l != &h->watches; l = l->next) {
+        struct watch *w = container_of(l, struct watch, link);
+        if (w->id == id && w->arg == arg) {
+            return w;
+        }
+    }
+    return NULL;
+}
+
+void watch_free(struct watch_hub *h, struct watch *w)
+{
+    ASSERT(h->n > 0 && h->only != w);
+    list_remove(&w->link);
+    h->n--;
+    buf_close(&w->key);
+    buf_close(&w->end);
+    msg_list_close(&w->events);
+    mem_free(w);
+}
+
+void watch_free_all_of(struct watch_hub *h, const void *arg)
+{
+    for (struct list *l = h->watches.next, *next; l != &h->watches; l = next) {
+        next = l->next;
+        struct watch *w = container_of(l, struct watch, link);
+        if (w->arg == arg) {
+            watch_free(h, w);
+        }
+    }
+}
+
+static bool covers(const struct watch *w, struct slice key)
+{
+    struct slice from = buf_slice(&w->key), end = buf_slice(&w->end);
+    if (end.n == 0) {
+        return slice_eq(key, from);
+    }
+    bool open_end = end.n == 1 && end.p[0] == 0;
+    return slice_cmp(key, from) >= 0 && (open_end || slice_cmp(key, end) < 0);
+}
+
+static void encode(struct buf *out, bool deleted, const struct kv *kv, const struct kv *prev)
+{
+    struct event ev = {.kv = *kv};
+    memcpy(ev.type, deleted ? "delete" : "put", deleted ? sizeof "delete" : sizeof "put");
+    if (prev != NULL) {
+        ev.prev = *prev;
+    }
+    buf_clear(out);
+    msg_encode(&msg_event, &ev, out);
+    ASSERT(buf_ok(out));
+}
+
+static void offer(struct watch_hub *h, struct watch *w, bool deleted, const struct kv *kv,
+                  const struct kv *prev)
+{
+    if (kv->mod_revision < w->next_revision || !covers(w, kv->key)) {
+        return;
+    }
+    /* Large previous values are left out rather than letting one message outgrow a frame. */
+    bool with_prev = w->prev_kv && prev != NULL && prev->mod_revision != 0 &&
+                     w->events.body.len + prev->value.n < WATCH_PREV_MAX;
+    struct buf *one = with_prev ? &h->with_prev : &h->plain;
+    if (one->len == 0) {
+        encode(one, deleted, kv, with_prev ? prev : NULL);
+    }
+    buf_append_slice(&w->events.body, buf_slice(one));
+    w->events.n++;
+}
+
+void watch_event(struct watch_hub *h, bool deleted, const struct kv *kv, const struct kv *prev)
+{
+    buf_clear(&h->plain);
+    buf_clear(&h->with_prev);
+    if (h->replaying) {
+        if (h->only != NULL) {
+            offer(h, h->only, deleted, kv, prev);
+        }
+        return;
+    }
+    for (struct list *l = h->watches.next; l != &h->watches; l = l->next) {
+        offer(h, container_of(l, struct watch, link), deleted, kv, prev);
+    }
+}
+
+static bool send_one(struct watch_hub *h, struct watch *w, const struct watch_event *ev,
+                     bool last)
+{
+    buf_clear(&h->out);
+    msg_encode(&msg_watch_event, ev, &h->out);
+    ASSERT(buf_ok(&h->out));
+    return w->send(w->arg, buf_slice(&h->out), last);
+}
+
+/* false: the watch has ended. */
+static bool report(struct watch_hub *h, struct watch *w, uint64_t revision)
+{
+    if (w->events.n == 0) {
+        w->next_revision = MAX(w->next_revision, revision + 1);
+        return true;
+    }
+    struct buf CLEANUP(buf_close) events = BUF_INIT;
+    msg_list_end(&w->events, &events);
+    w->events = (struct msg_list){0};
+    struct watch_event ev = {
+        .watch = w->id, .revision = revision, .events = buf_slice(&events)};
+    if (send_one(h, w, &ev, false)) {
+        w->next_revision = revision + 1;
+        return true;
+    }
+    struct watch_event end = {.watch = w->id, .revision = revision, .cancelled = true};
+    (void)send_one(h, w, &end, true);
+    return false;
+}
+
+void watch_revision_done(struct watch_hub *h, uint64_t revision)
+{
+    for (struct list *l = h->watches.next, *next; l != &h->watches; l = next) {
+        next = l->next;
+        struct watch *w = container_of(l, struct watch, link);
+        if (h->replaying && w != h->only) {
+            continue;
+        }
+        if (!report(h, w, revision)) {
+            h->only = h->only == w ? NULL : h->only;
+            watch_free(h, w);
+        }
+    }
+}
+
+void watch_replay_begin(struct watch_hub *h, struct watch *w)
+{
+    ASSERT(!h->replaying);
+    h->replaying = true;
+    h->only = w;
+}
+
+bool watch_replay_end(struct watch_hub *h)
+{
+    ASSERT(h->replaying);
+    bool alive = h->only != NULL;
+    h->replaying = false;
+    h->only = NULL;
+    return alive;
+}
+
+void watch_end_compacted(struct watch_hub *h, struct watch *w, uint64_t compacted)
+{
+    struct watch_event ev = {.watch = w->id,
+                             .revision = w->next_revision,
+                             .compacted = compacted,
+                             .cancelled = true};
+    (void)send_one(h, w, &ev, true);
+    watch_free(h, w);
+}

@@ -1,0 +1,60 @@
+/* Watchers of this node, whatever its Raft role: fed with the events of every applied entry, in order
+ * and without gaps. All events of one revision go out together as one encoded `watch_event`.
+ *
+ * A receiver that does not keep up is not waited for: its watch ends with `cancelled` and the revision
+ * to resume from. One that asks for more than history keeps ends with `compacted`. Pure: what goes out
+ * goes through `send`. */
+#ifndef REGENT_DCS_WATCH_H
+#define REGENT_DCS_WATCH_H
+
+#include "dcs/list.h"
+#include "proto/messages.h"
+
+enum { WATCH_MAX = 4096, WATCH_PREV_MAX = 1024 * 1024 };
+
+/* One encoded watch_event; the slice is valid during the call. false: the receiver is over its bound
+ * and took nothing. `last`: the watch has ended and `event` must go out whatever the bound. */
+typedef bool watch_send(void *arg, struct slice event, bool last);
+
+struct watch {
+    struct list link;
+    uint64_t id;
+    struct buf key, end;
+    bool prev_kv;
+    uint64_t next_revision; /* the first one not yet sent, or not wanted before */
+    struct msg_list events; /* of the revision being reported */
+    watch_send *send;
+    void *arg;
+};
+
+struct watch_hub {
+    struct list watches;
+    size_t n;
+    uint64_t last_id;
+    bool replaying;              /* events come from history, for `only` alone */
+    struct watch *only;          /* NULL when it ended meanwhile */
+    struct buf plain, with_prev; /* the event at hand, encoded once for all */
+    struct buf out;
+};
+
+void watch_hub_init(struct watch_hub *h);
+void watch_hub_close(struct watch_hub *h); /* frees all, tells nobody */
+/* revision: of the state now. ERR_LIMIT: too many. Owner of *ret_watch: the hub, until watch_free(),
+ * which the receiver must call when it goes away. */
+enum err watch_add(struct watch_hub *h, const struct watch_req *req, uint64_t revision,
+                   watch_send *send, void *arg, struct watch **ret_watch) MUST_CHECK;
+struct watch *watch_find(struct watch_hub *h, uint64_t id,
+                         const void *arg); /* NULL: none of that receiver */
+void watch_free(struct watch_hub *h, struct watch *w);
+void watch_free_all_of(struct watch_hub *h, const void *arg);
+
+/* From the state, while it applies or replays. */
+void watch_event(struct watch_hub *h, bool deleted, const struct kv *kv, const struct kv *prev);
+void watch_revision_done(struct watch_hub *h, uint64_t revision);
+/* Between these two the events come from history and are for w alone; false: it ended on the way. */
+void watch_replay_begin(struct watch_hub *h, struct watch *w);
+bool watch_replay_end(struct watch_hub *h) MUST_CHECK;
+/* Ends it with `compacted`: what it needs is older than `compacted`. Frees it. */
+void watch_end_compacted(struct watch_hub *h, struct watch *w, uint64_t compacted);
+
+#endif
