@@ -26,6 +26,8 @@ struct client_options {
     const char *endpoints[CLIENT_ENDPOINTS_MAX]; /* "host:port", or "unix:/path" */
     size_t n_endpoints;
     const char *ca_file; /* NULL with unix: and fd */
+    /* Before there is a certificate (token.redeem): the server is known by its CA, the client not at all. */
+    const char *ca_fingerprint;
     const char *cert_file;
     const char *key_file;
     const char *cluster_id;    /* NULL: any */
