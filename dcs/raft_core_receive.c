@@ -80,8 +80,11 @@ static enum err receive_piece(struct raft_core *c, struct raft_message *m, struc
 {
     struct raft_append_entries *a = &m->append_entries;
     if (a->n_entries > 0) {
-        a->entries[0].batch = raft_malloc(1); /* the library frees the first one's, once */
-        ASSERT(a->entries[0].batch != NULL);
+        void *batch =
+            raft_malloc(1); /* freed by the library, or by us when it stores any of them */
+        ASSERT(batch != NULL);
+        for (unsigned i = 0; i < a->n_entries; i++)
+            a->entries[i].batch = batch;
         if ((enum raft_entry_type)a->entries[0].type == RAFT_ENTRY_CHANGE)
             before_change(c, a);
     }
@@ -101,19 +104,51 @@ static void entry_to_lib(const struct raft_entry_view *v, struct raft_entry *ret
                                .buf = {.base = (void *)v->data.p, .len = v->data.n}};
 }
 
-/* A change must be the first of what the library sees: behind others in one message it would be
- * recorded under their index. The sender splits too; this does not rest on it. */
-static enum err receive_append(struct raft_core *c, const struct raft_frame *f, uint64_t from,
+/* What lies at or below the commit index is here already, perhaps trimmed. The library takes a late entry
+ * that was trimmed for a new one and appends it behind the end: begin behind the commit index instead. That
+ * position matches, for whoever leads our term or a later one has all that is committed. */
+static enum err skip_committed(const struct raft_core *c, struct raft_frame *f, uint64_t from,
                                struct errmsg *e)
 {
+    uint64_t commit = c->raft.commit_index;
+    if (f->term < c->raft.current_term || c->installing || f->append.prev_index >= commit)
+        return ERR_OK;
+    size_t skip = (size_t)MIN(commit - f->append.prev_index, (uint64_t)f->append.n);
+    for (size_t i = 0; i < skip; i++) {
+        uint64_t index = f->append.prev_index + 1 + i;
+        if (raft_log_has(&c->log, index) &&
+            raft_log_get(&c->log, index)->term != f->append.entries[i].term)
+            return err_set(e, ERR_CORRUPT,
+                           "member %llu has entry %llu of term %llu, here term %llu is "
+                           "committed: one of the "
+                           "two has lost data",
+                           (unsigned long long)from, (unsigned long long)index,
+                           (unsigned long long)f->append.entries[i].term,
+                           (unsigned long long)raft_log_get(&c->log, index)->term);
+    }
+    bool in_log = raft_log_has(&c->log, commit);
+    ASSERT(in_log || (c->has_snapshot && c->snapshot.index == commit));
+    f->append.prev_index = commit;
+    f->append.prev_term = in_log ? raft_log_get(&c->log, commit)->term : c->snapshot.term;
+    f->append.n -= skip;
+    if (f->append.n > 0)
+        memmove(f->append.entries, f->append.entries + skip,
+                f->append.n * sizeof f->append.entries[0]);
+    return ERR_OK;
+}
+
+/* A change must be the first of what the library sees: behind others in one message it would be recorded
+ * under their index. The sender splits too; this does not rest on it. */
+static enum err receive_append(struct raft_core *c, struct raft_frame *f, uint64_t from,
+                               struct errmsg *e)
+{
+    enum err r = skip_committed(c, f, from, e);
     size_t n = f->append.n;
     struct raft_entry *entries = n == 0 ? NULL : mem_array(n, sizeof *entries);
     for (size_t i = 0; i < n; i++)
         entry_to_lib(&f->append.entries[i], &entries[i]);
-    enum err r = ERR_OK;
-    size_t at = 0;
-    do {
-        size_t end = at + (n > 0);
+    for (size_t at = 0, end = 0; r == ERR_OK && (at < n || at == 0); at = end) {
+        end = at + (n > 0);
         while (end < n && f->append.entries[end].type != RAFT_ENTRY_CHANGE)
             end++;
         struct raft_message m = message(f, from, RAFT_APPEND_ENTRIES);
@@ -125,8 +160,9 @@ static enum err receive_append(struct raft_core *c, const struct raft_frame *f, 
         m.append_entries.entries = entries == NULL ? NULL : entries + at;
         m.append_entries.n_entries = (unsigned)(end - at);
         r = receive_piece(c, &m, e);
-        at = end;
-    } while (at < n && r == ERR_OK);
+        if (n == 0)
+            break;
+    }
     mem_free(entries);
     return r;
 }
@@ -143,8 +179,13 @@ static enum err receive_append_result(struct raft_core *c, const struct raft_fra
     struct raft_message m = message(f, from, RAFT_APPEND_ENTRIES_RESULT);
     m.append_entries_result.version = 2;
     m.append_entries_result.term = f->term;
-    m.append_entries_result.rejected = f->append_result.rejected;
-    m.append_entries_result.last_log_index = f->append_result.last_index;
+    /* A rejection that was overtaken by the acceptance of the same entry would take the library's next
+     * index below the acknowledged one, from where it sends nothing for ever: only count it as heard. */
+    if (f->append_result.rejected == 0 ||
+        f->append_result.rejected > raft_core_match_index(c, from)) {
+        m.append_entries_result.rejected = f->append_result.rejected;
+        m.append_entries_result.last_log_index = f->append_result.last_index;
+    }
     int r = receive(c, &m);
     ASSERT(r == 0);
     return ERR_OK;
@@ -229,7 +270,7 @@ static enum err receive_timeout_now(struct raft_core *c, const struct raft_frame
     return ERR_OK;
 }
 
-static enum err receive_frame(struct raft_core *c, const struct raft_frame *f, uint64_t from,
+static enum err receive_frame(struct raft_core *c, struct raft_frame *f, uint64_t from,
                               struct errmsg *e)
 {
     enum err r = ERR_OK;

@@ -57,7 +57,10 @@ static int step(struct raft_core *c, struct raft_event *event)
     memset(&update, 0, sizeof update);
     event->time = c->now_ms;
     event->capacity = UINT16_MAX;
+    raft_index commit = c->raft.commit_index;
     int r = raft_step(&c->raft, event, &update);
+    /* A late AppendEntries of a prefix takes the library's commit index back to its own end. */
+    c->raft.commit_index = MAX(c->raft.commit_index, commit);
     ASSERT(r != RAFT_NOMEM);
     if (r != 0) {
         /* Nothing was appended, but a term may have been learned on the way. */
