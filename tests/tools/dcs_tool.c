@@ -1,0 +1,215 @@
+/* Any method of the wire protocol from a command line, for tests; not installed.
+ *
+ *     dcs_tool [-p PKI_DIR] ENDPOINT[,ENDPOINT...] call METHOD JSON
+ *     dcs_tool ...                                 lines         "METHOD JSON" a line on stdin, one JSON line each
+ *     dcs_tool ...                                 watch KEY END START       one JSON line an event, until killed
+ *     dcs_tool ...                                 load PREFIX WORKERS MS    puts; a line "ok KEY" or "unknown KEY"
+ *
+ * An answer is {"ok": {...}} or {"error": "name", "text": "..."}. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/base.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "proto/client.h"
+
+enum { OBJECT_MAX = 1 << 20 };
+
+static void die(const struct errmsg *e)
+{
+    (void)fprintf(stderr, "dcs_tool: %s\n", e->text);
+    exit(1);
+}
+
+static void say_error(enum err status, const char *text)
+{
+    char quoted[1024];
+    size_t n = 0;
+    for (; *text != '\0' && n + 2 < sizeof quoted; text++) {
+        if (*text == '"' || *text == '\\') {
+            quoted[n++] = '\\';
+        }
+        quoted[n++] = *text;
+    }
+    quoted[n] = '\0';
+    (void)printf("{\"error\": \"%s\", \"text\": \"%s\"}\n", err_name(status), quoted);
+}
+
+static bool call(struct client_sync *c, const char *method, const char *json)
+{
+    enum method m = method_find(slice_str(method));
+    struct errmsg e = {.text = "no such method"};
+    struct msg_arena arena = MSG_ARENA_INIT;
+    struct buf CLEANUP(buf_close) out = BUF_INIT;
+    void *params = mem_alloc(OBJECT_MAX), *result = mem_alloc(OBJECT_MAX);
+    enum err err = m == METHOD_COUNT ? ERR_INVALID : ERR_OK;
+    if (err == ERR_OK) {
+        err = msg_from_json(method_table[m].params, slice_str(json), params, &arena, &e);
+    }
+    if (err == ERR_OK) {
+        err = client_sync_call(c, m, params, 0, result, &e);
+    }
+    if (err == ERR_OK) {
+        msg_to_json(method_table[m].result, result, &out);
+        (void)printf("{\"ok\": %s}\n", buf_cstr(&out));
+    } else {
+        say_error(err, e.text);
+    }
+    (void)fflush(stdout);
+    msg_arena_close(&arena);
+    mem_free(params);
+    mem_free(result);
+    return err == ERR_OK;
+}
+
+static int lines(struct client_sync *c)
+{
+    char *line = NULL;
+    size_t cap = 0;
+    while (getline(&line, &cap, stdin) > 0) {
+        line[strcspn(line, "\n")] = '\0';
+        char *space = strchr(line, ' ');
+        if (space != NULL) {
+            *space = '\0';
+        }
+        (void)call(c, line, space != NULL ? space + 1 : "{}");
+    }
+    free(line);
+    return 0;
+}
+
+static void on_watch(void *arg, enum err status, const struct watch_event *ev)
+{
+    struct buf CLEANUP(buf_close) out = BUF_INIT;
+    (void)arg;
+    if (status != ERR_OK) {
+        say_error(status, err_text(status));
+    } else {
+        msg_to_json(&msg_watch_event, ev, &out);
+        (void)printf("%s\n", buf_cstr(&out));
+    }
+    (void)fflush(stdout);
+}
+
+static int watch(struct client_sync *c, const char *key, const char *end, uint64_t start)
+{
+    struct watch_req req = {
+        .key = slice_str(key), .end = slice_str(end), .start_revision = start};
+    struct errmsg e;
+    bool stop = false;
+    if (strcmp(end, "*") == 0) {
+        req.end = slice_of("", 1);
+    }
+    return client_sync_watch(c, &req, on_watch, NULL, &stop, 0, &e) == ERR_OK ? 0 : 1;
+}
+
+/* ---- load ---------------------------------------------------------------------------------- */
+
+struct load {
+    struct client *client;
+    const char *prefix;
+    uint64_t until_ms, next, under_way;
+};
+
+struct one {
+    struct load *load;
+    char key[128];
+};
+
+static void put_next(struct load *l);
+
+static void on_put(void *arg, const struct client_reply *reply)
+{
+    struct one *o = arg;
+    struct load *l = o->load;
+    (void)printf("%s %s\n", reply->status == ERR_OK ? "ok" : err_name(reply->status), o->key);
+    mem_free(o);
+    l->under_way--;
+    if (clock_mono_ms() < l->until_ms) {
+        put_next(l);
+    } else if (l->under_way == 0) {
+        client_close(l->client, NULL, NULL);
+    }
+}
+
+static void put_next(struct load *l)
+{
+    struct one *o = mem_alloc(sizeof *o);
+    o->load = l;
+    (void)snprintf(o->key, sizeof o->key, "%s%08llu", l->prefix, (unsigned long long)l->next++);
+    struct put_req put = {.key = slice_str(o->key), .value = slice_str(o->key)};
+    l->under_way++;
+    client_call(l->client, METHOD_KV_PUT, &put, 10000, on_put, o);
+}
+
+static int load(const struct client_options *o, const char *prefix, uint64_t workers,
+                uint64_t ms)
+{
+    uv_loop_t loop;
+    struct errmsg e;
+    struct load l = {.prefix = prefix, .until_ms = clock_mono_ms() + ms};
+    if (uv_loop_init(&loop) != 0 || client_new(&loop, o, &l.client, &e) != ERR_OK) {
+        die(&e);
+    }
+    while (workers-- > 0) {
+        put_next(&l);
+    }
+    (void)uv_run(&loop, UV_RUN_DEFAULT);
+    return 0;
+}
+
+static void endpoints(struct client_options *o, char *text)
+{
+    char *save = NULL;
+    for (char *p = strtok_r(text, ",", &save);
+         p != NULL && o->n_endpoints < CLIENT_ENDPOINTS_MAX; p = strtok_r(NULL, ",", &save)) {
+        o->endpoints[o->n_endpoints++] = p;
+    }
+}
+
+static uint64_t number(const char *text)
+{
+    uint64_t v = 0;
+    return str_parse_u64(text, &v) == ERR_OK ? v : 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct client_options o = {.name = "dcs_tool"};
+    struct client_sync *c = NULL;
+    struct errmsg e;
+    int i = 1;
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (argc > 2 && strcmp(argv[1], "-p") == 0) {
+        o.ca_file = mem_printf("%s/ca.crt", argv[2]);
+        o.cert_file = mem_printf("%s/node.crt", argv[2]);
+        o.key_file = mem_printf("%s/node.key", argv[2]);
+        i = 3;
+    }
+    if (argc - i < 2) {
+        (void)fprintf(stderr,
+                      "usage: dcs_tool [-p PKI_DIR] ENDPOINTS call|lines|watch|load ...\n");
+        return 2;
+    }
+    endpoints(&o, argv[i]);
+    const char *verb = argv[i + 1];
+    if (strcmp(verb, "load") == 0 && argc - i == 5) {
+        return load(&o, argv[i + 2], number(argv[i + 3]), number(argv[i + 4]));
+    }
+    if (client_sync_open(&o, 10000, &c, &e) != ERR_OK) {
+        die(&e);
+    }
+    int rc = 2;
+    if (strcmp(verb, "call") == 0 && argc - i == 4) {
+        rc = call(c, argv[i + 2], argv[i + 3]) ? 0 : 1;
+    } else if (strcmp(verb, "lines") == 0) {
+        rc = lines(c);
+    } else if (strcmp(verb, "watch") == 0 && argc - i == 5) {
+        rc = watch(c, argv[i + 2], argv[i + 3], number(argv[i + 4]));
+    }
+    client_sync_close(c);
+    return rc;
+}
