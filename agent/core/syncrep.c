@@ -63,17 +63,28 @@ static bool subset(const struct sync_rec *a, const struct sync_rec *of)
  * - it names nobody;
  * - it only shrinks V and asks for no fewer seals: the union shrinks, k and q do not, so what held
  *   before holds after, also against sets that are not known;
- * - the rule holds against all known sets, and what was acknowledged before them is where the record
- *   says: because the set is confirmed, or because nobody is named who was not named before. */
+ * - the rule holds against the set, and the set is confirmed: no other is in force, and k of S have
+ *   everything that was acknowledged before it. */
 bool syncrep_step_safe(const struct view *v, const struct sync_rec *r)
 {
     if (r->v_n == 0)
         return true;
-    bool shrinks = v->sync.v_n > 0 && subset(r, &v->sync);
-    if (shrinks && r->q >= v->sync.q)
+    if (v->sync.v_n > 0 && subset(r, &v->sync) && r->q >= v->sync.q)
         return true;
-    bool confirmed = v->pg.set_known && v->pg.set_confirmed && v->pg.old_n == 0;
-    return (confirmed || shrinks) && syncrep_record_safe(&v->pg, r);
+    return v->pg.set_confirmed && v->pg.old_n == 0 && syncrep_record_safe(&v->pg, r);
+}
+
+/* Can the set be confirmed by those who stream now? */
+static bool confirmable(const struct view_pg *pg)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < pg->set.s_n; i++)
+        for (size_t j = 0; j < pg->senders_n; j++)
+            if (pg->senders[j].streaming && strcmp(pg->senders[j].incarnation, pg->set.s[i]) == 0) {
+                n++;
+                break;
+            }
+    return n >= pg->set.k;
 }
 
 static bool record_equal(const struct sync_rec *a, const struct sync_rec *b)
@@ -191,6 +202,9 @@ bool syncrep_step(const struct view *v, struct plan *p, bool *ret_wait)
         return record(v, p, &half, "on the way to another set");
     if (record_done && set_done)
         return false;
+    /* Confirmation would never come, and the record stands in the way of another set. */
+    if (!set_done && v->sync.v_n > 0 && !confirmable(pg))
+        return nobody(v, p, "the set in force cannot be confirmed any more");
     *ret_wait = true;
     (void)plan_say(p, "waiting until the synchronous set is confirmed by its standbys");
     return false;

@@ -93,7 +93,8 @@ struct view_pg {
     uint64_t parent;        /* primary: the timeline before `timeline`, 0: none */
     uint64_t switch_lsn;    /* and where `timeline` left it (both from PostgreSQL's history file) */
     /* ACTION_SET_SYNC moves `set` to `old` and shows the new one here before it writes a byte; the
-     * confirmation drops all of `old` at once. More than VIEW_SETS: set_known false until then. */
+     * confirmation drops all of `old` at once. With no room left the oldest may be dropped: only a
+     * confirmed set lets the record grow. ACTION_SET_SYNC makes a set known again. */
     struct sync_set set;        /* as configured now (stopped: as it will start) */
     bool set_known;             /* the sets in force are known at all (false after adoption) */
     bool set_confirmed;         /* DESIGN.md §4 (a) and (b) hold for `set` */
