@@ -7,8 +7,8 @@
  *   ERR_OK               result is set
  *   ERR_OUTCOME_UNKNOWN  sent, no answer in time
  *   anything else        certainly not applied
- * Watches are re-created after a reconnect from the next revision; a gap shows as ERR_COMPACTED and
- * ends the watch. Owner: whoever called client_new. Thread: the loop's. */
+ * Watches are re-created from the next revision after a reconnect, and when the server cut one off for
+ * being slow; a gap shows as ERR_COMPACTED and ends the watch. Owner: whoever called client_new. Thread: the loop's. */
 #ifndef REGENT_PROTO_CLIENT_H
 #define REGENT_PROTO_CLIENT_H
 
@@ -45,7 +45,7 @@ struct client_reply {
 };
 
 typedef void client_cb(void *arg, const struct client_reply *reply);
-/* status ERR_OK: ev is set; anything else: the watch has ended (ERR_COMPACTED, ERR_CANCELLED). */
+/* status ERR_OK: ev is set; anything else: the watch has ended (ERR_COMPACTED; ERR_CANCELLED: client_close). */
 typedef void client_watch_cb(void *arg, enum err status, const struct watch_event *ev);
 typedef void client_state_cb(void *arg, bool connected, const struct hello_reply *hello);
 

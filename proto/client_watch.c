@@ -118,9 +118,15 @@ void client_watch_event(struct client *c, struct slice params)
         w = w->next;
     if (w == NULL)
         return;
-    if (ev.compacted != 0 || ev.cancelled) {
+    if (ev.compacted != 0) {
         w->state = WATCH_IDLE;
-        call_back(w, ev.compacted != 0 ? ERR_COMPACTED : ERR_CANCELLED, NULL);
+        call_back(w, ERR_COMPACTED, NULL);
+        return;
+    }
+    if (ev.cancelled) { /* we were too slow: nothing is lost, history has the rest */
+        w->state = WATCH_IDLE;
+        w->retry_at_ms = clock_boot_ms() + client_backoff_ms(c, 0);
+        client_wake_by(c, w->retry_at_ms);
         return;
     }
     if (ev.revision < w->from)

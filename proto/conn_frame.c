@@ -176,14 +176,25 @@ void conn_notify(struct conn *c, const char *method, struct slice params)
     written(c);
 }
 
+/* A short one cannot have too many elements: each takes a byte. */
+static bool result_fits(struct slice result)
+{
+    const struct mp_limits limits = {CONN_FRAME_MAX - 64, CONN_DEPTH_MAX - 1,
+                                     CONN_ELEMENTS_MAX - 4};
+    size_t n;
+    return result.n < limits.elements || mp_scan(result, &limits, &n) == ERR_OK;
+}
+
 void conn_reply(struct conn *c, uint64_t msgid, struct slice result)
 {
     CHECK_MAGIC(c, CONN_MAGIC);
     if (c->state >= CONN_LINGER)
         return;
-    if (result.n > CONN_FRAME_MAX - 64) {
+    if (!result_fits(result)) {
         conn_reply_error(c, msgid, ERR_LIMIT,
-                         "the result is longer than a message may be; ask for less", NULL);
+                         "the result is longer than a message may be, or has too many "
+                         "elements; ask for less",
+                         NULL);
         return;
     }
     mp_write_array(&c->out, 4);

@@ -605,6 +605,28 @@ static void a_watch_goes_on_after_the_last_revision_delivered(void **state)
     world_close(&w);
 }
 
+static void a_watch_cut_off_for_being_slow_resumes(void **state)
+{
+    (void)state;
+    struct world w;
+    struct watched seen = {.want = 1};
+    struct watch_req req = {.key = slice_str("k")};
+    world_open(&w, NULL);
+    (void)client_watch(w.client, &req, on_watch, &seen);
+    assert_true(loop_until(&w.loop, &w.server.saw_watch));
+    push(&w.server, 21, 0);
+    assert_true(loop_until(&w.loop, &seen.enough));
+    w.server.saw_watch = false;
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    struct watch_event ev = {.watch = w.server.watch_id, .revision = 30, .cancelled = true};
+    msg_encode(&msg_watch_event, &ev, &b);
+    conn_notify(w.server.watch_conn, "watch.event", buf_slice(&b));
+    assert_true(loop_until(&w.loop, &w.server.saw_watch));
+    assert_int_equal(w.server.watch_start, 22);
+    assert_false(seen.ended);
+    world_close(&w);
+}
+
 /* Nothing was delivered, but what comes after the reply's revision belongs to the watch. */
 static void a_watch_from_now_on_resumes_where_it_began(void **state)
 {
@@ -890,6 +912,7 @@ int main(void)
         cmocka_unit_test(requests_without_session_are_not_repeated_but_renewals_are),
         cmocka_unit_test(closing_ends_every_call_and_says_what_is_certain),
         cmocka_unit_test(a_watch_goes_on_after_the_last_revision_delivered),
+        cmocka_unit_test(a_watch_cut_off_for_being_slow_resumes),
         cmocka_unit_test(a_watch_from_now_on_resumes_where_it_began),
         cmocka_unit_test(unwatch_works_inside_the_callback_and_before_the_reply),
         cmocka_unit_test(a_dead_endpoint_is_passed_over_and_a_dying_one_left),

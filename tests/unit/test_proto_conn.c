@@ -393,6 +393,15 @@ static void a_result_too_long_for_a_frame_becomes_an_error(void **state)
     conn_reply(p.server.conn, 1000, params(&b, CONN_FRAME_MAX));
     assert_true(loop_until(&p.loop, &p.client.enough));
     assert_int_equal(p.client.status, ERR_LIMIT);
+
+    buf_clear(&b);
+    mp_write_array(&b, CONN_ELEMENTS_MAX);
+    for (int i = 0; i < CONN_ELEMENTS_MAX; i++)
+        mp_write_nil(&b);
+    p.client.want = 2, p.client.enough = false;
+    conn_reply(p.server.conn, 1001, buf_slice(&b));
+    assert_true(loop_until(&p.loop, &p.client.enough));
+    assert_int_equal(p.client.status, ERR_LIMIT);
     pair_close(&p);
 }
 
