@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -164,6 +165,8 @@ enum err fence_open(uv_loop_t *loop, const struct fence_options *o, const struct
     *f = (struct fence){
         .magic = FENCE_MAGIC, .loop = loop, .ops = *ops, .arg = arg, .fd = -1, .ready_fd = -1};
     enum err rv = take_options(f, o, e);
+    /* Where PID 1 reaps slowly or not at all (we may be it) a dead postmaster's pid would linger. */
+    (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
     if (rv == ERR_OK && !fence_link_connect(f) && f->spawn)
         rv = fence_spawn_start(f, e);
     if (rv != ERR_OK && f->handles == 0) {

@@ -41,6 +41,8 @@ struct fence {
     unsigned on_time;            /* ticks in a row that came when they should */
     struct proc_stat fence_proc; /* pid 0: unknown */
     struct tree tree;
+    pid_t stranger; /* dead child that nobody has reaped yet; 0: none */
+    unsigned stranger_ticks;
     bool losing;      /* the fence is gone and we kill what it left */
     bool lost_exited; /* told in the state until the next start */
     bool lost_fenced;

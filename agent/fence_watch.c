@@ -1,5 +1,6 @@
 /* The second guard: the daemon looks after the fence as the fence looks after the daemon. */
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "agent/fence_internal.h"
@@ -14,6 +15,7 @@ enum {
     STALE_BUSY_MS =
         1000, /* of one that is merely not scheduled: killing PostgreSQL would be the greater harm */
     RETRY_MS = 100,
+    STRANGER_TICKS = 100, /* 5 s */
 };
 
 static void on_tick(uv_timer_t *timer);
@@ -59,9 +61,21 @@ static void remember_tree(struct fence *f)
     t->pgdata[sizeof t->pgdata - 1] = '\0';
 }
 
+/* What a fence of ours leaves comes to us (fence_open() makes us a subreaper): reaped one by one, for
+ * libuv waits for children of its own by their pids and would lose them to a wait for any. */
+static void reap_known(const struct fence *f)
+{
+    if (f->tree.root != 0)
+        (void)waitpid(f->tree.root, NULL, WNOHANG);
+    for (size_t i = 0; i < ARRAY_LEN(f->tree.except); i++)
+        if (f->tree.except[i] != 0)
+            (void)waitpid(f->tree.except[i], NULL, WNOHANG);
+}
+
 /* Nothing of it is left: tell, and begin anew. */
 static void swept(struct fence *f)
 {
+    reap_known(f);
     f->losing = false;
     f->lost_exited = f->lost_exited || f->tree.root != 0;
     f->tree = (struct tree){0};
@@ -71,6 +85,7 @@ static void swept(struct fence *f)
 
 static void sweep(struct fence *f)
 {
+    reap_known(f);
     int left = tree_signal(&f->tree, SIGKILL);
     /* Only after the tree: its death sends the rest to init, where the line of parents ends. */
     if (f->fence_proc.pid != 0 && proc_signal(&f->fence_proc, SIGKILL))
@@ -154,6 +169,18 @@ static void connect_anew(struct fence *f, uint64_t now_ms)
         log_event(LOG_ERROR, "fence_start", NO_KV, "%s", e.text);
 }
 
+/* The duty of a subreaper, and of PID 1: children that nobody knows. A child of ours is waited for by
+ * libuv as soon as its loop runs; one that has been dead for STRANGER_TICKS looks in a row is nobody's. */
+static void reap_strangers(struct fence *f)
+{
+    siginfo_t info = {0};
+    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid != f->stranger)
+        f->stranger_ticks = 0;
+    f->stranger = info.si_pid;
+    if (f->stranger != 0 && ++f->stranger_ticks >= STRANGER_TICKS)
+        (void)waitpid(f->stranger, NULL, WNOHANG);
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     struct fence *f = timer->data;
@@ -161,6 +188,7 @@ static void on_tick(uv_timer_t *timer)
     uint64_t now_ms = clock_boot_ms(), next_ms = TICK_MS;
     f->on_time = now_ms - f->last_tick_ms <= 2 * TICK_MS ? f->on_time + 1 : 0;
     f->last_tick_ms = now_ms;
+    reap_strangers(f);
     if (f->losing) {
         sweep(f);
         next_ms = SWEEP_MS;

@@ -114,8 +114,8 @@ static struct guard_verdict step_running(struct guard *g, const struct guard_inp
     }
     if (near || in->raw_us >= g->doubt_until_us)
         return doom(g, left);
-    return (struct guard_verdict){.wake_us =
-                                      MIN(g->doubt_until_us - in->raw_us, left - g->budget_us)};
+    uint64_t grace = MIN(g->doubt_until_us - in->raw_us, left - g->budget_us);
+    return (struct guard_verdict){.wake_us = MIN(grace, (uint64_t)LOOK_US)};
 }
 
 static struct guard_verdict step_frozen(struct guard *g, const struct guard_input *in)

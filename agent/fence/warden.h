@@ -44,9 +44,11 @@ struct warden {
     pid_t self, logger;
     pid_t worker[FENCE_WORKERS_MAX]; /* 0: free */
 
-    pid_t postmaster; /* 0: none; ours until we reap it, so its pid cannot be another's */
-    int start_pipe;   /* -1, or open until the child's exec */
-    bool leftovers;   /* processes of that PostgreSQL without its postmaster */
+    pid_t postmaster;  /* 0: none; ours until we reap it, so its pid cannot be another's */
+    int start_pipe;    /* -1, or open until the child's exec */
+    bool start_failed; /* it never became a postmaster: its end is no reason to sweep */
+    bool pgdata_known; /* tree.pgdata is this postmaster's, not an earlier one's */
+    bool leftovers;    /* processes of that PostgreSQL without its postmaster */
     struct tree tree;
     struct cgroup cgroup;
     struct guard guard;
@@ -88,6 +90,8 @@ struct child_report {
     char text[240];
 };
 NORETURN void child_run(struct warden *w, const struct child_order *o);
+/* warden_locks.c: in the child; postmaster.pid and the socket's lock file of a postmaster that is dead. */
+void locks_remove_stale(const char *pgdata);
 
 /* warden_kill.c */
 void kill_begin(struct warden *w, uint64_t quit_us, bool requested, bool fenced);

@@ -90,8 +90,10 @@ static void refuse_company(struct warden *w, const struct child_order *o)
         give_up(o, ERR_LIMIT, "too long a path:", real);
     memcpy(t.exe, w->tree.exe, sizeof t.exe);
     int left = tree_signal(&t, 0);
-    if (left == 0)
+    if (left == 0) {
+        locks_remove_stale(t.pgdata);
         return;
+    }
     errno = left < 0 ? EIO : EBUSY;
     give_up(o, left < 0 ? ERR_IO : ERR_EXISTS, "processes of another PostgreSQL run in", real);
 }

@@ -111,12 +111,17 @@ static void postmaster_gone(struct warden *w, int status)
         postmaster_started(w);
     w->postmaster = 0;
     w->tree.root = 0;
-    w->leftovers = true; /* until a sweep has found nothing */
     flag(&w->shm->exit_status, (uint64_t)status);
     flag(&w->shm->exited, 1);
     w->dirty = true;
-    if (w->kill == KILL_NONE)
-        kill_begin(w, 0, false, false);
+    if (w->kill != KILL_NONE)
+        return;
+    if (w->start_failed) {
+        look_for_leftovers(w);
+        return;
+    }
+    w->leftovers = true; /* until a sweep has found nothing */
+    kill_begin(w, 0, false, false);
 }
 
 void reap(struct warden *w)

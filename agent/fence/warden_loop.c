@@ -88,12 +88,13 @@ static uint64_t guard_tick(struct warden *w)
 /* Every PostgreSQL process works in PGDATA: the postmaster tells where that is without our touching it. */
 static bool learn_pgdata(struct warden *w)
 {
-    if (w->postmaster == 0 || w->start_pipe >= 0 || w->tree.pgdata[0] != '\0')
+    if (w->postmaster == 0 || w->start_pipe >= 0 || w->pgdata_known)
         return true;
     char cwd[FENCE_PATH_MAX];
     if (!proc_cwd(w->postmaster, cwd, sizeof cwd) || strcmp(cwd, "/") == 0)
         return false;
     memcpy(w->tree.pgdata, cwd, sizeof cwd);
+    w->pgdata_known = true;
     w->dirty = true;
     return true;
 }

@@ -99,7 +99,8 @@ static void launch(struct warden *w, const struct start_words *words, char *cons
     w->start_pipe = pipe_fds[0];
     struct proc_stat s;
     w->tree.root_start_ticks = proc_stat_read(pid, &s) ? s.start_ticks : 0;
-    w->tree.pgdata[0] = '\0'; /* learned anew: see learn_pgdata() */
+    w->pgdata_known = false;
+    w->start_failed = false;
     struct fence_shm *shm = w->shm;
     atomic_store(&shm->exited, 0);
     atomic_store(&shm->exit_status, 0);
@@ -141,6 +142,7 @@ void postmaster_started(struct warden *w)
     w->dirty = true;
     if (n == (ssize_t)sizeof r) {
         r.text[sizeof r.text - 1] = '\0';
+        w->start_failed = true;
         failed(w, r.code, r.text);
         return;
     }

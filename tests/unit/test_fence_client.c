@@ -1,0 +1,317 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "test_fence_world.h"
+
+/* The last commit, whoever's, lies before the moment. */
+static void assert_no_commit_after(const struct world *w, uint64_t ms)
+{
+    uint64_t last = world_last_commit_ms(w);
+    if (last > ms)
+        fail_msg("a commit %llu ms too late", (unsigned long long)(last - ms));
+}
+
+static void a_start_and_a_fast_stop(void **state)
+{
+    struct world *w = *state;
+    world_start(w, false, NULL);
+    assert_true(world_state(w)->processes_left);
+    assert_false(world_state(w)->adopted);
+    assert_int_equal(fence_signal(w->fence, SIGINT), ERR_OK);
+    WORLD_UNTIL(w, is_dead);
+    assert_true(world_state(w)->requested);
+    assert_false(world_state(w)->fenced);
+    assert_int_equal(world_state(w)->exit_status, 0);
+    assert_int_equal(w->lost, 0);
+}
+
+static void a_second_postmaster_is_refused(void **state)
+{
+    struct world *w = *state;
+    world_start(w, false, NULL);
+    const char *argv[] = {FAKE_POSTGRES, "-D", w->dir, NULL};
+    struct errmsg e;
+    assert_int_equal(fence_start_postgres(w->fence, argv, NULL, w->log, false, &e), ERR_EXISTS);
+}
+
+static void a_start_that_may_write_needs_a_deadline(void **state)
+{
+    struct world *w = *state;
+    const char *argv[] = {FAKE_POSTGRES, "-D", w->dir, NULL};
+    struct errmsg e;
+    assert_int_equal(fence_start_postgres(w->fence, argv, NULL, w->log, true, &e),
+                     ERR_PRECONDITION);
+    world_arm(w, 3, 5000);
+    world_start(w, true, NULL);
+}
+
+static bool is_exited(const struct world *w)
+{
+    return world_state(w)->exited;
+}
+
+static void a_program_that_is_not_there_is_an_exit_with_a_reason(void **state)
+{
+    struct world *w = *state;
+    const char *argv[] = {"/nonexistent/postgres", "-D", w->dir, NULL};
+    struct errmsg e;
+    assert_int_equal(fence_start_postgres(w->fence, argv, NULL, w->log, false, &e), ERR_OK);
+    WORLD_UNTIL(w, is_dead);
+    assert_int_equal(WEXITSTATUS(world_state(w)->exit_status), 127);
+    assert_non_null(strstr(world_state(w)->refused, "/nonexistent/postgres"));
+    assert_false(world_state(w)->requested);
+    world_start(w, false, NULL);
+    assert_false(is_exited(w));
+}
+
+static void everything_is_dead_at_the_deadline(void **state)
+{
+    struct world *w = *state;
+    world_start(w, false, NULL);
+    world_arm(w, 7, 600);
+    uint64_t deadline = world_state(w)->deadline_ms;
+    WORLD_UNTIL(w, is_dead);
+    assert_true(clock_boot_ms() <= deadline);
+    assert_true(world_state(w)->fenced);
+    assert_false(world_state(w)->armed);
+    assert_false(world_state(w)->requested);
+    assert_no_commit_after(w, deadline);
+}
+
+static void a_postgres_that_ignores_sigquit_is_dead_at_the_deadline_too(void **state)
+{
+    struct world *w = *state;
+    world_start(w, false, "--ignore-quit");
+    world_arm(w, 7, 600);
+    uint64_t deadline = world_state(w)->deadline_ms;
+    WORLD_UNTIL(w, is_dead);
+    assert_true(clock_boot_ms() <= deadline);
+    assert_no_commit_after(w, deadline);
+    assert_int_equal(world_state(w)->exit_status, SIGKILL);
+}
+
+static void a_stopped_postgres_is_killed_as_it_is(void **state)
+{
+    struct world *w = *state;
+    pid_t pid = world_start(w, false, NULL);
+    world_arm(w, 7, 600);
+    uint64_t deadline = world_state(w)->deadline_ms;
+    assert_int_equal(kill(pid, SIGSTOP), 0);
+    WORLD_UNTIL(w, is_dead);
+    assert_true(clock_boot_ms() <= deadline);
+}
+
+static void an_extension_keeps_it_alive(void **state)
+{
+    struct world *w = *state;
+    world_start(w, false, NULL);
+    world_arm(w, 7, 600);
+    for (unsigned i = 0; i < 5; i++) {
+        world_run_ms(w, 250);
+        fence_extend(w->fence, clock_boot_ms() + 600);
+    }
+    assert_true(is_running(w));
+    uint64_t deadline = world_state(w)->deadline_ms;
+    fence_extend(w->fence, deadline - 300); /* never backwards */
+    assert_int_equal(world_state(w)->deadline_ms, deadline);
+    world_arm(w, 8, 300); /* but an order shortens it */
+    WORLD_UNTIL(w, is_dead);
+    assert_true(clock_boot_ms() < deadline);
+}
+
+static void a_standby_runs_on_without_a_deadline(void **state)
+{
+    struct world *w = *state;
+    world_start(w, false, NULL);
+    world_arm(w, 7, 500);
+    assert_int_equal(fence_disarm(w->fence), ERR_OK);
+    world_run_ms(w, 700);
+    assert_true(is_running(w));
+    assert_false(world_state(w)->armed);
+}
+
+static void what_a_crashed_postmaster_leaves_is_swept(void **state)
+{
+    struct world *w = *state;
+    pid_t pid = world_start(w, false, NULL);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    uint64_t killed = clock_boot_ms();
+    WORLD_UNTIL(w, is_dead);
+    assert_false(world_state(w)->requested);
+    assert_no_commit_after(w, killed + 100);
+}
+
+static void nothing_is_left_when_it_says_so(void **state)
+{
+    struct world *w = *state;
+    for (unsigned i = 0; i < 5; i++) {
+        world_start(w, false, "--linger");
+        assert_int_equal(fence_signal(w->fence, SIGINT), ERR_OK);
+        WORLD_UNTIL(w, is_dead);
+        assert_no_commit_after(w, clock_boot_ms());
+    }
+}
+
+static void a_daemon_that_returns_adopts(void **state)
+{
+    struct world *w = *state;
+    pid_t pid = world_start(w, false, NULL);
+    world_arm(w, 9, 5000);
+    fence_remember(w->fence, 11, 12);
+    uint64_t deadline = world_state(w)->deadline_ms;
+    world_disconnect(w);
+    world_connect(w);
+    const struct fence_state *s = world_state(w);
+    assert_true(s->adopted);
+    assert_int_equal(s->postmaster, pid);
+    assert_true(s->armed);
+    assert_int_equal(s->token, 9);
+    assert_int_equal(s->deadline_ms, deadline);
+    assert_int_equal(s->lease, 11);
+    assert_int_equal(s->nonce, 12);
+    fence_extend(w->fence, deadline + 1000);
+    assert_int_equal(s->deadline_ms, deadline + 1000);
+}
+
+static void without_a_daemon_it_kills_and_waits_for_one(void **state)
+{
+    struct world *w = *state;
+    world_start(w, false, NULL);
+    world_arm(w, 9, 500);
+    uint64_t deadline = world_state(w)->deadline_ms;
+    pid_t fence = world_fence_pid(w);
+    world_disconnect(w);
+    struct timespec past = {.tv_nsec =
+                                550 * 1000000L}; /* the time that has to pass, no event */
+    (void)nanosleep(&past, NULL);
+    assert_no_commit_after(w, deadline);
+    world_connect(w);
+    assert_int_equal(world_fence_pid(w), fence);
+    assert_true(is_dead(w));
+    assert_true(world_state(w)->fenced);
+}
+
+static bool is_back(const struct world *w)
+{
+    return w->lost > 0 && is_connected(w) && is_dead(w);
+}
+
+static void a_killed_fence_takes_postgres_along_and_a_new_one_comes(void **state)
+{
+    struct world *w = *state;
+    world_start(w, false, "--ignore-quit"); /* PDEATHSIG alone would not do */
+    world_arm(w, 9, 5000);
+    pid_t fence = world_fence_pid(w);
+    assert_int_equal(kill(fence, SIGKILL), 0);
+    uint64_t killed = clock_boot_ms();
+    WORLD_UNTIL(w, is_back);
+    assert_no_commit_after(w, killed + 200);
+    assert_int_equal(w->lost, 1);
+    assert_int_not_equal(world_fence_pid(w), fence);
+    assert_false(world_state(w)->adopted);
+    assert_false(world_state(w)->armed);
+    assert_true(world_state(w)->fenced);
+    world_start(w, false, NULL);
+}
+
+static void a_stopped_fence_is_replaced(void **state)
+{
+    struct world *w = *state;
+    world_start(w, false, "--ignore-quit");
+    world_arm(w, 9, 5000);
+    world_run_ms(w, 200); /* the daemon has to be seen in time itself first */
+    assert_int_equal(kill(world_fence_pid(w), SIGSTOP), 0);
+    uint64_t stopped = clock_boot_ms();
+    WORLD_UNTIL(w, is_back);
+    assert_no_commit_after(w, stopped + 1000);
+}
+
+static void a_new_fence_sees_what_an_older_one_left(void **state)
+{
+    struct world *w = *state;
+    world_start(w, false, "--ignore-quit");
+    pid_t fence = world_fence_pid(w);
+    world_disconnect(w);
+    assert_int_equal(kill(fence, SIGKILL), 0);
+    /* The first new fence has no name of the program to go by but "postgres"; a start does. */
+    world_connect(w);
+    const char *argv[] = {FAKE_POSTGRES, "-D", w->dir, NULL};
+    struct errmsg e;
+    assert_int_equal(fence_start_postgres(w->fence, argv, NULL, w->log, false, &e), ERR_OK);
+    WORLD_UNTIL(w, is_exited);
+    assert_int_equal(WEXITSTATUS(world_state(w)->exit_status), 127);
+    assert_non_null(strstr(world_state(w)->refused, "exists"));
+}
+
+static bool is_burdened(const struct world *w)
+{
+    return world_state(w)->processes_left && !is_running(w);
+}
+
+static void and_kills_it_on_demand(void **state)
+{
+    struct world *w = *state;
+    a_new_fence_sees_what_an_older_one_left(state);
+    WORLD_UNTIL(w, is_burdened);
+    assert_int_equal(fence_kill(w->fence), ERR_OK);
+    WORLD_UNTIL(w, is_dead);
+    world_start(w, false, NULL);
+}
+
+static void a_worker_ends_when_its_daemon_goes(void **state)
+{
+    struct world *w = *state;
+    int fd = fence_worker_connect(w->fence);
+    assert_true(fd >= 0);
+    (void)close(fd);
+}
+
+static int setup(void **state)
+{
+    static struct world w;
+    world_open(&w, true);
+    *state = &w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    world_close(*state);
+    return 0;
+}
+
+#define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(a_start_and_a_fast_stop),
+        T(a_second_postmaster_is_refused),
+        T(a_start_that_may_write_needs_a_deadline),
+        T(a_program_that_is_not_there_is_an_exit_with_a_reason),
+        T(everything_is_dead_at_the_deadline),
+        T(a_postgres_that_ignores_sigquit_is_dead_at_the_deadline_too),
+        T(a_stopped_postgres_is_killed_as_it_is),
+        T(an_extension_keeps_it_alive),
+        T(a_standby_runs_on_without_a_deadline),
+        T(what_a_crashed_postmaster_leaves_is_swept),
+        T(nothing_is_left_when_it_says_so),
+        T(a_daemon_that_returns_adopts),
+        T(without_a_daemon_it_kills_and_waits_for_one),
+        T(a_killed_fence_takes_postgres_along_and_a_new_one_comes),
+        T(a_stopped_fence_is_replaced),
+        T(a_new_fence_sees_what_an_older_one_left),
+        T(and_kills_it_on_demand),
+        T(a_worker_ends_when_its_daemon_goes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
