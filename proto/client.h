@@ -28,7 +28,6 @@ struct client_options {
     const char *ca_file; /* NULL with unix: and fd */
     /* Before there is a certificate (token.redeem): the server is known by its CA, the client not at all. */
     const char *ca_fingerprint;
-    const char *join_fingerprint; /* of the CA: for token.redeem, without a certificate of ours; NULL otherwise */
     const char *cert_file;
     const char *key_file;
     const char *cluster_id;    /* NULL: any */

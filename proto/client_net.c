@@ -270,8 +270,6 @@ enum err client_net_init(struct client *c, const struct client_options *o, struc
         return rc;
     if (o->ca_fingerprint != NULL)
         return pki_join_context(o->ca_fingerprint, &c->ctx, e);
-    if (o->join_fingerprint != NULL)
-        return pki_join_context(o->join_fingerprint, &c->ctx, e);
     if (o->ca_file == NULL)
         return err_set(e, ERR_INVALID, "the CA certificate of the cluster is needed");
     return pki_client_context(o->ca_file, o->cert_file, o->key_file, &c->ctx, e);
