@@ -1,0 +1,245 @@
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+
+/* ---- errors ---- */
+
+int cli_exit_code(enum err code)
+{
+    switch (code) {
+    case ERR_OK:
+        return CLI_DONE;
+    case ERR_OUTCOME_UNKNOWN:
+        return CLI_UNKNOWN;
+    case ERR_PRECONDITION:
+        return CLI_REFUSED;
+    case ERR_CANCELLED:
+    case ERR_INVALID:
+    case ERR_TIMEOUT:
+    case ERR_NOT_FOUND:
+    case ERR_EXISTS:
+    case ERR_DENIED:
+    case ERR_UNAUTHENTICATED:
+    case ERR_LIMIT:
+    case ERR_NO_SPACE:
+    case ERR_COMPACTED:
+    case ERR_UNSUPPORTED:
+    case ERR_INTERNAL:
+    case ERR_UNAVAILABLE:
+    case ERR_CORRUPT:
+    case ERR_IO:
+    case ERR_COUNT:
+        break;
+    }
+    return CLI_FAILED;
+}
+
+int cli_fail(enum err code, const char *fmt, ...)
+{
+    va_list ap;
+    (void)fputs("regentctl: ", stderr);
+    va_start(ap, fmt);
+    (void)vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    (void)fputc('\n', stderr);
+    return cli_exit_code(code);
+}
+
+int cli_error(const struct errmsg *e)
+{
+    return cli_fail(e->code, "%s", e->text);
+}
+
+int cli_usage(const char *fmt, ...)
+{
+    va_list ap;
+    (void)fputs("regentctl: ", stderr);
+    va_start(ap, fmt);
+    (void)vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    (void)fputs("; see `regentctl COMMAND --help`\n", stderr);
+    return CLI_USAGE;
+}
+
+/* ---- connection ---- */
+
+enum err cli_config(struct cli *c)
+{
+    if (c->configured)
+        return ERR_OK;
+    struct buf report CLEANUP(buf_close) = {.max = 65536};
+    enum err rv = config_load(config_path(c->config_path), &c->config, &report);
+    (void)fwrite(report.p, 1, report.len, stderr);
+    c->configured = rv == ERR_OK;
+    return rv;
+}
+
+/* With -H certificates may come from the environment alone: a client machine has no regent.yml. */
+static const char *file_of(const char *env, const char *configured)
+{
+    const char *value = getenv(env);
+    return value != NULL ? value : configured;
+}
+
+static void split_hosts(char *hosts, struct client_options *o)
+{
+    char *save = NULL;
+    for (char *h = strtok_r(hosts, ",", &save); h != NULL && o->n_endpoints < CLIENT_ENDPOINTS_MAX;
+         h = strtok_r(NULL, ",", &save))
+        o->endpoints[o->n_endpoints++] = h;
+}
+
+static enum err connect_hosts(struct cli *c, struct errmsg *e)
+{
+    bool env_only = getenv("REGENT_CACERT") != NULL && getenv("REGENT_CERT") != NULL && getenv("REGENT_KEY") != NULL;
+    if (!env_only && cli_config(c) != ERR_OK)
+        return err_set(e, ERR_INVALID, "-H needs certificates: a configuration file, or REGENT_CACERT, REGENT_CERT and REGENT_KEY");
+    struct client_options o = {
+        .ca_file = file_of("REGENT_CACERT", c->config.dcs.tls.ca),
+        .cert_file = file_of("REGENT_CERT", c->config.dcs.tls.cert),
+        .key_file = file_of("REGENT_KEY", c->config.dcs.tls.key),
+        .name = "regentctl",
+    };
+    char *hosts CLEANUP(mem_cleanup) = mem_strdup(c->hosts);
+    split_hosts(hosts, &o);
+    return client_sync_open(&o, CLIENT_DEADLINE_MS, &c->client, e);
+}
+
+static enum err connect_members(struct cli *c, struct errmsg *e)
+{
+    struct client_options o = {.ca_file = c->config.dcs.tls.ca,
+                               .cert_file = c->config.dcs.tls.cert,
+                               .key_file = c->config.dcs.tls.key,
+                               .name = "regentctl"};
+    o.endpoints[o.n_endpoints++] = c->config.dcs.connect_address;
+    for (size_t i = 0; i < c->config.dcs.n_join && o.n_endpoints < CLIENT_ENDPOINTS_MAX; i++)
+        o.endpoints[o.n_endpoints++] = c->config.dcs.join[i];
+    return client_sync_open(&o, CLIENT_DEADLINE_MS, &c->client, e);
+}
+
+static enum err connect_local(struct cli *c, struct errmsg *e)
+{
+    char *socket_path CLEANUP(mem_cleanup) = mem_printf("unix:%s/regent.sock", c->config.data_dir);
+    struct client_options o = {.endpoints = {socket_path}, .n_endpoints = 1, .name = "regentctl"};
+    if (access(socket_path + strlen("unix:"), W_OK) != 0)
+        return err_set(e, ERR_UNAVAILABLE, "%s: %s; is regentd running on this node?", socket_path + strlen("unix:"),
+                       strerror(errno));
+    return client_sync_open(&o, CLIENT_DEADLINE_MS, &c->client, e);
+}
+
+enum err cli_connect(struct cli *c)
+{
+    struct errmsg e = {0};
+    enum err rv;
+    if (c->client != NULL)
+        return ERR_OK;
+    if (c->hosts != NULL) {
+        rv = connect_hosts(c, &e);
+    } else {
+        rv = cli_config(c);
+        if (rv != ERR_OK)
+            return rv; /* reported */
+        struct errmsg remote = {0};
+        rv = connect_local(c, &e);
+        if (rv != ERR_OK && connect_members(c, &remote) == ERR_OK)
+            rv = ERR_OK;
+    }
+    if (rv != ERR_OK)
+        (void)cli_fail(rv, "cannot reach the DCS: %s", e.text);
+    return rv;
+}
+
+enum err cli_call(struct cli *c, enum method m, const void *params, void *ret_result)
+{
+    struct errmsg e = {0};
+    enum err rv = cli_connect(c);
+    if (rv != ERR_OK)
+        return rv;
+    rv = client_sync_call(c->client, m, params, CLIENT_DEADLINE_MS, ret_result, &e);
+    if (rv != ERR_OK)
+        (void)cli_fail(rv, "%s%s", e.text,
+                       rv == ERR_OUTCOME_UNKNOWN ? "; it may have been applied: look before doing it again" : "");
+    return rv;
+}
+
+/* ---- records ---- */
+
+void cli_key(const struct cli *c, char ret_key[static CLI_KEY_MAX], const char *name)
+{
+    (void)snprintf(ret_key, CLI_KEY_MAX, "/regent/%s/%s", c->config.scope != NULL ? c->config.scope : "", name);
+}
+
+enum err cli_records(struct cli *c, const char *prefix, cli_record_cb *cb, void *arg)
+{
+    char from[CLI_KEY_MAX];
+    char end[CLI_KEY_MAX];
+    struct range_reply reply;
+    struct msg_iter it;
+    struct kv kv;
+    struct errmsg e = {0};
+    enum err rv = cli_config(c);
+    if (rv != ERR_OK)
+        return rv;
+    cli_key(c, from, prefix);
+    memcpy(end, from, sizeof end);
+    end[strlen(end) - 1]++;
+    struct range_req req = {.key = slice_str(from), .end = slice_str(end)};
+    rv = cli_call(c, METHOD_KV_RANGE, &req, &reply);
+    if (rv != ERR_OK)
+        return rv;
+    rv = msg_iter_init(&it, reply.kvs);
+    while (rv == ERR_OK && (rv = msg_iter_next(&it, &msg_kv, &kv, &e)) == ERR_OK) {
+        char *name CLEANUP(mem_cleanup) = mem_dup(kv.key.p, kv.key.n);
+        rv = cb(arg, name + strlen(from), &kv, &e);
+        if (rv != ERR_OK)
+            break;
+    }
+    if (rv == ERR_NOT_FOUND)
+        return ERR_OK;
+    (void)cli_fail(rv, "%s: %s", from, e.text);
+    return rv;
+}
+
+enum err cli_record(struct cli *c, const char *name, const struct msg *m, void *ret_record, struct msg_arena *arena,
+                    uint64_t *ret_mod)
+{
+    char key[CLI_KEY_MAX];
+    struct range_reply reply;
+    struct msg_iter it;
+    struct kv kv;
+    struct errmsg e = {0};
+    enum err rv = cli_config(c);
+    if (rv != ERR_OK)
+        return rv;
+    cli_key(c, key, name);
+    struct range_req req = {.key = slice_str(key)};
+    memset(ret_record, 0, m->size);
+    rv = cli_call(c, METHOD_KV_RANGE, &req, &reply);
+    if (rv != ERR_OK)
+        return rv;
+    rv = msg_iter_init(&it, reply.kvs);
+    if (rv == ERR_OK)
+        rv = msg_iter_next(&it, &msg_kv, &kv, &e);
+    if (rv == ERR_OK) {
+        if (ret_mod != NULL)
+            *ret_mod = kv.mod_revision;
+        rv = msg_from_json(m, kv.value, ret_record, arena, &e);
+        if (rv != ERR_OK)
+            (void)cli_fail(rv, "record %s: %s", key, e.text);
+    }
+    return rv;
+}
+
+const char *cli_lsn(uint64_t lsn, char ret[static 24])
+{
+    (void)snprintf(ret, 24, "%" PRIX32 "/%" PRIX32, (uint32_t)(lsn >> 32), (uint32_t)lsn);
+    return ret;
+}

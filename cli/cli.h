@@ -1,0 +1,73 @@
+/* What every command of regentctl shares: options, the connection, output, exit codes. */
+#ifndef REGENT_CLI_CLI_H
+#define REGENT_CLI_CLI_H
+
+#include "base/base.h"
+#include "base/buf.h"
+#include "base/err.h"
+#include "conf/config.h"
+#include "proto/client.h"
+
+enum cli_exit { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_UNKNOWN = 3, CLI_REFUSED = 4 };
+enum cli_format { CLI_TABLE, CLI_JSON, CLI_YAML, CLI_TSV };
+
+struct cli {
+    const char *config_path; /* -c; NULL: default */
+    const char *hosts;       /* -H */
+    enum cli_format format;
+    bool format_given;
+    bool configured;         /* config is loaded */
+    struct config config;
+    struct client_sync *client;
+};
+
+struct command {
+    const char *name; /* "token create": words separated by one space */
+    const char *usage;
+    const char *help;
+    int (*run)(struct cli *c, int argc, char **argv); /* argv[0]: the command's last word */
+};
+
+extern const struct command cli_commands[];
+extern const size_t cli_commands_n;
+
+/* One line on stderr: "regentctl: <text>"; returns the exit code the error stands for. */
+int cli_fail(enum err code, const char *fmt, ...) PRINTF(2, 3);
+int cli_error(const struct errmsg *e);
+/* A wrong use of the command running: text and its usage line. */
+int cli_usage(const char *fmt, ...) PRINTF(1, 2);
+
+/* Loads the configuration; its findings go to stderr. */
+enum err cli_config(struct cli *c) MUST_CHECK;
+/* Connects when not connected: the node's own socket first, else the members over TLS. Prints why not. */
+enum err cli_connect(struct cli *c) MUST_CHECK;
+/* Calls, and prints the error; *ret_result is the method's result struct. */
+enum err cli_call(struct cli *c, enum method m, const void *params, void *ret_result) MUST_CHECK;
+int cli_exit_code(enum err code);
+
+/* ---- HA records ---- */
+enum { CLI_KEY_MAX = 256 };
+void cli_key(const struct cli *c, char ret_key[static CLI_KEY_MAX], const char *name);
+/* Everything below /regent/<scope>/<prefix>: calls each with the rest of the key. */
+typedef enum err cli_record_cb(void *arg, const char *name, const struct kv *kv, struct errmsg *e);
+enum err cli_records(struct cli *c, const char *prefix, cli_record_cb *cb, void *arg) MUST_CHECK;
+/* One record; ERR_NOT_FOUND silently. *ret_mod may be NULL. */
+enum err cli_record(struct cli *c, const char *name, const struct msg *m, void *ret_record, struct msg_arena *arena,
+                    uint64_t *ret_mod) MUST_CHECK;
+
+/* ---- output ---- */
+/* Rows of texts under headings, in the format asked for. A column whose `number` is set is written
+ * without quotes in JSON. NULL cells are empty, and absent in JSON. */
+struct output_column {
+    const char *name;
+    bool number;
+    bool right;
+};
+struct output;
+struct output *output_new(const struct cli *c, const char *title, const struct output_column *columns, size_t n);
+void output_row(struct output *o, const char *const *cells); /* copies */
+void output_print(struct output *o);                         /* to stdout; frees */
+
+const char *cli_lsn(uint64_t lsn, char ret[static 24]);
+
+#endif

@@ -1,0 +1,37 @@
+/* The commands of regentctl; each gets argv with its own last word first. */
+#ifndef REGENT_CLI_COMMANDS_H
+#define REGENT_CLI_COMMANDS_H
+
+#include "cli/cli.h"
+
+int cmd_dcs_del(struct cli *c, int argc, char **argv);
+int cmd_dcs_get(struct cli *c, int argc, char **argv);
+int cmd_dcs_put(struct cli *c, int argc, char **argv);
+int cmd_dcs_status(struct cli *c, int argc, char **argv);
+int cmd_dcs_transfer(struct cli *c, int argc, char **argv);
+int cmd_dcs_txn(struct cli *c, int argc, char **argv);
+int cmd_dcs_watch(struct cli *c, int argc, char **argv);
+int cmd_demo_down(struct cli *c, int argc, char **argv);
+int cmd_demo_kill(struct cli *c, int argc, char **argv);
+int cmd_demo_psql(struct cli *c, int argc, char **argv);
+int cmd_demo_start(struct cli *c, int argc, char **argv);
+int cmd_demo_status(struct cli *c, int argc, char **argv);
+int cmd_demo_up(struct cli *c, int argc, char **argv);
+int cmd_dsn(struct cli *c, int argc, char **argv);
+int cmd_edit_config(struct cli *c, int argc, char **argv);
+int cmd_explain(struct cli *c, int argc, char **argv);
+int cmd_failover(struct cli *c, int argc, char **argv);
+int cmd_history(struct cli *c, int argc, char **argv);
+int cmd_init(struct cli *c, int argc, char **argv);
+int cmd_join(struct cli *c, int argc, char **argv);
+int cmd_list(struct cli *c, int argc, char **argv);
+int cmd_member_list(struct cli *c, int argc, char **argv);
+int cmd_member_remove(struct cli *c, int argc, char **argv);
+int cmd_show_config(struct cli *c, int argc, char **argv);
+int cmd_switchover(struct cli *c, int argc, char **argv);
+int cmd_token_create(struct cli *c, int argc, char **argv);
+int cmd_token_list(struct cli *c, int argc, char **argv);
+int cmd_token_revoke(struct cli *c, int argc, char **argv);
+int cmd_version(struct cli *c, int argc, char **argv);
+
+#endif

@@ -1,0 +1,165 @@
+/* token ..., member ..., version */
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/str.h"
+#include "cli/commands.h"
+
+static const struct empty nothing_to_say;
+
+/* "90s", "10m", "1h", "2d" in milliseconds. */
+static bool parse_duration(const char *text, uint64_t *ret_ms)
+{
+    static const struct {
+        char unit;
+        uint64_t ms;
+    } units[] = {{'s', 1000}, {'m', 60000}, {'h', 3600000}, {'d', 86400000}};
+    char digits[16];
+    size_t n = strlen(text);
+    if (n < 2 || n >= sizeof digits)
+        return false;
+    memcpy(digits, text, n - 1);
+    digits[n - 1] = '\0';
+    for (size_t i = 0; i < ARRAY_LEN(units); i++) {
+        if (units[i].unit == text[n - 1] && str_parse_u64(digits, ret_ms) == ERR_OK && *ret_ms > 0 && *ret_ms < 100000) {
+            *ret_ms *= units[i].ms;
+            return true;
+        }
+    }
+    return false;
+}
+
+int cmd_token_create(struct cli *c, int argc, char **argv)
+{
+    static const struct option options[] = {{"ttl", required_argument, NULL, 't'},
+                                            {"uses", required_argument, NULL, 'u'},
+                                            {"role", required_argument, NULL, 'r'},
+                                            {NULL, 0, NULL, 0}};
+    struct token_create r = {.ttl_ms = 3600000, .uses = 1, .role = "voter"};
+    struct token_info t;
+    int option;
+    optind = 1;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 't' && !parse_duration(optarg, &r.ttl_ms))
+            return cli_usage("--ttl: \"%s\" is not a duration like 90s, 10m, 1h or 2d", optarg);
+        if (option == 'u' && (str_parse_u64(optarg, &r.uses) != ERR_OK || r.uses == 0 || r.uses > 64))
+            return cli_usage("--uses: \"%s\" is not a number from 1 to 64", optarg);
+        if (option == 'r' && str_copy(r.role, sizeof r.role, optarg) != ERR_OK)
+            return cli_usage("--role takes voter, learner or witness");
+        if (option == '?')
+            return CLI_USAGE;
+    }
+    if (strcmp(r.role, "voter") != 0 && strcmp(r.role, "learner") != 0 && strcmp(r.role, "witness") != 0)
+        return cli_usage("--role takes voter, learner or witness");
+    enum err rv = cli_call(c, METHOD_TOKEN_CREATE, &r, &t);
+    if (rv != ERR_OK)
+        return cli_exit_code(rv);
+    (void)printf("%s\n", t.token);
+    return CLI_DONE;
+}
+
+int cmd_token_list(struct cli *c, int argc, char **argv)
+{
+    static const struct output_column columns[] = {
+        {.name = "ID"}, {.name = "Role"}, {.name = "Uses left", .number = true, .right = true}, {.name = "Expires"}};
+    static struct token_list list;
+    (void)argc;
+    (void)argv;
+    enum err rv = cli_call(c, METHOD_TOKEN_LIST, &nothing_to_say, &list);
+    if (rv != ERR_OK)
+        return cli_exit_code(rv);
+    struct output *o = output_new(c, NULL, columns, ARRAY_LEN(columns));
+    for (size_t i = 0; i < list.tokens_n; i++) {
+        char uses[24];
+        char expires[CLOCK_TEXT_MAX];
+        (void)snprintf(uses, sizeof uses, "%" PRIu64, list.tokens[i].uses_left);
+        clock_wall_text(list.tokens[i].expires_ms, expires);
+        output_row(o, (const char *[]){list.tokens[i].id, list.tokens[i].role, uses, expires});
+    }
+    output_print(o);
+    return CLI_DONE;
+}
+
+int cmd_token_revoke(struct cli *c, int argc, char **argv)
+{
+    struct token_ref r = {0};
+    struct empty nothing;
+    if (argc != 2 || str_copy(r.id, sizeof r.id, argv[1]) != ERR_OK)
+        return cli_usage("one token ID of `token list` is needed");
+    return cli_exit_code(cli_call(c, METHOD_TOKEN_REVOKE, &r, &nothing));
+}
+
+static void print_members(struct cli *c, const struct member_list *list)
+{
+    static const struct output_column columns[] = {
+        {.name = "id", .number = true, .right = true},          {.name = "name"},
+        {.name = "address"},                                    {.name = "role"},
+        {.name = "state"},                                      {.name = "match_index", .number = true, .right = true},
+        {.name = "lag_entries", .number = true, .right = true}, {.name = "leader"}};
+    char title[160];
+    (void)snprintf(title, sizeof title, "%" PRIu64 " voters, quorum %" PRIu64 ", term %" PRIu64, list->voters,
+                   list->quorum, list->term);
+    struct output *o = output_new(c, title, columns, ARRAY_LEN(columns));
+    for (size_t i = 0; i < list->members_n; i++) {
+        const struct member *m = &list->members[i];
+        char id[24];
+        char match[24];
+        char lag[24];
+        (void)snprintf(id, sizeof id, "%" PRIu64, m->id);
+        (void)snprintf(match, sizeof match, "%" PRIu64, m->match_index);
+        (void)snprintf(lag, sizeof lag, "%" PRIu64, m->lag_entries);
+        output_row(o, (const char *[]){id, m->name, m->address, m->role, m->state, match, lag, m->leader ? "yes" : NULL});
+    }
+    output_print(o);
+}
+
+int cmd_member_list(struct cli *c, int argc, char **argv)
+{
+    static struct member_list list;
+    (void)argc;
+    (void)argv;
+    enum err rv = cli_call(c, METHOD_MEMBER_LIST, &nothing_to_say, &list);
+    if (rv == ERR_OK)
+        print_members(c, &list);
+    return cli_exit_code(rv);
+}
+
+int cmd_member_remove(struct cli *c, int argc, char **argv)
+{
+    static struct member_list list;
+    struct member_ref r = {0};
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--force") == 0)
+            r.force = true;
+        else if (r.name[0] != '\0' || str_copy(r.name, sizeof r.name, argv[i]) != ERR_OK || argv[i][0] == '-')
+            return cli_usage("one NAME of `member list` is needed");
+    }
+    if (r.name[0] == '\0')
+        return cli_usage("one NAME of `member list` is needed");
+    enum err rv = cli_call(c, METHOD_MEMBER_REMOVE, &r, &list);
+    if (rv == ERR_OK)
+        print_members(c, &list);
+    return cli_exit_code(rv);
+}
+
+int cmd_version(struct cli *c, int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    (void)printf("regentctl %s\n", REGENT_VERSION);
+    const char *file = config_path(c->config_path);
+    FILE *f = fopen(file, "re"); /* a machine without a node has one version only */
+    if (f == NULL && c->hosts == NULL)
+        return CLI_DONE;
+    if (f != NULL)
+        (void)fclose(f);
+    enum err rv = cli_connect(c);
+    if (rv == ERR_OK) {
+        const struct hello_reply *h = client_sync_hello(c->client);
+        (void)printf("%s %s, protocol %" PRIu64 "\n", h->name, h->software, h->version);
+    }
+    return cli_exit_code(rv);
+}

@@ -1,0 +1,36 @@
+/* Shared by init and join. */
+#ifndef REGENT_CLI_SETUP_H
+#define REGENT_CLI_SETUP_H
+
+#include "cli/cli.h"
+#include "proto/pki.h"
+
+enum { SETUP_SETS_MAX = 32, SETUP_MADE_MAX = 32 };
+
+struct setup {
+    const char *scope, *name, *listen, *data_dir, *pg_data, *pg_bin, *token, *role;
+    char host[256];
+    char pg_bin_found[512];
+    uint64_t dcs_port, rest_port, pg_port;
+    bool witness;
+    const char *sets[SETUP_SETS_MAX]; /* KEY=VALUE for the file */
+    size_t sets_n;
+    char join[MEMBERS_MAX][128];
+    size_t join_n;
+    char *made[SETUP_MADE_MAX]; /* what undo takes away, newest last; owned */
+    size_t made_n;
+};
+
+/* Exit code, 0 when all is well; leaves optind at the first argument that is no option. */
+int setup_parse(struct setup *s, int argc, char **argv);
+enum err setup_check(struct setup *s, const char *config_file, struct errmsg *e) MUST_CHECK;
+enum err setup_dirs(struct setup *s, struct errmsg *e) MUST_CHECK;
+enum err setup_write(struct setup *s, const char *dir, const char *name, struct slice data, unsigned mode,
+                     struct errmsg *e) MUST_CHECK;
+enum err setup_config(struct setup *s, const char *file, struct errmsg *e) MUST_CHECK;
+void setup_secrets(struct buf *ret);
+void setup_undo(struct setup *s);
+void setup_done(struct setup *s);
+int setup_finish(struct setup *s, enum err rv, const struct errmsg *e, const char *file);
+
+#endif

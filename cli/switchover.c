@@ -1,0 +1,184 @@
+/* switchover and failover: writes the request, then follows it to its end. */
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "base/str.h"
+#include "cli/commands.h"
+
+struct request {
+    struct failover_rec rec;
+    uint64_t timeout_s;
+    char first_leader[64];
+    uint64_t first_token;
+};
+
+static int parse(struct request *q, const char *kind, int argc, char **argv)
+{
+    static const struct option options[] = {{"leader", required_argument, NULL, 'l'},
+                                            {"candidate", required_argument, NULL, 'C'},
+                                            {"timeout", required_argument, NULL, 't'},
+                                            {"force", no_argument, NULL, 'F'},
+                                            {NULL, 0, NULL, 0}};
+    int option;
+    *q = (struct request){.timeout_s = 60};
+    str_cut(q->rec.kind, sizeof q->rec.kind, kind);
+    optind = 1;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 'l')
+            str_cut(q->rec.leader, sizeof q->rec.leader, optarg);
+        else if (option == 'C')
+            str_cut(q->rec.candidate, sizeof q->rec.candidate, optarg);
+        else if (option == 'F')
+            q->rec.force = true;
+        else if (option == '?')
+            return CLI_USAGE;
+        else if (str_parse_u64(optarg, &q->timeout_s) != ERR_OK || q->timeout_s == 0 || q->timeout_s > 3600)
+            return cli_usage("--timeout: \"%s\" is not a number of seconds up to 3600", optarg);
+    }
+    if (optind < argc)
+        return cli_usage("unexpected argument \"%s\"", argv[optind]);
+    uint8_t random[16];
+    rng_system(random, sizeof random);
+    hex_encode(q->rec.id, random, sizeof random);
+    q->rec.requested_ms = clock_wall_ms();
+    return 0;
+}
+
+/* Refuses what can be seen to be impossible before anything is written. */
+static int check(struct cli *c, struct request *q)
+{
+    struct leader_rec leader;
+    struct member_rec member;
+    char name[128];
+    enum err rv = cli_record(c, "leader", &msg_leader_rec, &leader, NULL, NULL);
+    bool has_leader = rv == ERR_OK;
+    if (rv != ERR_OK && rv != ERR_NOT_FOUND)
+        return cli_exit_code(rv);
+    bool switchover = strcmp(q->rec.kind, "switchover") == 0;
+    if (switchover && !has_leader)
+        return cli_fail(ERR_PRECONDITION, "there is no leader to switch over from; see `regentctl list`, or use `failover`");
+    if (q->rec.leader[0] != '\0' && strcmp(q->rec.leader, leader.name) != 0)
+        return cli_fail(ERR_PRECONDITION, "the leader is \"%s\", not \"%s\"; nothing changed", leader.name, q->rec.leader);
+    if (has_leader && strcmp(q->rec.candidate, leader.name) == 0)
+        return cli_fail(ERR_PRECONDITION, "\"%s\" is the leader already; nothing changed", leader.name);
+    if (q->rec.candidate[0] != '\0') {
+        (void)snprintf(name, sizeof name, "members/%s", q->rec.candidate);
+        rv = cli_record(c, name, &msg_member_rec, &member, NULL, NULL);
+        if (rv == ERR_NOT_FOUND)
+            return cli_fail(rv, "no node \"%s\" is running; `regentctl list` shows the nodes", q->rec.candidate);
+        if (rv != ERR_OK)
+            return cli_exit_code(rv);
+    }
+    str_cut(q->first_leader, sizeof q->first_leader, has_leader ? leader.name : "");
+    q->first_token = has_leader ? leader.token : 0;
+    if (has_leader)
+        str_cut(q->rec.leader, sizeof q->rec.leader, leader.name);
+    return 0;
+}
+
+static enum err submit(struct cli *c, const struct request *q, bool *ret_taken)
+{
+    struct buf json CLEANUP(buf_close) = BUF_INIT;
+    struct buf compares CLEANUP(buf_close) = BUF_INIT;
+    struct buf ops CLEANUP(buf_close) = BUF_INIT;
+    struct txn_reply reply;
+    char key[CLI_KEY_MAX];
+    cli_key(c, key, "failover");
+    msg_to_json(&msg_failover_rec, &q->rec, &json);
+    struct msg_list list = {0};
+    msg_list_append(&list, &msg_compare, &(struct compare){.key = slice_str(key), .target = "mod", .op = "="});
+    msg_list_end(&list, &compares);
+    list = (struct msg_list){0};
+    msg_list_append(&list, &msg_txn_op, &(struct txn_op){.op = "put", .key = slice_str(key), .value = buf_slice(&json)});
+    msg_list_end(&list, &ops);
+    enum err rv = cli_call(c, METHOD_KV_TXN, &(struct txn_req){.compare = buf_slice(&compares), .then = buf_slice(&ops)}, &reply);
+    *ret_taken = rv == ERR_OK && reply.succeeded;
+    return rv;
+}
+
+static void on_change(void *arg, enum err status, const struct watch_event *ev)
+{
+    (void)status;
+    (void)ev;
+    *(bool *)arg = true;
+}
+
+/* Sleeps until some record of the cluster changes, a second at most. */
+static void wait_change(struct cli *c)
+{
+    char from[CLI_KEY_MAX];
+    char end[CLI_KEY_MAX];
+    bool stop = false;
+    cli_key(c, from, "failover");
+    cli_key(c, end, "status0");
+    struct watch_req r = {.key = slice_str(from), .end = slice_str(end)};
+    enum err rv = client_sync_watch(c->client, &r, on_change, &stop, &stop, 250, NULL);
+    (void)rv; /* the records are read again whatever it says */
+}
+
+/* The new leader must run: the key alone moves some milliseconds before PostgreSQL is promoted. */
+static int follow(struct cli *c, const struct request *q)
+{
+    uint64_t start_ms = clock_mono_ms();
+    struct leader_rec leader;
+    struct status_rec status;
+    for (;;) {
+        uint64_t took_ms = clock_mono_ms() - start_ms;
+        enum err rv = cli_record(c, "leader", &msg_leader_rec, &leader, NULL, NULL);
+        bool moved = rv == ERR_OK && leader.token != q->first_token && strcmp(leader.name, q->first_leader) != 0;
+        if (moved && strcmp(leader.state, "running") == 0) {
+            (void)printf("Successfully %s over to \"%s\" (%" PRIu64 " ms)\n",
+                         strcmp(q->rec.kind, "failover") == 0 ? "failed" : "switched", leader.name, took_ms);
+            return CLI_DONE;
+        }
+        if (rv == ERR_OK || rv == ERR_NOT_FOUND)
+            rv = cli_record(c, "status", &msg_status_rec, &status, NULL, NULL);
+        if (rv == ERR_OK && strcmp(status.request_id, q->rec.id) == 0 && strcmp(status.request_result, "done") != 0 && !moved)
+            return cli_fail(ERR_IO, "%s was called off: %s; the leader is unchanged", q->rec.kind, status.request_result);
+        if (took_ms > q->timeout_s * 1000)
+            return cli_fail(ERR_OUTCOME_UNKNOWN, "%s has not ended within %" PRIu64 " s and may still go on; see `regentctl list` and `regentctl explain`",
+                            q->rec.kind, q->timeout_s);
+        wait_change(c);
+    }
+}
+
+static int request(struct cli *c, struct request *q)
+{
+    bool taken;
+    if (cli_config(c) != ERR_OK)
+        return CLI_FAILED;
+    int exit_code = check(c, q);
+    if (exit_code != 0)
+        return exit_code;
+    enum err rv = submit(c, q, &taken);
+    if (rv != ERR_OK)
+        return cli_exit_code(rv);
+    if (!taken)
+        return cli_fail(ERR_PRECONDITION, "another switchover or failover is under way; wait for it, or see `regentctl explain`");
+    return follow(c, q);
+}
+
+int cmd_switchover(struct cli *c, int argc, char **argv)
+{
+    struct request q;
+    int rv = parse(&q, "switchover", argc, argv);
+    return rv != 0 ? rv : request(c, &q);
+}
+
+int cmd_failover(struct cli *c, int argc, char **argv)
+{
+    struct request q;
+    int rv = parse(&q, "failover", argc, argv);
+    if (rv != 0)
+        return rv;
+    if (q.rec.candidate[0] == '\0')
+        return cli_usage("--candidate is missing: a failover goes to a node that you name");
+    if (!q.rec.force)
+        return cli_fail(ERR_PRECONDITION,
+                        "a failover may lose commits that only the old leader has; say --force, or use `switchover`");
+    return request(c, &q);
+}
