@@ -37,12 +37,15 @@ enum err config_check(const struct config_rec *c, struct errmsg *e)
     if (c->ttl < 2 || c->ttl > 3600)
         return err_set(e, ERR_INVALID, "ttl: %" PRIu64 " is outside 2..3600 seconds", c->ttl);
     if (!one_of(c->synchronous_mode, "off", "on", "quorum"))
-        return err_set(e, ERR_INVALID, "synchronous_mode: \"%s\" is none of off, on, quorum", c->synchronous_mode);
+        return err_set(e, ERR_INVALID, "synchronous_mode: \"%s\" is none of off, on, quorum",
+                       c->synchronous_mode);
     if (!one_of(c->on_primary_crash, "auto", "restart", "failover"))
-        return err_set(e, ERR_INVALID, "on_primary_crash: \"%s\" is none of auto, restart, failover", c->on_primary_crash);
+        return err_set(e, ERR_INVALID,
+                       "on_primary_crash: \"%s\" is none of auto, restart, failover",
+                       c->on_primary_crash);
     if (c->synchronous_node_count > SYNC_MAX)
-        return err_set(e, ERR_INVALID, "synchronous_node_count: %" PRIu64 " is more than %d", c->synchronous_node_count,
-                       SYNC_MAX);
+        return err_set(e, ERR_INVALID, "synchronous_node_count: %" PRIu64 " is more than %d",
+                       c->synchronous_node_count, SYNC_MAX);
     return ERR_OK;
 }
 
@@ -66,20 +69,24 @@ static enum err check_keys(const json_t *root, struct errmsg *e)
         for (size_t i = 1; i < msg_config_rec.n_fields; i++)
             if (str_distance(msg_config_rec.fields[i].name, key) < str_distance(best, key))
                 best = msg_config_rec.fields[i].name;
-        return err_set(e, ERR_INVALID, "unknown key \"%s\" in the dynamic configuration; the nearest known one is \"%s\"",
-                       key, best);
+        return err_set(
+            e, ERR_INVALID,
+            "unknown key \"%s\" in the dynamic configuration; the nearest known one is \"%s\"",
+            key, best);
     }
     return ERR_OK;
 }
 
-enum err config_from_json(struct slice json, struct config_rec *ret_config, struct msg_arena *arena, struct errmsg *e)
+enum err config_from_json(struct slice json, struct config_rec *ret_config,
+                          struct msg_arena *arena, struct errmsg *e)
 {
     static const char *const on_by_default[] = {"use_pg_rewind", "use_slots"};
     json_error_t why;
     json_t *root = json_loadb((const char *)json.p, json.n, 0, &why);
     if (root == NULL || !json_is_object(root)) {
         json_decref(root);
-        return err_set(e, ERR_INVALID, "dynamic configuration: not a JSON object: %s", why.text);
+        return err_set(e, ERR_INVALID, "dynamic configuration: not a JSON object: %s",
+                       why.text);
     }
     for (size_t i = 0; i < ARRAY_LEN(on_by_default); i++)
         if (json_object_get(root, on_by_default[i]) == NULL)
@@ -113,7 +120,8 @@ void config_view(const struct config_rec *record, struct view_config *ret_config
     ret_config->sync_mode = strcmp(c.synchronous_mode, "on") == 0       ? SYNC_ON
                             : strcmp(c.synchronous_mode, "quorum") == 0 ? SYNC_QUORUM
                                                                         : SYNC_OFF;
-    ret_config->on_primary_crash = strcmp(c.on_primary_crash, "restart") == 0    ? CRASH_RESTART
-                                   : strcmp(c.on_primary_crash, "failover") == 0 ? CRASH_FAILOVER
-                                                                                 : CRASH_AUTO;
+    ret_config->on_primary_crash = strcmp(c.on_primary_crash, "restart") == 0 ? CRASH_RESTART
+                                   : strcmp(c.on_primary_crash, "failover") == 0
+                                       ? CRASH_FAILOVER
+                                       : CRASH_AUTO;
 }

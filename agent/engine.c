@@ -10,12 +10,14 @@
 
 /* ---- life ---- */
 
-enum err engine_new(const struct engine_options *o, struct engine **ret_engine, struct errmsg *e)
+enum err engine_new(const struct engine_options *o, struct engine **ret_engine,
+                    struct errmsg *e)
 {
     struct engine *g = mem_alloc(sizeof *g);
     g->magic = ENGINE_MAGIC;
     g->o = *o;
-    if (mirror_init(&g->mirror, o->scope) != ERR_OK || str_copy(g->scope, sizeof g->scope, o->scope) != ERR_OK ||
+    if (mirror_init(&g->mirror, o->scope) != ERR_OK ||
+        str_copy(g->scope, sizeof g->scope, o->scope) != ERR_OK ||
         str_copy(g->name, sizeof g->name, o->name) != ERR_OK ||
         str_copy(g->conn_host, sizeof g->conn_host, o->conn_host) != ERR_OK ||
         str_copy(g->api_url, sizeof g->api_url, o->api_url) != ERR_OK ||
@@ -106,7 +108,8 @@ static void observe(struct engine *g)
     v->txn_unknown = g->txn_unknown;
     v->lease = g->keeper.id;
     v->deadline_ms = g->keeper.deadline_ms;
-    v->armed = g->fence.connected && g->fence.armed && v->has_leader && g->fence.token == v->leader.token;
+    v->armed = g->fence.connected && g->fence.armed && v->has_leader &&
+               g->fence.token == v->leader.token;
     v->tilt = g->tilt;
     v->nofailover = g->o.nofailover || g->o.failover_priority <= 0;
     v->nosync = g->o.nosync;
@@ -126,26 +129,32 @@ static void on_action(void *arg, enum err status, const struct errmsg *e)
     const char *name = plan_action_name((enum plan_action)g->busy.action);
     uint64_t took_ms = engine_now(g) - g->busy.since_ms;
     if (status == ERR_OK) {
-        log_event(LOG_INFO, "action_done", KV(KV_STR("action", name), KV_U64("took_ms", took_ms)), "%s done", name);
+        log_event(LOG_INFO, "action_done",
+                  KV(KV_STR("action", name), KV_U64("took_ms", took_ms)), "%s done", name);
         g->busy = (struct view_busy){0};
     } else {
-        log_event(LOG_ERROR, "action_failed", KV(KV_STR("action", name), KV_U64("took_ms", took_ms)), "%s failed: %s",
-                  name, e != NULL ? e->text : err_text(status));
+        log_event(LOG_ERROR, "action_failed",
+                  KV(KV_STR("action", name), KV_U64("took_ms", took_ms)), "%s failed: %s", name,
+                  e != NULL ? e->text : err_text(status));
         uint64_t failures = g->busy.failed_action == g->busy.action ? g->busy.failures + 1 : 1;
-        g->busy = (struct view_busy){
-            .failed = true, .failures = failures, .failed_action = g->busy.action, .failed_ms = engine_now(g)};
+        g->busy = (struct view_busy){.failed = true,
+                                     .failures = failures,
+                                     .failed_action = g->busy.action,
+                                     .failed_ms = engine_now(g)};
         str_cut(g->busy.error, sizeof g->busy.error, e != NULL ? e->text : err_text(status));
     }
     engine_wake(g);
 }
 
-static bool find_upstream(const struct engine *g, const char *name, struct postgres_upstream *ret_up)
+static bool find_upstream(const struct engine *g, const char *name,
+                          struct postgres_upstream *ret_up)
 {
     const struct view *v = &g->view;
     const struct member_rec *m = view_member(v, name);
     const char *host = m != NULL ? m->conn_host : v->leader.conn_host;
     uint64_t port = m != NULL ? m->conn_port : v->leader.conn_port;
-    if (name[0] == '\0' || (m == NULL && strcmp(v->leader.name, name) != 0) || port == 0 || port > 65535)
+    if (name[0] == '\0' || (m == NULL && strcmp(v->leader.name, name) != 0) || port == 0 ||
+        port > 65535)
         return false;
     ret_up->port = (uint16_t)port;
     return str_copy(ret_up->name, sizeof ret_up->name, name) == ERR_OK &&
@@ -166,8 +175,9 @@ static void run_action(struct engine *g, const struct plan *p)
     if (p->action == ACTION_PROMOTE || p->action == ACTION_START_PRIMARY)
         g->may_write = true;
     uint64_t deadline_ms = engine_now(g) + MAX((uint64_t)1000, g->view.config.ttl_ms);
-    log_event(LOG_INFO, "action", KV(KV_STR("action", plan_action_name(p->action)), KV_STR("rule", p->rule),
-                                     KV_STR("target", p->target), KV_U64("token", p->token)),
+    log_event(LOG_INFO, "action",
+              KV(KV_STR("action", plan_action_name(p->action)), KV_STR("rule", p->rule),
+                 KV_STR("target", p->target), KV_U64("token", p->token)),
               "%s", p->reason);
     g->o.ports->run(g->o.arg, p, has_upstream ? &up : NULL, deadline_ms, on_action, g);
 }
@@ -184,7 +194,8 @@ static void execute(struct engine *g, const struct plan *p)
     }
     if (p->txn != TXN_NONE || g->txn_unknown)
         engine_txn(g, p);
-    bool closely = (g->view.has_leader && strcmp(g->view.leader.state, "stopping") == 0) || !g->view.has_leader;
+    bool closely = (g->view.has_leader && strcmp(g->view.leader.state, "stopping") == 0) ||
+                   !g->view.has_leader;
     if (closely != g->watching_closely) {
         g->watching_closely = closely;
         g->o.ports->watch_closely(g->o.arg, closely);
@@ -195,8 +206,8 @@ static void execute(struct engine *g, const struct plan *p)
 
 static bool same_plan(const struct plan *a, const struct plan *b)
 {
-    return a->rule == b->rule && a->action == b->action && a->txn == b->txn && a->token == b->token &&
-           strcmp(a->target, b->target) == 0;
+    return a->rule == b->rule && a->action == b->action && a->txn == b->txn &&
+           a->token == b->token && strcmp(a->target, b->target) == 0;
 }
 
 static void note_plan(struct engine *g, const struct plan *p)
@@ -209,7 +220,8 @@ static void note_plan(struct engine *g, const struct plan *p)
     g->planned = true;
     log_event(LOG_INFO, "plan",
               KV(KV_STR("rule", p->rule), KV_STR("action", plan_action_name(p->action)),
-                 KV_STR("txn", plan_txn_name(p->txn)), KV_STR("target", p->target), KV_U64("token", p->token)),
+                 KV_STR("txn", plan_txn_name(p->txn)), KV_STR("target", p->target),
+                 KV_U64("token", p->token)),
               "%s", p->reason);
     engine_journal(g, p);
 }
@@ -221,7 +233,8 @@ static void decide_and_act(struct engine *g)
     decide(&g->view, &p);
     ASSERT(p.rule != NULL);
     if (plan_check(&g->view, &p, &e) != ERR_OK) {
-        log_event(LOG_ERROR, "plan_refused", KV(KV_STR("rule", p.rule)), "not executed: %s (%s)", e.text, p.reason);
+        log_event(LOG_ERROR, "plan_refused", KV(KV_STR("rule", p.rule)),
+                  "not executed: %s (%s)", e.text, p.reason);
         p.action = ACTION_NONE;
         p.txn = TXN_NONE;
         p.wake_ms = g->view.now_ms + ENGINE_HOUSEKEEPING_MS;
@@ -260,7 +273,8 @@ void engine_tick(struct engine *g)
         decide_and_act(g);
         engine_publish_member(g);
         engine_configure(g);
-        bool idle = g->view.pg.proc == PG_PROC_STOPPED && g->busy.action == ACTION_NONE && !view_is_leader(&g->view);
+        bool idle = g->view.pg.proc == PG_PROC_STOPPED && g->busy.action == ACTION_NONE &&
+                    !view_is_leader(&g->view);
         if (g->stopping && !g->revoking && idle)
             engine_revoke(g);
     } else if (g->stopping) {

@@ -19,13 +19,14 @@ struct engine_ports {
     uint64_t (*now_ms)(void *arg);
     uint64_t (*wall_ms)(void *arg);
     /* One DCS request (enum method), as client_call(). */
-    void (*call)(void *arg, enum method m, const void *params, uint64_t deadline_ms, client_cb *cb, void *cb_arg);
+    void (*call)(void *arg, enum method m, const void *params, uint64_t deadline_ms,
+                 client_cb *cb, void *cb_arg);
     /* A watch on the prefix from a revision on; replaces the one before. Events go to engine_watch(). */
     void (*watch)(void *arg, struct slice key, struct slice end, uint64_t start_revision);
     /* PostgreSQL */
     void (*observe)(void *arg, struct view_pg *ret_pg);
-    void (*run)(void *arg, const struct plan *p, const struct postgres_upstream *up, uint64_t deadline_ms,
-                postgres_cb *cb, void *cb_arg);
+    void (*run)(void *arg, const struct plan *p, const struct postgres_upstream *up,
+                uint64_t deadline_ms, postgres_cb *cb, void *cb_arg);
     void (*cancel)(void *arg);
     void (*configure)(void *arg, const struct postgres_dynamic *d);
     void (*watch_closely)(void *arg, bool on);
@@ -48,7 +49,7 @@ struct engine_options {
     const char *conn_host; /* where others reach PostgreSQL */
     uint16_t conn_port;
     const char *api_url;
-    const char *pg_version; /* may be "" */
+    const char *pg_version;             /* may be "" */
     const struct config_rec *bootstrap; /* first dynamic configuration; outlives the engine */
     uint64_t election_ms;
     uint64_t kill_budget_ms;
@@ -59,16 +60,21 @@ struct engine_options {
     void *arg;
 };
 
-enum err engine_new(const struct engine_options *o, struct engine **ret_engine, struct errmsg *e) MUST_CHECK;
+enum err engine_new(const struct engine_options *o, struct engine **ret_engine,
+                    struct errmsg *e) MUST_CHECK;
 void engine_free(struct engine *g);
 
 void engine_connected(struct engine *g, bool connected); /* the DCS connection came or went */
 void engine_watch(struct engine *g, enum err status, const struct watch_event *ev);
-void engine_wake(struct engine *g);   /* something changed: tick soon (coalesced through wake_at(now)) */
-void engine_tick(struct engine *g);   /* from the timer, at or after the time given to wake_at */
-void engine_late(struct engine *g);   /* the loop was late by more than a quarter of the TTL */
-void engine_stop(struct engine *g);   /* SIGTERM: hand over first; engine_stopped() tells when */
-void engine_restart(struct engine *g); /* about to be restarted: leave everything for adoption */
+/* something changed: tick soon (coalesced through wake_at(now)) */
+void engine_wake(struct engine *g);
+/* from the timer, at or after the time given to wake_at */
+void engine_tick(struct engine *g);
+void engine_late(struct engine *g); /* the loop was late by more than a quarter of the TTL */
+/* SIGTERM: hand over first; engine_stopped() tells when */
+void engine_stop(struct engine *g);
+/* about to be restarted: leave everything for adoption */
+void engine_restart(struct engine *g);
 bool engine_stopped(const struct engine *g);
 void engine_set_pg_version(struct engine *g, const char *version);
 const struct view *engine_view(const struct engine *g);

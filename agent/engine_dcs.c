@@ -30,10 +30,12 @@ static void on_fill(void *arg, const struct client_reply *reply)
         rv = mirror_fill(&g->mirror, &r, engine_now(g), &e);
         char end[MIRROR_KEY_MAX];
         prefix_end(g->mirror.prefix, end);
-        g->o.ports->watch(g->o.arg, slice_str(g->mirror.prefix), slice_str(end), g->mirror.revision + 1);
+        g->o.ports->watch(g->o.arg, slice_str(g->mirror.prefix), slice_str(end),
+                          g->mirror.revision + 1);
     }
     if (rv != ERR_OK)
-        log_event(LOG_WARN, "dcs_read", NO_KV, "%s", reply->status != ERR_OK ? reply->error.text : e.text);
+        log_event(LOG_WARN, "dcs_read", NO_KV, "%s",
+                  reply->status != ERR_OK ? reply->error.text : e.text);
     engine_wake(g);
 }
 
@@ -57,7 +59,8 @@ void engine_watch(struct engine *g, enum err status, const struct watch_event *e
         mirror_lost(&g->mirror); /* compacted or cancelled: read everything again */
         engine_fill(g);
     } else if (mirror_events(&g->mirror, ev, engine_now(g), &e) != ERR_OK) {
-        log_event(LOG_ERROR, "record", NO_KV, "%s; it counts as unchanged until it is put right", e.text);
+        log_event(LOG_ERROR, "record", NO_KV,
+                  "%s; it counts as unchanged until it is put right", e.text);
     }
     engine_wake(g);
 }
@@ -90,11 +93,13 @@ static void on_txn(void *arg, const struct client_reply *reply)
         rv = ERR_OUTCOME_UNKNOWN;
     const char *name = plan_txn_name(g->txn);
     if (rv == ERR_OK && r.succeeded) {
-        log_event(LOG_INFO, "txn", KV(KV_STR("txn", name), KV_U64("revision", r.revision)), "%s is applied", name);
+        log_event(LOG_INFO, "txn", KV(KV_STR("txn", name), KV_U64("revision", r.revision)),
+                  "%s is applied", name);
         g->txn_revision = r.revision;
         engine_txn_settle(g);
     } else if (rv == ERR_OUTCOME_UNKNOWN) {
-        log_event(LOG_WARN, "txn", KV(KV_STR("txn", name)), "outcome of %s is unknown: reading again", name);
+        log_event(LOG_WARN, "txn", KV(KV_STR("txn", name)),
+                  "outcome of %s is unknown: reading again", name);
         g->txn_unknown = true;
         txn_done(g);
         mirror_lost(&g->mirror);
@@ -141,11 +146,15 @@ static void touch_sync(struct engine *g)
     struct plan p = {.rule = "touch", .txn = TXN_SYNC, .sync = g->mirror.sync};
     struct ha_txn t;
     struct errmsg e;
-    if (!g->mirror.sync_meta.present || !g->mirror.leader_meta.present || !view_is_leader(&g->view)) {
-        g->txn_unknown = false; /* it compared the leader key, or an absent one with the seals: see docs/ha-protocol.md */
+    if (!g->mirror.sync_meta.present || !g->mirror.leader_meta.present ||
+        !view_is_leader(&g->view)) {
+        /* it compared the leader key, or an absent one with the seals: see
+         * docs/ha-protocol.md */
+        g->txn_unknown = false;
         return;
     }
-    if (ha_txn_build(&g->mirror, &g->view, &p, g->o.ports->wall_ms(g->o.arg), g->o.bootstrap, &t, &e) != ERR_OK)
+    if (ha_txn_build(&g->mirror, &g->view, &p, g->o.ports->wall_ms(g->o.arg), g->o.bootstrap,
+                     &t, &e) != ERR_OK)
         return;
     g->txn_touching = true;
     g->o.ports->call(g->o.arg, METHOD_KV_TXN, &t.req, txn_deadline_ms(g), on_touch, g);
@@ -164,7 +173,8 @@ void engine_txn(struct engine *g, const struct plan *p)
             touch_sync(g);
         return;
     }
-    if (ha_txn_build(&g->mirror, &g->view, p, g->o.ports->wall_ms(g->o.arg), g->o.bootstrap, &t, &e) != ERR_OK) {
+    if (ha_txn_build(&g->mirror, &g->view, p, g->o.ports->wall_ms(g->o.arg), g->o.bootstrap, &t,
+                     &e) != ERR_OK) {
         log_event(LOG_ERROR, "txn", KV(KV_STR("rule", p->rule)), "%s", e.text);
         return;
     }
@@ -200,20 +210,25 @@ static void on_proof(void *arg, const struct client_reply *reply)
     if (!g->proof.asked)
         return;
     g->proof.asked = false;
-    if (reply->status != ERR_OK || msg_decode(&msg_range_reply, reply->result, &r, &e) != ERR_OK ||
-        mirror_key(&g->mirror, leader, "leader") != ERR_OK || mirror_key(&g->mirror, sync, "sync") != ERR_OK) {
+    if (reply->status != ERR_OK ||
+        msg_decode(&msg_range_reply, reply->result, &r, &e) != ERR_OK ||
+        mirror_key(&g->mirror, leader, "leader") != ERR_OK ||
+        mirror_key(&g->mirror, sync, "sync") != ERR_OK) {
         engine_wake(g);
         return;
     }
-    g->proof.proven = mod_of(&r, leader) == g->proof.leader_mod && mod_of(&r, sync) == g->proof.sync_mod;
+    g->proof.proven =
+        mod_of(&r, leader) == g->proof.leader_mod && mod_of(&r, sync) == g->proof.sync_mod;
     engine_wake(g);
 }
 
 static bool proof_is_for(const struct engine *g, const struct plan *p)
 {
     const struct engine_proof *f = &g->proof;
-    return f->action == p->action && f->token == p->token && strcmp(f->target, p->target) == 0 &&
-           f->leader_mod == g->mirror.leader_meta.mod_revision && f->sync_mod == g->mirror.sync_meta.mod_revision;
+    return f->action == p->action && f->token == p->token &&
+           strcmp(f->target, p->target) == 0 &&
+           f->leader_mod == g->mirror.leader_meta.mod_revision &&
+           f->sync_mod == g->mirror.sync_meta.mod_revision;
 }
 
 bool engine_proven(struct engine *g, const struct plan *p)

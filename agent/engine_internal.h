@@ -36,10 +36,10 @@ struct engine {
     uint64_t fill_asked_ms;
     uint64_t contact_ms; /* when the last answer from a quorum was asked for; 0: never */
 
-    bool lease_asked;    /* a grant is under way */
+    bool lease_asked; /* a grant is under way */
     uint64_t lease_asked_ms;
     uint64_t lease_retry_ms;
-    bool adopt_tried;    /* the lease of a daemon before us has been looked for */
+    bool adopt_tried; /* the lease of a daemon before us has been looked for */
 
     bool txn_pending, txn_unknown, txn_touching;
     uint64_t txn_revision; /* wait for the mirror to show it; 0: no reply yet */

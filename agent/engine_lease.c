@@ -14,14 +14,16 @@ static void lease_lost(struct engine *g, const char *why)
     g->lease_retry_ms = 0;
 }
 
-static void take_lease(struct engine *g, const struct lease_state *s, uint64_t nonce, uint64_t submitted_ms)
+static void take_lease(struct engine *g, const struct lease_state *s, uint64_t nonce,
+                       uint64_t submitted_ms)
 {
     uint64_t ttl_ms = s->ttl_ms != 0 ? s->ttl_ms : g->view.config.ttl_ms;
     keeper_granted(&g->keeper, s->id, nonce, s->n, ttl_ms, submitted_ms);
     g->contact_ms = MAX(g->contact_ms, submitted_ms);
     g->member_known = false;
     g->o.ports->remember(g->o.arg, s->id, nonce);
-    log_event(LOG_INFO, "lease", KV(KV_U64("lease", s->id), KV_U64("ttl_ms", ttl_ms), KV_U64("nonce", nonce)),
+    log_event(LOG_INFO, "lease",
+              KV(KV_U64("lease", s->id), KV_U64("ttl_ms", ttl_ms), KV_U64("nonce", nonce)),
               "lease held");
 }
 
@@ -32,8 +34,10 @@ static void on_grant(void *arg, const struct client_reply *reply)
     struct lease_state s;
     struct errmsg e;
     g->lease_asked = false;
-    if (reply->status != ERR_OK || msg_decode(&msg_lease_state, reply->result, &s, &e) != ERR_OK || s.gone || s.id == 0)
-        g->lease_retry_ms = engine_now(g) + LEASE_RETRY_MS; /* one granted all the same runs out by itself */
+    if (reply->status != ERR_OK ||
+        msg_decode(&msg_lease_state, reply->result, &s, &e) != ERR_OK || s.gone || s.id == 0)
+        /* one granted all the same runs out by itself */
+        g->lease_retry_ms = engine_now(g) + LEASE_RETRY_MS;
     else
         take_lease(g, &s, s.nonce, g->lease_asked_ms);
     engine_wake(g);
@@ -66,7 +70,8 @@ static void ask_lease(struct engine *g, uint64_t now_ms)
     uint64_t ttl_ms = g->view.config.ttl_ms;
     if (!g->adopt_tried && g->fence.lease != 0) {
         g->adopt_tried = true;
-        struct lease_renew r = {.id = g->fence.lease, .nonce = g->fence.nonce + 1, .n = 1, .ttl_ms = ttl_ms};
+        struct lease_renew r = {
+            .id = g->fence.lease, .nonce = g->fence.nonce + 1, .n = 1, .ttl_ms = ttl_ms};
         g->o.ports->call(g->o.arg, METHOD_LEASE_RENEW, &r, ttl_ms, on_adopt, g);
         return;
     }
@@ -81,13 +86,15 @@ static void on_renew(void *arg, const struct client_reply *reply)
     CHECK_MAGIC(g, ENGINE_MAGIC);
     struct lease_state s;
     struct errmsg e;
-    if (reply->status != ERR_OK || msg_decode(&msg_lease_state, reply->result, &s, &e) != ERR_OK)
+    if (reply->status != ERR_OK ||
+        msg_decode(&msg_lease_state, reply->result, &s, &e) != ERR_OK)
         return; /* the next renewal is due soon anyway */
     if (s.id != g->keeper.id && !s.gone)
         return; /* of a lease before this one */
     if (s.gone || s.nonce != g->keeper.nonce) {
         if (s.id == g->keeper.id)
-            lease_lost(g, s.gone ? "the lease has run out" : "another daemon of this node has taken the lease over");
+            lease_lost(g, s.gone ? "the lease has run out"
+                                 : "another daemon of this node has taken the lease over");
     } else {
         const struct keeper_submission *sub = &g->keeper.out[s.n % KEEPER_OUTSTANDING];
         if (sub->n == s.n)
@@ -112,7 +119,8 @@ void engine_lease_step(struct engine *g)
     if (!keeper_due(&g->keeper, now_ms))
         return;
     uint64_t n = keeper_submit(&g->keeper, g->view.config.ttl_ms, now_ms);
-    struct lease_renew r = {.id = g->keeper.id, .nonce = g->keeper.nonce, .n = n, .ttl_ms = g->keeper.ttl_ms};
+    struct lease_renew r = {
+        .id = g->keeper.id, .nonce = g->keeper.nonce, .n = n, .ttl_ms = g->keeper.ttl_ms};
     g->o.ports->call(g->o.arg, METHOD_LEASE_RENEW, &r, g->keeper.ttl_ms, on_renew, g);
 }
 
@@ -131,7 +139,8 @@ void engine_fence_step(struct engine *g)
         return;
     }
     bool harmless = v->pg.proc == PG_PROC_STOPPED || (v->pg.in_recovery && !g->may_write);
-    if (g->fence.armed && v->dcs_ready && !view_is_leader(v) && harmless && g->busy.action == ACTION_NONE)
+    if (g->fence.armed && v->dcs_ready && !view_is_leader(v) && harmless &&
+        g->busy.action == ACTION_NONE)
         g->o.ports->disarm(g->o.arg);
 }
 

@@ -66,12 +66,21 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
     str_cut(ret->pg_version, sizeof ret->pg_version, g->pg_version);
 }
 
+static bool same_record(const struct member_rec *a, const struct member_rec *b)
+{
+    struct buf x CLEANUP(buf_close) = BUF_INIT;
+    struct buf y CLEANUP(buf_close) = BUF_INIT;
+    msg_encode(&msg_member_rec, a, &x);
+    msg_encode(&msg_member_rec, b, &y);
+    return slice_eq(buf_slice(&x), buf_slice(&y));
+}
+
 static bool only_lsn_differs(const struct member_rec *a, const struct member_rec *b)
 {
     struct member_rec x = *a;
     x.lsn = b->lsn;
     x.replay_lsn = b->replay_lsn;
-    return memcmp(&x, b, sizeof x) == 0;
+    return same_record(&x, b);
 }
 
 static void on_published(void *arg, const struct client_reply *reply)
@@ -90,10 +99,11 @@ void engine_publish_member(struct engine *g)
 {
     struct member_rec now;
     uint64_t now_ms = engine_now(g);
-    if (g->keeper.id == 0 || !g->connected || g->publishing || g->revoking || g->stopped || !g->mirror.complete)
+    if (g->keeper.id == 0 || !g->connected || g->publishing || g->revoking || g->stopped ||
+        !g->mirror.complete)
         return;
     member_of_view(g, &now);
-    if (g->member_known && memcmp(&now, &g->published, sizeof now) == 0)
+    if (g->member_known && same_record(&now, &g->published))
         return;
     bool waited_for = !g->view.has_leader || strcmp(g->view.leader.state, "running") != 0;
     if (g->member_known && only_lsn_differs(&now, &g->published) && !waited_for &&
@@ -102,10 +112,12 @@ void engine_publish_member(struct engine *g)
     char name[MIRROR_KEY_MAX];
     char key[MIRROR_KEY_MAX];
     struct buf json CLEANUP(buf_close) = {0};
-    if (str_format(name, sizeof name, "members/%s", g->name) != ERR_OK || mirror_key(&g->mirror, key, "%s", name) != ERR_OK)
+    if (str_format(name, sizeof name, "members/%s", g->name) != ERR_OK ||
+        mirror_key(&g->mirror, key, "%s", name) != ERR_OK)
         return;
     msg_to_json(&msg_member_rec, &now, &json);
-    struct put_req r = {.key = slice_str(key), .value = buf_slice(&json), .lease = g->keeper.id};
+    struct put_req r = {
+        .key = slice_str(key), .value = buf_slice(&json), .lease = g->keeper.id};
     g->published = now;
     g->published_ms = now_ms;
     g->member_known = true;
@@ -131,7 +143,8 @@ static void on_count(void *arg, const struct client_reply *reply)
     struct msg_iter it;
     struct kv kv;
     g->journal_trimming = false;
-    if (reply->status != ERR_OK || msg_decode(&msg_range_reply, reply->result, &r, NULL) != ERR_OK ||
+    if (reply->status != ERR_OK ||
+        msg_decode(&msg_range_reply, reply->result, &r, NULL) != ERR_OK ||
         r.count <= JOURNAL_KEEP || msg_iter_init(&it, r.kvs) != ERR_OK)
         return;
     uint64_t drop = r.count - JOURNAL_KEEP;
@@ -150,9 +163,11 @@ static void trim_journal(struct engine *g)
     char from[MIRROR_KEY_MAX];
     char end[MIRROR_KEY_MAX];
     if (g->journal_trimming || g->journal_written % JOURNAL_TRIM_EVERY != 0 ||
-        mirror_key(&g->mirror, from, "journal/") != ERR_OK || mirror_key(&g->mirror, end, "journal0") != ERR_OK)
+        mirror_key(&g->mirror, from, "journal/") != ERR_OK ||
+        mirror_key(&g->mirror, end, "journal0") != ERR_OK)
         return;
-    struct range_req r = {.key = slice_str(from), .end = slice_str(end), .keys_only = true, .local = true};
+    struct range_req r = {
+        .key = slice_str(from), .end = slice_str(end), .keys_only = true, .local = true};
     g->journal_trimming = true;
     g->o.ports->call(g->o.arg, METHOD_KV_RANGE, &r, 0, on_count, g);
 }
@@ -166,7 +181,9 @@ static void on_journal(void *arg, const struct client_reply *reply)
 void engine_journal(struct engine *g, const struct plan *p)
 {
     uint64_t wall_ms = g->o.ports->wall_ms(g->o.arg);
-    struct journal_rec rec = {.at_ms = wall_ms, .token = g->view.has_leader ? g->view.leader.token : g->view.sync.token};
+    struct journal_rec rec = {.at_ms = wall_ms,
+                              .token = g->view.has_leader ? g->view.leader.token
+                                                          : g->view.sync.token};
     str_cut(rec.node, sizeof rec.node, g->name);
     str_cut(rec.rule, sizeof rec.rule, p->rule);
     str_cut(rec.reason, sizeof rec.reason, p->reason);
@@ -179,7 +196,8 @@ void engine_journal(struct engine *g, const struct plan *p)
         rec.view = slice_str(text);
     g->journal_number = MAX(g->journal_number + 1, wall_ms * 1000);
     char key[MIRROR_KEY_MAX];
-    if (mirror_key(&g->mirror, key, "journal/%020" PRIu64 "-%s", g->journal_number, g->name) != ERR_OK)
+    if (mirror_key(&g->mirror, key, "journal/%020" PRIu64 "-%s", g->journal_number, g->name) !=
+        ERR_OK)
         return;
     struct buf json CLEANUP(buf_close) = {0};
     msg_to_json(&msg_journal_rec, &rec, &json);
@@ -198,8 +216,10 @@ void engine_configure(struct engine *g)
         return;
     g->config_mod = g->mirror.config_meta.mod_revision + 1;
     g->config_members_n = g->mirror.members_n;
-    struct postgres_dynamic d = {.retry_interval_ms = g->view.config.retry_interval_ms, .use_slots = true};
-    const struct config_rec *c = g->mirror.config_meta.present ? &g->mirror.config : g->o.bootstrap;
+    struct postgres_dynamic d = {.retry_interval_ms = g->view.config.retry_interval_ms,
+                                 .use_slots = true};
+    const struct config_rec *c =
+        g->mirror.config_meta.present ? &g->mirror.config : g->o.bootstrap;
     d.parameters_json = c->postgresql;
     d.use_slots = c->use_slots;
     for (size_t i = 0; i < g->mirror.members_n; i++)

@@ -12,25 +12,25 @@ struct fence;
 
 struct fence_state {
     bool connected;
-    bool adopted;           /* it was running before this daemon */
-    uint64_t postmaster;    /* pid; 0: none */
-    bool processes_left;    /* some process of that PostgreSQL still exists */
-    bool exited;            /* postmaster has exited since the last start; exit_status is set */
-    int exit_status;        /* as waitpid gives it */
-    bool requested;         /* the exit was asked for (stop, kill) */
-    bool fenced;            /* killed by the deadline */
-    bool armed;             /* holds a deadline and has acknowledged it */
-    uint64_t token;         /* it was armed for */
-    uint64_t deadline_ms;   /* CLOCK_BOOTTIME */
-    uint64_t heartbeat_ms;  /* its last sign of life */
+    bool adopted;          /* it was running before this daemon */
+    uint64_t postmaster;   /* pid; 0: none */
+    bool processes_left;   /* some process of that PostgreSQL still exists */
+    bool exited;           /* postmaster has exited since the last start; exit_status is set */
+    int exit_status;       /* as waitpid gives it */
+    bool requested;        /* the exit was asked for (stop, kill) */
+    bool fenced;           /* killed by the deadline */
+    bool armed;            /* holds a deadline and has acknowledged it */
+    uint64_t token;        /* it was armed for */
+    uint64_t deadline_ms;  /* CLOCK_BOOTTIME */
+    uint64_t heartbeat_ms; /* its last sign of life */
     /* Carried for the daemon across its restart (opaque to the fence): */
     uint64_t lease, nonce;
-    bool frozen;            /* near the deadline or in doubt: PostgreSQL stands still */
-    uint64_t challenge;     /* raised when the clocks disagreed: see fence_confirm() */
-    uint64_t starts;        /* of PostgreSQL by this fence */
+    bool frozen;        /* near the deadline or in doubt: PostgreSQL stands still */
+    uint64_t challenge; /* raised when the clocks disagreed: see fence_confirm() */
+    uint64_t starts;    /* of PostgreSQL by this fence */
     uint64_t kill_budget_ms;
     bool realtime, locked, cgroup; /* what the system granted: for doctor */
-    char refused[240];      /* why the last start or arm was refused or failed; "" none */
+    char refused[240]; /* why the last start or arm was refused or failed; "" none */
 };
 
 struct fence_options {
@@ -39,16 +39,19 @@ struct fence_options {
     const char *program;     /* NULL: found as INTERFACES.md says */
     bool spawn;              /* start it when nobody answers on the socket (rootless) */
     uint64_t kill_budget_ms; /* 0: 200 */
-    const char *pg_data_dir; /* PGDATA, where known: a fresh fence then sees what an older one left; NULL: not */
+    /* PGDATA, where known: a fresh fence then sees what an older one left; NULL: not */
+    const char *pg_data_dir;
 };
 
 struct fence_ops {
-    void (*changed)(void *arg, const struct fence_state *s); /* connected, exited, armed, fenced, ... */
-    void (*lost)(void *arg);  /* fence died or stalls: PostgreSQL is being killed by us; reconnect follows */
+    /* connected, exited, armed, fenced, ... */
+    void (*changed)(void *arg, const struct fence_state *s);
+    /* fence died or stalls: PostgreSQL is being killed by us; reconnect follows */
+    void (*lost)(void *arg);
 };
 
-enum err fence_open(uv_loop_t *loop, const struct fence_options *o, const struct fence_ops *ops, void *arg,
-                    struct fence **ret_fence, struct errmsg *e) MUST_CHECK;
+enum err fence_open(uv_loop_t *loop, const struct fence_options *o, const struct fence_ops *ops,
+                    void *arg, struct fence **ret_fence, struct errmsg *e) MUST_CHECK;
 /* leave: fence and PostgreSQL go on for adoption; else stops the fence (PostgreSQL must be stopped). */
 void fence_close(struct fence *f, bool leave);
 const struct fence_state *fence_state(const struct fence *f);
@@ -56,15 +59,18 @@ const struct fence_state *fence_state(const struct fence *f);
 /* argv[0] is the absolute path of `postgres`; env NULL-terminated or NULL (the fence's). armed_required: refused
  * unless a deadline beyond now + kill budget is held (a start that may accept writes). ERR_OK: ordered; what
  * comes of it is told by changed(): `postmaster`, or `exited` with status 127 and the reason in `refused`. */
-enum err fence_start_postgres(struct fence *f, const char *const *argv, const char *const *env, const char *log_path,
-                              bool armed_required, struct errmsg *e) MUST_CHECK;
+enum err fence_start_postgres(struct fence *f, const char *const *argv, const char *const *env,
+                              const char *log_path, bool armed_required, struct errmsg *e)
+    MUST_CHECK;
 /* SIGINT (fast), SIGTERM (smart) or SIGQUIT (immediate) to the postmaster; any other signal is refused. */
 enum err fence_signal(struct fence *f, int signal_number) MUST_CHECK;
 enum err fence_kill(struct fence *f) MUST_CHECK; /* everything, at once */
 /* The deadline from now on; acknowledged through `armed` in changed(). Later ones by fence_extend(). */
 enum err fence_arm(struct fence *f, uint64_t token, uint64_t deadline_ms) MUST_CHECK;
-void fence_extend(struct fence *f, uint64_t deadline_ms); /* shared memory: no message; never moves it back unless shorter is asked by fence_arm */
-enum err fence_disarm(struct fence *f) MUST_CHECK; /* only for a PostgreSQL that is stopped or a standby */
+/* shared memory: no message; never moves it back unless shorter is asked by fence_arm */
+void fence_extend(struct fence *f, uint64_t deadline_ms);
+/* only for a PostgreSQL that is stopped or a standby */
+enum err fence_disarm(struct fence *f) MUST_CHECK;
 void fence_remember(struct fence *f, uint64_t lease, uint64_t nonce);
 /* The clocks disagreed (a paused VM): state.challenge has moved, and unless this comes in time PostgreSQL is
  * killed: within 100 ms, or 1 s where it can be frozen meanwhile. Call it with the challenge seen *before* a

@@ -26,17 +26,24 @@ static const char *key_of(struct builder *b, char ret[static MIRROR_KEY_MAX], co
 static void expect(struct builder *b, const char *name, uint64_t mod_revision)
 {
     char key[MIRROR_KEY_MAX];
-    struct compare c = {.key = slice_str(key_of(b, key, name)), .target = "mod", .op = "=", .number = mod_revision};
+    struct compare c = {.key = slice_str(key_of(b, key, name)),
+                        .target = "mod",
+                        .op = "=",
+                        .number = mod_revision};
     msg_list_append(&b->compare, &msg_compare, &c);
 }
 
-static void put(struct builder *b, const char *name, const struct msg *msg, const void *record, uint64_t lease)
+static void put(struct builder *b, const char *name, const struct msg *msg, const void *record,
+                uint64_t lease)
 {
     char key[MIRROR_KEY_MAX];
     struct buf json CLEANUP(buf_close) = {.max = RECORD_MAX};
     msg_to_json(msg, record, &json);
     b->failed = b->failed || !buf_ok(&json);
-    struct txn_op op = {.op = "put", .key = slice_str(key_of(b, key, name)), .value = buf_slice(&json), .lease = lease};
+    struct txn_op op = {.op = "put",
+                        .key = slice_str(key_of(b, key, name)),
+                        .value = buf_slice(&json),
+                        .lease = lease};
     msg_list_append(&b->then, &msg_txn_op, &op);
 }
 
@@ -62,7 +69,8 @@ static const struct member_rec *self_rec(const struct builder *b)
     return view_member(b->v, b->v->self);
 }
 
-static void put_leader(struct builder *b, struct leader_rec rec, const struct member_rec *who, uint64_t lease)
+static void put_leader(struct builder *b, struct leader_rec rec, const struct member_rec *who,
+                       uint64_t lease)
 {
     if (who != NULL) {
         str_cut(rec.conn_host, sizeof rec.conn_host, who->conn_host);
@@ -71,7 +79,8 @@ static void put_leader(struct builder *b, struct leader_rec rec, const struct me
     put(b, "leader", &msg_leader_rec, &rec, lease);
 }
 
-static void put_history(struct builder *b, struct history_rec *h, const struct history_entry *add)
+static void put_history(struct builder *b, struct history_rec *h,
+                        const struct history_entry *add)
 {
     enum { MAX = ARRAY_LEN(h->entries) };
     if (h->entries_n == MAX)
@@ -91,7 +100,8 @@ static void clear_failover(struct builder *b, const char *result)
     put(b, "status", &msg_status_rec, &status, 0);
 }
 
-static void bootstrap_done(struct builder *b, const struct config_rec *first_config, uint64_t wall_ms)
+static void bootstrap_done(struct builder *b, const struct config_rec *first_config,
+                           uint64_t wall_ms)
 {
     const struct view *v = b->v;
     expect(b, "initialize", b->m->initialize_meta.mod_revision);
@@ -209,8 +219,9 @@ static void build(struct builder *b, const struct config_rec *first_config, uint
     UNREACHABLE();
 }
 
-enum err ha_txn_build(const struct mirror *m, const struct view *v, const struct plan *p, uint64_t wall_ms,
-                      const struct config_rec *first_config, struct ha_txn *ret_txn, struct errmsg *e)
+enum err ha_txn_build(const struct mirror *m, const struct view *v, const struct plan *p,
+                      uint64_t wall_ms, const struct config_rec *first_config,
+                      struct ha_txn *ret_txn, struct errmsg *e)
 {
     struct builder b = {.m = m, .v = v, .p = p};
     *ret_txn = (struct ha_txn){0};

@@ -13,8 +13,9 @@ struct ha_txn {
 
 /* wall_ms: for the records people read. first_config: what TXN_BOOTSTRAP_DONE writes when there is no
  * config yet. ERR_LIMIT: a record does not fit. */
-enum err ha_txn_build(const struct mirror *m, const struct view *v, const struct plan *p, uint64_t wall_ms,
-                      const struct config_rec *first_config, struct ha_txn *ret_txn, struct errmsg *e) MUST_CHECK;
+enum err ha_txn_build(const struct mirror *m, const struct view *v, const struct plan *p,
+                      uint64_t wall_ms, const struct config_rec *first_config,
+                      struct ha_txn *ret_txn, struct errmsg *e) MUST_CHECK;
 void ha_txn_close(struct ha_txn *t);
 
 #endif

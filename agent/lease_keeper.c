@@ -16,19 +16,22 @@ uint64_t keeper_period_ms(uint64_t ttl_ms)
     return ttl_ms / 4;
 }
 
-enum err keeper_check(uint64_t ttl_ms, uint64_t election_ms, uint64_t kill_budget_ms, struct errmsg *e)
+enum err keeper_check(uint64_t ttl_ms, uint64_t election_ms, uint64_t kill_budget_ms,
+                      struct errmsg *e)
 {
-    uint64_t need = keeper_period_ms(ttl_ms) + ttl_ms / GATHER_DIVISOR + 2 * election_ms + COMMIT_MS;
+    uint64_t need =
+        keeper_period_ms(ttl_ms) + ttl_ms / GATHER_DIVISOR + 2 * election_ms + COMMIT_MS;
     uint64_t have = ttl_ms - MIN(ttl_ms, keeper_margin_ms(ttl_ms) + kill_budget_ms);
     if (need < have)
         return ERR_OK;
-    return err_set(e, ERR_INVALID,
-                   "ttl %" PRIu64 " ms is too short for an election timeout of %" PRIu64 " ms: renewal %" PRIu64
-                   " + gathering %" PRIu64 " + 2 x election %" PRIu64 " + commit %d = %" PRIu64
-                   " must stay below ttl - margin %" PRIu64 " - kill budget %" PRIu64 " = %" PRIu64
-                   "; raise ttl or lower dcs.election_ms",
-                   ttl_ms, election_ms, keeper_period_ms(ttl_ms), ttl_ms / GATHER_DIVISOR, election_ms, COMMIT_MS, need,
-                   keeper_margin_ms(ttl_ms), kill_budget_ms, have);
+    return err_set(
+        e, ERR_INVALID,
+        "ttl %" PRIu64 " ms is too short for an election timeout of %" PRIu64
+        " ms: renewal %" PRIu64 " + gathering %" PRIu64 " + 2 x election %" PRIu64
+        " + commit %d = %" PRIu64 " must stay below ttl - margin %" PRIu64
+        " - kill budget %" PRIu64 " = %" PRIu64 "; raise ttl or lower dcs.election_ms",
+        ttl_ms, election_ms, keeper_period_ms(ttl_ms), ttl_ms / GATHER_DIVISOR, election_ms,
+        COMMIT_MS, need, keeper_margin_ms(ttl_ms), kill_budget_ms, have);
 }
 
 static uint64_t deadline_of(uint64_t submitted_ms, uint64_t ttl_ms)
@@ -36,7 +39,8 @@ static uint64_t deadline_of(uint64_t submitted_ms, uint64_t ttl_ms)
     return submitted_ms + ttl_ms - keeper_margin_ms(ttl_ms);
 }
 
-void keeper_granted(struct lease_keeper *k, uint64_t id, uint64_t nonce, uint64_t n, uint64_t ttl_ms, uint64_t submitted_ms)
+void keeper_granted(struct lease_keeper *k, uint64_t id, uint64_t nonce, uint64_t n,
+                    uint64_t ttl_ms, uint64_t submitted_ms)
 {
     ASSERT(id != 0 && ttl_ms >= 1000);
     *k = (struct lease_keeper){.id = id,
@@ -75,7 +79,8 @@ void keeper_acked(struct lease_keeper *k, uint64_t n)
 {
     const struct keeper_submission *s = &k->out[n % KEEPER_OUTSTANDING];
     if (k->id == 0 || n <= k->acked_n || s->n != n)
-        return; /* an old answer, or one whose submission time is no longer known: moves nothing */
+        /* an old answer, or one whose submission time is no longer known: moves nothing */
+        return;
     k->acked_n = n;
     uint64_t deadline_ms = deadline_of(s->at_ms, s->ttl_ms);
     /* A later submission may have asked for a shorter TTL, and may have been applied: it binds. */

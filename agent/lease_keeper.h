@@ -24,19 +24,21 @@ struct lease_keeper {
     uint64_t n;      /* of the newest submission */
     uint64_t ttl_ms; /* wanted */
     uint64_t acked_n;
-    uint64_t deadline_ms; /* 0: none */
-    uint64_t next_ms;     /* when the next renewal is due */
+    uint64_t deadline_ms;                             /* 0: none */
+    uint64_t next_ms;                                 /* when the next renewal is due */
     struct keeper_submission out[KEEPER_OUTSTANDING]; /* ring by n */
 };
 
-uint64_t keeper_margin_ms(uint64_t ttl_ms);  /* max(200 ms, TTL/10) */
-uint64_t keeper_period_ms(uint64_t ttl_ms);  /* TTL/4 */
+uint64_t keeper_margin_ms(uint64_t ttl_ms); /* max(200 ms, TTL/10) */
+uint64_t keeper_period_ms(uint64_t ttl_ms); /* TTL/4 */
 /* Lease rule 5: refused when renewal period + gathering + 2 x election + commit >= TTL - margin - kill
  * budget; the message shows the sum. */
-enum err keeper_check(uint64_t ttl_ms, uint64_t election_ms, uint64_t kill_budget_ms, struct errmsg *e) MUST_CHECK;
+enum err keeper_check(uint64_t ttl_ms, uint64_t election_ms, uint64_t kill_budget_ms,
+                      struct errmsg *e) MUST_CHECK;
 
 /* A lease granted (or found again) by a request first submitted at submitted_ms, nonce, counter n. */
-void keeper_granted(struct lease_keeper *k, uint64_t id, uint64_t nonce, uint64_t n, uint64_t ttl_ms, uint64_t submitted_ms);
+void keeper_granted(struct lease_keeper *k, uint64_t id, uint64_t nonce, uint64_t n,
+                    uint64_t ttl_ms, uint64_t submitted_ms);
 /* The lease is gone, or its holder has changed. The deadline stays until it has passed. */
 void keeper_gone(struct lease_keeper *k);
 bool keeper_due(const struct lease_keeper *k, uint64_t now_ms);

@@ -19,7 +19,8 @@ void mirror_close(struct mirror *m)
     m->config_json = NULL;
 }
 
-enum err mirror_key(const struct mirror *m, char ret[static MIRROR_KEY_MAX], const char *fmt, ...)
+enum err mirror_key(const struct mirror *m, char ret[static MIRROR_KEY_MAX], const char *fmt,
+                    ...)
 {
     size_t n = strlen(m->prefix);
     memcpy(ret, m->prefix, n);
@@ -39,9 +40,14 @@ struct single {
     size_t meta;
 };
 
-#define SINGLE(key) {#key, &msg_##key##_rec, offsetof(struct mirror, key), offsetof(struct mirror, key##_meta)}
+#define SINGLE(key)                                           \
+    {                                                         \
+#key, &msg_##key##_rec, offsetof(struct mirror, key), \
+            offsetof(struct mirror, key##_meta)               \
+    }
 static const struct single singles[] = {
-    SINGLE(initialize), SINGLE(leader), SINGLE(sync), SINGLE(failover), SINGLE(config), SINGLE(history), SINGLE(status),
+    SINGLE(initialize), SINGLE(leader),  SINGLE(sync),   SINGLE(failover),
+    SINGLE(config),     SINGLE(history), SINGLE(status),
 };
 
 static const struct single *find_single(struct slice name)
@@ -55,12 +61,16 @@ static const struct single *find_single(struct slice name)
 static void keep_config_json(struct mirror *m)
 {
     mem_free(m->config_json);
-    m->config_json = m->config.postgresql.n == 0 ? NULL : mem_dup(m->config.postgresql.p, m->config.postgresql.n);
-    m->config.postgresql = m->config_json == NULL ? slice_of(NULL, 0) : slice_str(m->config_json);
+    m->config_json = m->config.postgresql.n == 0
+                         ? NULL
+                         : mem_dup(m->config.postgresql.p, m->config.postgresql.n);
+    m->config.postgresql =
+        m->config_json == NULL ? slice_of(NULL, 0) : slice_str(m->config_json);
 }
 
 /* An unreadable record counts as unchanged: it is reported, and acted on by nobody. */
-static enum err set_single(struct mirror *m, const struct single *s, const struct kv *kv, struct errmsg *e)
+static enum err set_single(struct mirror *m, const struct single *s, const struct kv *kv,
+                           struct errmsg *e)
 {
     struct msg_arena arena CLEANUP(msg_arena_close) = MSG_ARENA_INIT;
     void *record = (char *)m + s->record;
@@ -95,16 +105,20 @@ static size_t member_slot(const struct mirror *m, struct slice name, bool *ret_f
     return i;
 }
 
-static enum err set_member(struct mirror *m, struct slice name, const struct kv *kv, struct errmsg *e)
+static enum err set_member(struct mirror *m, struct slice name, const struct kv *kv,
+                           struct errmsg *e)
 {
     struct member_rec rec;
     bool found;
     size_t i = member_slot(m, name, &found);
-    if (msg_from_json(&msg_member_rec, kv->value, &rec, NULL, e) != ERR_OK || !slice_eq(slice_str(rec.name), name))
-        return err_wrap(e, ERR_CORRUPT, "record %smembers/%.*s", m->prefix, (int)name.n, (const char *)name.p);
+    if (msg_from_json(&msg_member_rec, kv->value, &rec, NULL, e) != ERR_OK ||
+        !slice_eq(slice_str(rec.name), name))
+        return err_wrap(e, ERR_CORRUPT, "record %smembers/%.*s", m->prefix, (int)name.n,
+                        (const char *)name.p);
     if (!found) {
         if (m->members_n == VIEW_MEMBERS)
-            return err_set(e, ERR_LIMIT, "more than %d members with PostgreSQL; %s is left out", VIEW_MEMBERS, rec.name);
+            return err_set(e, ERR_LIMIT, "more than %d members with PostgreSQL; %s is left out",
+                           VIEW_MEMBERS, rec.name);
         memmove(&m->members[i + 1], &m->members[i], (m->members_n - i) * sizeof m->members[0]);
         m->members_n++;
     }
@@ -131,18 +145,23 @@ static size_t seal_slot(const struct mirror *m, struct slice name, bool *ret_fou
     return i;
 }
 
-static enum err set_seal(struct mirror *m, struct slice name, const struct kv *kv, struct errmsg *e)
+static enum err set_seal(struct mirror *m, struct slice name, const struct kv *kv,
+                         struct errmsg *e)
 {
     struct seal_rec rec;
     bool found;
     size_t i = seal_slot(m, name, &found);
-    if (msg_from_json(&msg_seal_rec, kv->value, &rec, NULL, e) != ERR_OK || !slice_eq(slice_str(rec.name), name))
-        return err_wrap(e, ERR_CORRUPT, "record %sseal/%.*s", m->prefix, (int)name.n, (const char *)name.p);
+    if (msg_from_json(&msg_seal_rec, kv->value, &rec, NULL, e) != ERR_OK ||
+        !slice_eq(slice_str(rec.name), name))
+        return err_wrap(e, ERR_CORRUPT, "record %sseal/%.*s", m->prefix, (int)name.n,
+                        (const char *)name.p);
     if (!found) {
         if (m->seals_n == VIEW_MEMBERS)
-            return err_set(e, ERR_LIMIT, "more than %d seals; that of %s is left out", VIEW_MEMBERS, rec.name);
+            return err_set(e, ERR_LIMIT, "more than %d seals; that of %s is left out",
+                           VIEW_MEMBERS, rec.name);
         memmove(&m->seals[i + 1], &m->seals[i], (m->seals_n - i) * sizeof m->seals[0]);
-        memmove(&m->seal_mods[i + 1], &m->seal_mods[i], (m->seals_n - i) * sizeof m->seal_mods[0]);
+        memmove(&m->seal_mods[i + 1], &m->seal_mods[i],
+                (m->seals_n - i) * sizeof m->seal_mods[0]);
         m->seals_n++;
     }
     m->seals[i] = rec;
@@ -207,7 +226,8 @@ static void note_leader(struct mirror *m, uint64_t now_ms)
         m->leader_lost_ms = now_ms;
 }
 
-enum err mirror_fill(struct mirror *m, const struct range_reply *r, uint64_t now_ms, struct errmsg *e)
+enum err mirror_fill(struct mirror *m, const struct range_reply *r, uint64_t now_ms,
+                     struct errmsg *e)
 {
     uint64_t lost_ms = m->leader_lost_ms;
     for (size_t i = 0; i < ARRAY_LEN(singles); i++)
@@ -229,7 +249,8 @@ enum err mirror_fill(struct mirror *m, const struct range_reply *r, uint64_t now
     return rv == ERR_NOT_FOUND ? result : rv;
 }
 
-enum err mirror_events(struct mirror *m, const struct watch_event *ev, uint64_t now_ms, struct errmsg *e)
+enum err mirror_events(struct mirror *m, const struct watch_event *ev, uint64_t now_ms,
+                       struct errmsg *e)
 {
     if (ev->revision <= m->revision)
         return ERR_OK; /* seen in the range already */
@@ -253,7 +274,8 @@ void mirror_lost(struct mirror *m)
 
 /* ---- the view ---- */
 
-void mirror_view(const struct mirror *m, const struct config_rec *bootstrap, struct view *ret_view)
+void mirror_view(const struct mirror *m, const struct config_rec *bootstrap,
+                 struct view *ret_view)
 {
     struct view *v = ret_view;
     v->dcs_ready = m->complete;

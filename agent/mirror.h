@@ -17,13 +17,14 @@ struct mirror {
     char prefix[MIRROR_KEY_MAX]; /* "/regent/demo/" */
     uint64_t revision;
     bool complete; /* filled, and the watch has not been lost since */
-    struct mirror_meta initialize_meta, leader_meta, sync_meta, failover_meta, config_meta, history_meta, status_meta;
+    struct mirror_meta initialize_meta, leader_meta, sync_meta, failover_meta, config_meta,
+        history_meta, status_meta;
     struct initialize_rec initialize;
     struct leader_rec leader;
     struct sync_rec sync;
     struct failover_rec failover;
     struct config_rec config;
-    char *config_json;     /* config.postgresql as JSON text, owned; NULL: none */
+    char *config_json; /* config.postgresql as JSON text, owned; NULL: none */
     struct history_rec history;
     struct status_rec status;
     struct member_rec members[VIEW_MEMBERS];
@@ -37,24 +38,28 @@ struct mirror {
 enum err mirror_init(struct mirror *m, const char *scope) MUST_CHECK;
 void mirror_close(struct mirror *m);
 /* "/regent/<scope>/<name>"; the key of a record. */
-enum err mirror_key(const struct mirror *m, char ret[static MIRROR_KEY_MAX], const char *fmt, ...) PRINTF(3, 4) MUST_CHECK;
+enum err mirror_key(const struct mirror *m, char ret[static MIRROR_KEY_MAX], const char *fmt,
+                    ...) PRINTF(3, 4) MUST_CHECK;
 
 /* Starts over from a range reply over the whole prefix (journal excluded or not). ERR_CORRUPT names
  * the record that cannot be read; the others are taken. */
-enum err mirror_fill(struct mirror *m, const struct range_reply *r, uint64_t now_ms, struct errmsg *e) MUST_CHECK;
+enum err mirror_fill(struct mirror *m, const struct range_reply *r, uint64_t now_ms,
+                     struct errmsg *e) MUST_CHECK;
 /* All events of one revision. */
-enum err mirror_events(struct mirror *m, const struct watch_event *ev, uint64_t now_ms, struct errmsg *e) MUST_CHECK;
+enum err mirror_events(struct mirror *m, const struct watch_event *ev, uint64_t now_ms,
+                       struct errmsg *e) MUST_CHECK;
 void mirror_lost(struct mirror *m);
 
 /* The DCS part of a view. `bootstrap` stands in for the config record until there is one. */
-void mirror_view(const struct mirror *m, const struct config_rec *bootstrap, struct view *ret_view);
+void mirror_view(const struct mirror *m, const struct config_rec *bootstrap,
+                 struct view *ret_view);
 /* Dynamic configuration with every default filled in; ERR_INVALID says which value is refused and why
  * (DESIGN.md lease rule 5 with its arithmetic). */
 void config_defaults(struct config_rec *c);
 /* From JSON as a person writes it (bootstrap.dcs, edit-config): absent keys get their defaults, unknown
  * ones are refused. `arena` owns what the record borrows. */
-enum err config_from_json(struct slice json, struct config_rec *ret_config, struct msg_arena *arena,
-                          struct errmsg *e) MUST_CHECK;
+enum err config_from_json(struct slice json, struct config_rec *ret_config,
+                          struct msg_arena *arena, struct errmsg *e) MUST_CHECK;
 enum err config_check(const struct config_rec *c, struct errmsg *e) MUST_CHECK;
 /* What a config_rec means to decide(). */
 void config_view(const struct config_rec *c, struct view_config *ret_config);

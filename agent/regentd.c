@@ -53,7 +53,8 @@ static uint64_t port_wall(void *arg)
     return clock_wall_ms();
 }
 
-static void port_call(void *arg, enum method m, const void *params, uint64_t deadline_ms, client_cb *cb, void *cb_arg)
+static void port_call(void *arg, enum method m, const void *params, uint64_t deadline_ms,
+                      client_cb *cb, void *cb_arg)
 {
     struct daemon *d = arg;
     client_call(d->client, m, params, deadline_ms, cb, cb_arg);
@@ -83,8 +84,8 @@ static void port_observe(void *arg, struct view_pg *ret_pg)
     engine_set_pg_version(d->engine, postgres_version(d->postgres));
 }
 
-static void port_run(void *arg, const struct plan *p, const struct postgres_upstream *up, uint64_t deadline_ms,
-                     postgres_cb *cb, void *cb_arg)
+static void port_run(void *arg, const struct plan *p, const struct postgres_upstream *up,
+                     uint64_t deadline_ms, postgres_cb *cb, void *cb_arg)
 {
     struct daemon *d = arg;
     postgres_run(d->postgres, p, up, deadline_ms, cb, cb_arg);
@@ -158,7 +159,8 @@ static void on_wake(uv_timer_t *t)
     struct daemon *d = t->data;
     uint64_t now_ms = clock_boot_ms();
     if (now_ms > d->wake_at_ms + engine_view(d->engine)->config.ttl_ms / 4) {
-        log_event(LOG_WARN, "late", KV(KV_U64("late_ms", now_ms - d->wake_at_ms)), "the loop was late: looking before acting");
+        log_event(LOG_WARN, "late", KV(KV_U64("late_ms", now_ms - d->wake_at_ms)),
+                  "the loop was late: looking before acting");
         engine_late(d->engine);
     }
     engine_tick(d->engine);
@@ -226,7 +228,8 @@ static void on_fence_changed(void *arg, const struct fence_state *s)
 
 static void on_fence_lost(void *arg)
 {
-    log_event(LOG_ERROR, "fence_lost", NO_KV, "the fence is gone or stalls: PostgreSQL is killed");
+    log_event(LOG_ERROR, "fence_lost", NO_KV,
+              "the fence is gone or stalls: PostgreSQL is killed");
     on_fence_changed(arg, NULL);
 }
 
@@ -240,7 +243,8 @@ static void on_postgres_changed(void *arg)
 static void on_limit(uv_timer_t *t)
 {
     struct daemon *d = t->data;
-    log_event(LOG_WARN, "stop", NO_KV, "handing over took longer than %d s: leaving; the fence keeps the deadline",
+    log_event(LOG_WARN, "stop", NO_KV,
+              "handing over took longer than %d s: leaving; the fence keeps the deadline",
               STOP_LIMIT_MS / 1000);
     d->restarting = true;
     finish(d);
@@ -250,7 +254,8 @@ static void on_term(uv_signal_t *s, int number)
 {
     struct daemon *d = s->data;
     log_event(LOG_INFO, "signal", KV(KV_STR("signal", number == SIGINT ? "SIGINT" : "SIGTERM")),
-              d->restarting ? "leaving; PostgreSQL runs on for adoption" : "stopping; a primary hands over first");
+              d->restarting ? "leaving; PostgreSQL runs on for adoption"
+                            : "stopping; a primary hands over first");
     (void)sd_notify(0, "STOPPING=1");
     if (d->restarting || d->witness) {
         finish(d);
@@ -267,7 +272,8 @@ static void on_leave(uv_signal_t *s, int number)
     (void)number;
     d->restarting = true;
     engine_restart(d->engine);
-    log_event(LOG_INFO, "signal", KV(KV_STR("signal", "SIGUSR2")), "the next stop leaves PostgreSQL running for adoption");
+    log_event(LOG_INFO, "signal", KV(KV_STR("signal", "SIGUSR2")),
+              "the next stop leaves PostgreSQL running for adoption");
 }
 
 /* ---- life ---- */
@@ -338,7 +344,8 @@ static enum err start_dcs(struct daemon *d, struct errmsg *e)
 
 static enum err start_client(struct daemon *d, struct errmsg *e)
 {
-    struct client_options o = {.name = d->config.name, .connect_fd = dcs_connect, .connect_arg = d->dcs};
+    struct client_options o = {
+        .name = d->config.name, .connect_fd = dcs_connect, .connect_arg = d->dcs};
     enum err rv = client_new(&d->loop, &o, &d->client, e);
     if (rv == ERR_OK)
         client_on_state(d->client, on_client_state, d);
@@ -351,10 +358,13 @@ static enum err start_engine(struct daemon *d, struct errmsg *e)
     char host[128] = "";
     char api[160] = "";
     uint16_t port = 0;
-    if (!d->witness && str_host_port(c->postgresql.connect_address, host, sizeof host, &port) != ERR_OK)
-        return err_set(e, ERR_INVALID, "postgresql.connect_address: \"%s\" is not host:port", c->postgresql.connect_address);
+    if (!d->witness &&
+        str_host_port(c->postgresql.connect_address, host, sizeof host, &port) != ERR_OK)
+        return err_set(e, ERR_INVALID, "postgresql.connect_address: \"%s\" is not host:port",
+                       c->postgresql.connect_address);
     if (c->restapi.connect_address[0] != '\0')
-        (void)snprintf(api, sizeof api, "%s://%s/patroni", c->restapi.certfile[0] != '\0' ? "https" : "http",
+        (void)snprintf(api, sizeof api, "%s://%s/patroni",
+                       c->restapi.certfile[0] != '\0' ? "https" : "http",
                        c->restapi.connect_address);
     struct engine_options o = {
         .scope = c->scope,
@@ -380,8 +390,10 @@ static enum err start_engine(struct daemon *d, struct errmsg *e)
 
 static enum err start_postgres(struct daemon *d, struct errmsg *e)
 {
-    struct fence_options f = {.data_dir = d->config.data_dir, .spawn = true, .kill_budget_ms = KILL_BUDGET_MS};
-    static const struct fence_ops fence_ops = {.changed = on_fence_changed, .lost = on_fence_lost};
+    struct fence_options f = {
+        .data_dir = d->config.data_dir, .spawn = true, .kill_budget_ms = KILL_BUDGET_MS};
+    static const struct fence_ops fence_ops = {.changed = on_fence_changed,
+                                               .lost = on_fence_lost};
     static const struct postgres_ops pg_ops = {.changed = on_postgres_changed};
     enum err rv = fence_open(&d->loop, &f, &fence_ops, d, &d->fence, e);
     if (rv != ERR_OK)
@@ -400,8 +412,10 @@ static enum err start(struct daemon *d, struct errmsg *e)
     watch_signal(d, &d->term, SIGTERM, on_term);
     watch_signal(d, &d->interrupt, SIGINT, on_term);
     watch_signal(d, &d->leave, SIGUSR2, on_leave);
-    if ((rv = start_dcs(d, e)) != ERR_OK || (!d->witness && (rv = start_postgres(d, e)) != ERR_OK) ||
-        (rv = start_engine(d, e)) != ERR_OK || (rv = rest_start(&d->config, &d->rest, e)) != ERR_OK ||
+    if ((rv = start_dcs(d, e)) != ERR_OK ||
+        (!d->witness && (rv = start_postgres(d, e)) != ERR_OK) ||
+        (rv = start_engine(d, e)) != ERR_OK ||
+        (rv = rest_start(&d->config, &d->rest, e)) != ERR_OK ||
         (rv = start_client(d, e)) != ERR_OK)
         return rv;
     engine_wake(d->engine);
@@ -425,9 +439,11 @@ static enum err read_config(struct daemon *d, const char *path)
     char *secrets CLEANUP(mem_cleanup) = mem_printf("%s/secrets.yml", d->config.data_dir);
     rv = d->witness ? ERR_OK : config_load_secrets(&d->config, secrets, &e);
     if (rv == ERR_OK)
-        rv = config_from_json(slice_str(d->config.bootstrap.dcs_json), &d->bootstrap, &d->bootstrap_arena, &e);
+        rv = config_from_json(slice_str(d->config.bootstrap.dcs_json), &d->bootstrap,
+                              &d->bootstrap_arena, &e);
     if (rv == ERR_OK)
-        rv = keeper_check(d->bootstrap.ttl * 1000, d->config.dcs.election_ms, KILL_BUDGET_MS, &e);
+        rv = keeper_check(d->bootstrap.ttl * 1000, d->config.dcs.election_ms, KILL_BUDGET_MS,
+                          &e);
     if (rv != ERR_OK)
         (void)fprintf(stderr, "%s: %s\n", path, e.text);
     return rv;
@@ -435,14 +451,17 @@ static enum err read_config(struct daemon *d, const char *path)
 
 static void usage(FILE *to)
 {
-    (void)fprintf(to, "usage: regentd [-c FILE] [--check-config]\n\n"
-                      "Runs this node's DCS member and HA agent in the foreground; logs to stderr.\n\n"
-                      "  -c, --config FILE   configuration (default: $REGENT_CONFIG, /etc/regent/regent.yml)\n"
-                      "      --check-config  report every error of the file and exit\n"
-                      "      --version       print the version and exit\n"
-                      "  -h, --help          this text\n\n"
-                      "Signals: SIGTERM hands over and stops PostgreSQL; SIGUSR2 before it leaves PostgreSQL\n"
-                      "running for the next daemon.\n");
+    (void)fprintf(
+        to, "usage: regentd [-c FILE] [--check-config]\n\n"
+            "Runs this node's DCS member and HA agent in the foreground; logs to stderr.\n\n"
+            "  -c, --config FILE   configuration (default: $REGENT_CONFIG, "
+            "/etc/regent/regent.yml)\n"
+            "      --check-config  report every error of the file and exit\n"
+            "      --version       print the version and exit\n"
+            "  -h, --help          this text\n\n"
+            "Signals: SIGTERM hands over and stops PostgreSQL; SIGUSR2 before it leaves "
+            "PostgreSQL\n"
+            "running for the next daemon.\n");
 }
 
 static int parse_args(int argc, char **argv, const char **ret_config, bool *ret_check)
@@ -501,8 +520,9 @@ int main(int argc, char **argv)
             dcs_stop(d.dcs);
         return 1;
     }
-    log_event(LOG_INFO, "start", KV(KV_STR("scope", d.config.scope), KV_STR("dcs", d.config.dcs.listen),
-                                    KV_STR("version", REGENT_VERSION)),
+    log_event(LOG_INFO, "start",
+              KV(KV_STR("scope", d.config.scope), KV_STR("dcs", d.config.dcs.listen),
+                 KV_STR("version", REGENT_VERSION)),
               "regentd runs");
     (void)sd_notify(0, "READY=1");
     (void)uv_run(&d.loop, UV_RUN_DEFAULT);

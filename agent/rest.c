@@ -30,8 +30,8 @@ struct rest {
 static bool is_primary(const struct rest_facts *f, uint64_t now_ms)
 {
     const struct view *v = &f->view;
-    return view_is_leader(v) && now_ms < v->deadline_ms && v->pg.proc == PG_PROC_RUNNING && v->pg.accepts &&
-           !v->pg.in_recovery;
+    return view_is_leader(v) && now_ms < v->deadline_ms && v->pg.proc == PG_PROC_RUNNING &&
+           v->pg.accepts && !v->pg.in_recovery;
 }
 
 static bool is_leader(const struct rest_facts *f, uint64_t now_ms)
@@ -89,7 +89,8 @@ static bool is_ready(const struct rest_facts *f, uint64_t now_ms)
         return true;
     if (!is_running(f, now_ms) || !f->view.pg.streaming)
         return false;
-    return f->view.pg.lsn - MIN(f->view.pg.lsn, f->view.pg.replay_lsn) <= f->view.config.maximum_lag_on_failover;
+    return f->view.pg.lsn - MIN(f->view.pg.lsn, f->view.pg.replay_lsn) <=
+           f->view.config.maximum_lag_on_failover;
 }
 
 static bool always(const struct rest_facts *f, uint64_t now_ms)
@@ -126,11 +127,12 @@ static const struct endpoint endpoints[] = {
     {"/history", always, rest_history_body},
 };
 
-static enum MHD_Result send_text(struct MHD_Connection *conn, unsigned code, char *body, const char *type, bool stale)
+static enum MHD_Result send_text(struct MHD_Connection *conn, unsigned code, char *body,
+                                 const char *type, bool stale)
 {
     size_t n = body == NULL ? 0 : strlen(body);
-    struct MHD_Response *r = MHD_create_response_from_buffer(n, body, body == NULL ? MHD_RESPMEM_PERSISTENT
-                                                                                   : MHD_RESPMEM_MUST_FREE);
+    struct MHD_Response *r = MHD_create_response_from_buffer(
+        n, body, body == NULL ? MHD_RESPMEM_PERSISTENT : MHD_RESPMEM_MUST_FREE);
     if (r == NULL) {
         free(body);
         return MHD_NO;
@@ -156,8 +158,9 @@ static const struct endpoint *find_endpoint(const char *path)
     return NULL;
 }
 
-static enum MHD_Result on_request(void *arg, struct MHD_Connection *conn, const char *url, const char *method,
-                                  const char *version, const char *upload, size_t *upload_size, void **state)
+static enum MHD_Result on_request(void *arg, struct MHD_Connection *conn, const char *url,
+                                  const char *method, const char *version, const char *upload,
+                                  size_t *upload_size, void **state)
 {
     struct rest *r = arg;
     (void)version;
@@ -171,7 +174,8 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *conn, const 
         *upload_size = 0;
         return MHD_YES;
     }
-    if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0 && strcmp(method, "OPTIONS") != 0)
+    if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0 &&
+        strcmp(method, "OPTIONS") != 0)
         return send_error(conn, MHD_HTTP_NOT_IMPLEMENTED, "Unsupported method\n");
     const struct endpoint *at = find_endpoint(url);
     if (at == NULL)
@@ -180,7 +184,8 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *conn, const 
     (void)pthread_mutex_lock(&r->lock);
     *f = r->now;
     (void)pthread_mutex_unlock(&r->lock);
-    unsigned code = f->known && at->good(f, clock_boot_ms()) ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE;
+    unsigned code =
+        f->known && at->good(f, clock_boot_ms()) ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE;
     char *body = at->body == NULL || strcmp(method, "GET") != 0 ? NULL : at->body(f);
     return send_text(conn, code, body, "application/json", !f->view.dcs_ready);
 }
@@ -194,11 +199,13 @@ static enum err resolve(const char *listen_on, struct addrinfo **ret_ai, struct 
     uint16_t port;
     if (str_host_port(listen_on, host, sizeof host, &port) != ERR_OK)
         return err_set(e, ERR_INVALID, "restapi.listen: \"%s\" is not host:port", listen_on);
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
+                             .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     (void)snprintf(service, sizeof service, "%u", port);
     int rv = getaddrinfo(host, service, &hints, ret_ai);
     if (rv != 0)
-        return err_set(e, ERR_INVALID, "restapi.listen: cannot resolve \"%s\": %s", host, gai_strerror(rv));
+        return err_set(e, ERR_INVALID, "restapi.listen: cannot resolve \"%s\": %s", host,
+                       gai_strerror(rv));
     return ERR_OK;
 }
 
@@ -213,8 +220,10 @@ static enum err bind_socket(const char *listen_on, int *ret_fd, struct errmsg *e
     int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
         bind(fd, ai->ai_addr, ai->ai_addrlen) != 0 || listen(fd, SOMAXCONN) != 0) {
-        rv = err_set(e, err_from_errno(errno), "restapi.listen: cannot listen on %s: %s; choose another port or stop what uses it",
-                     listen_on, strerror(errno));
+        rv = err_set(
+            e, err_from_errno(errno),
+            "restapi.listen: cannot listen on %s: %s; choose another port or stop what uses it",
+            listen_on, strerror(errno));
         if (fd >= 0)
             (void)close(fd);
     } else {
@@ -227,32 +236,41 @@ static enum err bind_socket(const char *listen_on, int *ret_fd, struct errmsg *e
 static enum err start_http(struct rest *r, const struct config *c, int fd, struct errmsg *e)
 {
     unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL;
-    struct MHD_OptionItem tls[] = {{MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}};
+    struct MHD_OptionItem tls[] = {
+        {MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}};
     if (c->restapi.verify_client[0] != '\0' && strcmp(c->restapi.verify_client, "none") != 0)
-        return err_set(e, ERR_UNSUPPORTED, "restapi.verify_client: \"%s\" is not supported by this version; use none",
-                       c->restapi.verify_client);
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "restapi.verify_client: \"%s\" is not supported by this version; use none",
+            c->restapi.verify_client);
     if (c->restapi.certfile[0] != '\0') {
         enum err rv = pki_read_file(c->restapi.certfile, FILE_MAX, &r->cert, e);
         if (rv == ERR_OK)
-            rv = pki_read_file(c->restapi.keyfile[0] != '\0' ? c->restapi.keyfile : c->restapi.certfile, FILE_MAX, &r->key, e);
+            rv = pki_read_file(c->restapi.keyfile[0] != '\0' ? c->restapi.keyfile
+                                                             : c->restapi.certfile,
+                               FILE_MAX, &r->key, e);
         if (rv != ERR_OK)
             return rv;
         flags |= MHD_USE_TLS;
-        tls[0] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)buf_cstr(&r->cert)};
-        tls[1] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)buf_cstr(&r->key)};
+        tls[0] =
+            (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)buf_cstr(&r->cert)};
+        tls[1] =
+            (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)buf_cstr(&r->key)};
     }
-    r->http = MHD_start_daemon(flags, 0, NULL, NULL, on_request, r, MHD_OPTION_LISTEN_SOCKET, fd,
-                               MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
-                               (unsigned)IDLE_SECONDS, MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
+    r->http = MHD_start_daemon(flags, 0, NULL, NULL, on_request, r, MHD_OPTION_LISTEN_SOCKET,
+                               fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
+                               MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
+                               MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
     if (r->http == NULL)
         return err_set(e, ERR_IO, "restapi.listen: cannot serve on %s: %s", c->restapi.listen,
-                       c->restapi.certfile[0] != '\0' ? "check restapi.certfile and keyfile" : strerror(errno));
+                       c->restapi.certfile[0] != '\0' ? "check restapi.certfile and keyfile"
+                                                      : strerror(errno));
     return ERR_OK;
 }
 
 enum err rest_start(const struct config *c, struct rest **ret_rest, struct errmsg *e)
 {
-    int fd;
+    int fd = -1;
     *ret_rest = NULL;
     if (c->restapi.listen[0] == '\0')
         return ERR_OK;
@@ -271,8 +289,8 @@ enum err rest_start(const struct config *c, struct rest **ret_rest, struct errms
     return ERR_OK;
 }
 
-void rest_publish(struct rest *r, const struct view *v, const struct plan *p, const struct mirror *m,
-                  const char *pg_version)
+void rest_publish(struct rest *r, const struct view *v, const struct plan *p,
+                  const struct mirror *m, const char *pg_version)
 {
     if (r == NULL)
         return;

@@ -11,10 +11,11 @@
 struct rest;
 
 /* *ret_rest is NULL when restapi.listen is empty. */
-enum err rest_start(const struct config *c, struct rest **ret_rest, struct errmsg *e) MUST_CHECK;
+enum err rest_start(const struct config *c, struct rest **ret_rest, struct errmsg *e)
+    MUST_CHECK;
 /* Copies what the answers need. Agent thread. NULL rest is allowed. */
-void rest_publish(struct rest *r, const struct view *v, const struct plan *p, const struct mirror *m,
-                  const char *pg_version);
+void rest_publish(struct rest *r, const struct view *v, const struct plan *p,
+                  const struct mirror *m, const char *pg_version);
 void rest_stop(struct rest *r);
 
 #endif

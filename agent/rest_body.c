@@ -10,7 +10,8 @@
 static json_t *lsn_text(uint64_t lsn)
 {
     char text[24];
-    (void)snprintf(text, sizeof text, "%" PRIX32 "/%" PRIX32, (uint32_t)(lsn >> 32), (uint32_t)lsn);
+    (void)snprintf(text, sizeof text, "%" PRIX32 "/%" PRIX32, (uint32_t)(lsn >> 32),
+                   (uint32_t)lsn);
     return json_string(text);
 }
 
@@ -58,9 +59,9 @@ static void add_walsenders(json_t *root, const struct view_pg *pg)
     for (size_t i = 0; i < pg->senders_n; i++) {
         const struct view_walsender *s = &pg->senders[i];
         json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "application_name",
-                                              s->name[0] != '\0' ? s->name : s->incarnation, "state",
-                                              s->streaming ? "streaming" : "catchup", "sync_state",
-                                              "async"));
+                                              s->name[0] != '\0' ? s->name : s->incarnation,
+                                              "state", s->streaming ? "streaming" : "catchup",
+                                              "sync_state", "async"));
     }
     if (json_array_size(list) > 0)
         json_object_set_new(root, "replication", list);
@@ -79,7 +80,8 @@ static void add_position(json_t *root, const struct view *v)
         return;
     }
     json_object_set_new(root, "xlog",
-                        json_pack("{s:o, s:o, s:n, s:b}", "received_location", number(v->pg.lsn), "replayed_location",
+                        json_pack("{s:o, s:o, s:n, s:b}", "received_location",
+                                  number(v->pg.lsn), "replayed_location",
                                   number(v->pg.replay_lsn), "replayed_timestamp", "paused", 0));
     if (v->pg.streaming)
         json_object_set_new(root, "replication_state", json_string("streaming"));
@@ -113,9 +115,11 @@ char *rest_status_body(const struct rest_facts *f)
     if (v->config.pause)
         json_object_set_new(root, "pause", json_true());
     json_object_set_new(root, "patroni",
-                        json_pack("{s:s, s:s, s:s}", "version", REGENT_VERSION, "scope", f->scope, "name", v->self));
+                        json_pack("{s:s, s:s, s:s}", "version", REGENT_VERSION, "scope",
+                                  f->scope, "name", v->self));
     json_object_set_new(root, "regent",
-                        json_pack("{s:s, s:b, s:b}", "rule", f->rule, "dcs_ready", v->dcs_ready, "armed", v->armed));
+                        json_pack("{s:s, s:b, s:b}", "rule", f->rule, "dcs_ready", v->dcs_ready,
+                                  "armed", v->armed));
     return take_text(root);
 }
 
@@ -130,9 +134,12 @@ static uint64_t leader_lsn(const struct view *v)
 static json_t *member_json(const struct view *v, const struct member_rec *m)
 {
     bool leader = v->has_leader && strcmp(v->leader.name, m->name) == 0;
-    const char *role = leader ? "leader" : in_sync_set(v, m->incarnation) ? "sync_standby" : "replica";
-    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "name", m->name, "role", role, "state", m->state, "api_url",
-                          m->api_url, "host", m->conn_host, "port", number(m->conn_port));
+    const char *role = leader                           ? "leader"
+                       : in_sync_set(v, m->incarnation) ? "sync_standby"
+                                                        : "replica";
+    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "name", m->name, "role", role,
+                          "state", m->state, "api_url", m->api_url, "host", m->conn_host,
+                          "port", number(m->conn_port));
     if (m->timeline != 0)
         json_object_set_new(o, "timeline", number(m->timeline));
     if (!leader && m->lsn != 0) {
@@ -168,8 +175,8 @@ char *rest_history_body(const struct rest_facts *f)
         const struct history_entry *h = &v->history[i];
         char at[CLOCK_TEXT_MAX];
         clock_wall_text(h->at_ms, at);
-        json_array_append_new(rows, json_pack("[o, o, s, s, s]", number(h->parent), number(h->switch_lsn), h->reason, at,
-                                              h->name));
+        json_array_append_new(rows, json_pack("[o, o, s, s, s]", number(h->parent),
+                                              number(h->switch_lsn), h->reason, at, h->name));
     }
     return take_text(rows);
 }

@@ -15,20 +15,22 @@ enum { DCS_JOIN_MAX = 16 };
 struct dcs_options {
     const char *scope;
     const char *name;
-    const char *data_dir;          /* log.db, state.db, snapshots, regent.sock */
-    const char *listen;            /* host:port */
-    const char *connect_address;   /* host:port that others dial */
-    const char *role;              /* voter | learner | witness */
+    const char *data_dir;        /* log.db, state.db, snapshots, regent.sock */
+    const char *listen;          /* host:port */
+    const char *connect_address; /* host:port that others dial */
+    const char *role;            /* voter | learner | witness */
     const char *ca_file;
     const char *cert_file;
     const char *key_file;
-    const char *ca_key_file;       /* may be absent: then fetched from a voter, once this is one */
-    const char *secrets_file;      /* handed to a joining node */
+    /* may be absent: then fetched from a voter, once this is one */
+    const char *ca_key_file;
+    const char *secrets_file;       /* handed to a joining node */
     const char *join[DCS_JOIN_MAX]; /* addresses of members known when this node joined */
     size_t n_join;
-    uint64_t election_ms;          /* 0: 1000 */
-    uint64_t heartbeat_ms;         /* 0: 100 */
-    void (*on_fatal)(void *arg, const char *what); /* called before the process ends; may be NULL */
+    uint64_t election_ms;  /* 0: 1000 */
+    uint64_t heartbeat_ms; /* 0: 100 */
+    /* called before the process ends; may be NULL */
+    void (*on_fatal)(void *arg, const char *what);
     void *arg;
 };
 
@@ -36,7 +38,8 @@ struct dcs;
 
 /* Checks everything that can be wrong before it changes anything on disk. An empty data directory
  * whose certificate says "first" (regentctl init) bootstraps; every other one joins. */
-enum err dcs_start(const struct dcs_options *o, struct dcs **ret_dcs, struct errmsg *e) MUST_CHECK;
+enum err dcs_start(const struct dcs_options *o, struct dcs **ret_dcs, struct errmsg *e)
+    MUST_CHECK;
 /* Leaves leadership first when it can, then stops the thread and closes the databases. */
 void dcs_stop(struct dcs *d);
 /* A connected stream socket to this node's DCS with admin rights (both ends close by themselves);

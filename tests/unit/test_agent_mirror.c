@@ -10,9 +10,11 @@
 #include "agent/mirror.h"
 #include "base/str.h"
 
-static void add(struct msg_list *l, const char *key, const char *value, uint64_t mod, uint64_t lease)
+static void add(struct msg_list *l, const char *key, const char *value, uint64_t mod,
+                uint64_t lease)
 {
-    struct kv kv = {.key = slice_str(key), .value = slice_str(value), .mod_revision = mod, .lease = lease};
+    struct kv kv = {
+        .key = slice_str(key), .value = slice_str(value), .mod_revision = mod, .lease = lease};
     msg_list_append(l, &msg_kv, &kv);
 }
 
@@ -25,10 +27,12 @@ static void fill(struct mirror *m, struct msg_list *l, uint64_t revision, enum e
     assert_int_equal(mirror_fill(m, &r, 100, &e), expect);
 }
 
-static void event(struct mirror *m, uint64_t revision, const char *type, const char *key, const char *value, uint64_t now_ms)
+static void event(struct mirror *m, uint64_t revision, const char *type, const char *key,
+                  const char *value, uint64_t now_ms)
 {
     struct msg_list l = {0};
-    struct event ev = {.kv = {.key = slice_str(key), .value = slice_str(value), .mod_revision = revision}};
+    struct event ev = {
+        .kv = {.key = slice_str(key), .value = slice_str(value), .mod_revision = revision}};
     str_cut(ev.type, sizeof ev.type, type);
     msg_list_append(&l, &msg_event, &ev);
     struct buf b CLEANUP(buf_close) = BUF_INIT;
@@ -41,10 +45,20 @@ static struct mirror *filled(struct mirror *m)
 {
     struct msg_list l = {0};
     assert_int_equal(mirror_init(m, "demo"), ERR_OK);
-    add(&l, "/regent/demo/leader", "{\"name\":\"n1\",\"incarnation\":\"i1\",\"token\":4,\"state\":\"running\"}", 40, 11);
-    add(&l, "/regent/demo/members/n2", "{\"name\":\"n2\",\"incarnation\":\"i2\",\"lease\":12,\"conn_host\":\"h2\",\"conn_port\":5432}", 41, 12);
-    add(&l, "/regent/demo/members/n1", "{\"name\":\"n1\",\"incarnation\":\"i1\",\"lease\":11,\"conn_host\":\"h1\",\"conn_port\":5432}", 42, 11);
-    add(&l, "/regent/demo/sync", "{\"leader\":\"n1\",\"incarnation\":\"i1\",\"token\":4,\"mode\":\"on\",\"v\":[\"i2\"],\"q\":1}", 43, 0);
+    add(&l, "/regent/demo/leader",
+        "{\"name\":\"n1\",\"incarnation\":\"i1\",\"token\":4,\"state\":\"running\"}", 40, 11);
+    add(&l, "/regent/demo/members/n2",
+        "{\"name\":\"n2\",\"incarnation\":\"i2\",\"lease\":12,\"conn_host\":\"h2\",\"conn_"
+        "port\":5432}",
+        41, 12);
+    add(&l, "/regent/demo/members/n1",
+        "{\"name\":\"n1\",\"incarnation\":\"i1\",\"lease\":11,\"conn_host\":\"h1\",\"conn_"
+        "port\":5432}",
+        42, 11);
+    add(&l, "/regent/demo/sync",
+        "{\"leader\":\"n1\",\"incarnation\":\"i1\",\"token\":4,\"mode\":\"on\",\"v\":[\"i2\"],"
+        "\"q\":1}",
+        43, 0);
     add(&l, "/regent/demo/journal/1", "{}", 44, 0);
     add(&l, "/regent/other/leader", "{\"name\":\"x\"}", 45, 0);
     fill(m, &l, 50, ERR_OK);
@@ -83,7 +97,8 @@ static void events_move_it_on_and_old_ones_do_not(void **state)
     event(&m, 52, "delete", "/regent/demo/members/n1", "", 400);
     assert_int_equal(m.members_n, 1);
     assert_int_equal(m.leader_lost_ms, 300);
-    event(&m, 53, "put", "/regent/demo/seal/n2", "{\"name\":\"n2\",\"token\":4,\"lsn\":7}", 500);
+    event(&m, 53, "put", "/regent/demo/seal/n2", "{\"name\":\"n2\",\"token\":4,\"lsn\":7}",
+          500);
     assert_int_equal(m.seals_n, 1);
     assert_int_equal(m.seal_mods[0], 53);
     event(&m, 54, "put", "/regent/demo/leader", "{\"name\":\"n2\",\"token\":5}", 600);
@@ -118,12 +133,15 @@ static const char *shape(const struct txn_req *r)
     out[0] = '\0';
     assert_int_equal(msg_iter_init(&it, r->compare), ERR_OK);
     while (msg_iter_next(&it, &msg_compare, &c, NULL) == ERR_OK)
-        n += (size_t)snprintf(out + n, sizeof out - n, "%.*s%s%s%llu ", (int)(c.key.n - 13), (const char *)c.key.p + 13,
-                              strcmp(c.target, "mod") == 0 ? "" : c.target, c.op, (unsigned long long)c.number);
+        n += (size_t)snprintf(out + n, sizeof out - n, "%.*s%s%s%llu ", (int)(c.key.n - 13),
+                              (const char *)c.key.p + 13,
+                              strcmp(c.target, "mod") == 0 ? "" : c.target, c.op,
+                              (unsigned long long)c.number);
     assert_int_equal(msg_iter_init(&it, r->then), ERR_OK);
     while (msg_iter_next(&it, &msg_txn_op, &op, NULL) == ERR_OK)
-        n += (size_t)snprintf(out + n, sizeof out - n, "| %s %.*s@%llu ", op.op, (int)(op.key.n - 13),
-                              (const char *)op.key.p + 13, (unsigned long long)op.lease);
+        n += (size_t)snprintf(out + n, sizeof out - n, "| %s %.*s@%llu ", op.op,
+                              (int)(op.key.n - 13), (const char *)op.key.p + 13,
+                              (unsigned long long)op.lease);
     return out;
 }
 
@@ -135,8 +153,10 @@ static void every_transaction_compares_what_it_rests_on(void **state)
     static struct plan p;
     struct config_rec boot = {0};
     filled(&m);
-    event(&m, 53, "put", "/regent/demo/seal/n2", "{\"name\":\"n2\",\"token\":4,\"lsn\":7}", 500);
-    event(&m, 54, "put", "/regent/demo/failover", "{\"kind\":\"switchover\",\"id\":\"r1\"}", 500);
+    event(&m, 53, "put", "/regent/demo/seal/n2", "{\"name\":\"n2\",\"token\":4,\"lsn\":7}",
+          500);
+    event(&m, 54, "put", "/regent/demo/failover", "{\"kind\":\"switchover\",\"id\":\"r1\"}",
+          500);
     mirror_view(&m, &boot, &v);
     str_cut(v.self, sizeof v.self, "n1");
     v.lease = 11;
@@ -148,11 +168,13 @@ static void every_transaction_compares_what_it_rests_on(void **state)
         {TXN_SYNC, "leader=40 sync=43 | put sync@0 "},
         {TXN_ACQUIRE, "leader=0 sync=43 seal/n2=53 | put leader@11 | put sync@0 "},
         {TXN_SEAL, "leader=0 sync=43 | put seal/n1@0 "},
-        {TXN_HANDOVER, "leader=40 sync=43 | put leader@12 | put sync@0 | delete failover@0 | put status@0 "},
+        {TXN_HANDOVER,
+         "leader=40 sync=43 | put leader@12 | put sync@0 | delete failover@0 | put status@0 "},
         {TXN_LEADER_STATE, "leader=40 | put leader@11 "},
         {TXN_CLEAR_FAILOVER, "failover=54 | delete failover@0 | put status@0 "},
         {TXN_BOOTSTRAP_BEGIN, "initialize=0 | put initialize@11 "},
-        {TXN_BOOTSTRAP_DONE, "initialize=0 leader=0 sync=0 | put initialize@0 | put leader@11 | put sync@0 | put history@0 | put config@0 "},
+        {TXN_BOOTSTRAP_DONE, "initialize=0 leader=0 sync=0 | put initialize@0 | put leader@11 "
+                             "| put sync@0 | put history@0 | put config@0 "},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct ha_txn t;
