@@ -15,6 +15,9 @@ struct postgres;
 struct postgres_options {
     const struct config *config; /* outlives it */
     struct fence *fence;
+    /* Where the unix socket, the password file and PostgreSQL's log go: PostgreSQL's user must be able to
+     * write there. NULL: the configuration's data_dir (rootless). */
+    const char *run_dir;
 };
 
 struct postgres_ops {
@@ -30,8 +33,9 @@ struct postgres_upstream {
 
 typedef void postgres_cb(void *arg, enum err status, const struct errmsg *e);
 
-enum err postgres_new(uv_loop_t *loop, const struct postgres_options *o, const struct postgres_ops *ops, void *arg,
-                      struct postgres **ret_pg, struct errmsg *e) MUST_CHECK;
+enum err postgres_new(uv_loop_t *loop, const struct postgres_options *o,
+                      const struct postgres_ops *ops, void *arg, struct postgres **ret_pg,
+                      struct errmsg *e) MUST_CHECK;
 void postgres_free(struct postgres *p);
 /* From fence_ops.changed / lost. */
 void postgres_fence_changed(struct postgres *p);
@@ -42,18 +46,25 @@ const char *postgres_version(const struct postgres *p); /* "15.8", "" unknown */
 
 /* Dynamic configuration that shapes postgresql.conf; applied at the next start or reload. */
 struct postgres_dynamic {
-    struct slice parameters_json; /* config_rec.postgresql: JSON object {"parameters": {...}, "pg_hba": [...]} */
+    /* config_rec.postgresql: JSON object {"parameters": {...}, "pg_hba": [...]} */
+    struct slice parameters_json;
     uint64_t retry_interval_ms;
     bool use_slots;
-    char members[VIEW_MEMBERS][64]; /* names of the other members: a physical slot each on the primary */
+    /* synchronous_mode_strict: a crashed backend ends PostgreSQL instead of restarting it in
+     * place */
+    bool strict;
+    /* names of the other members: a physical slot each on the primary */
+    char members[VIEW_MEMBERS][64];
     size_t members_n;
 };
 void postgres_configure(struct postgres *p, const struct postgres_dynamic *d);
 
-/* Runs the plan's action (ACTION_*). upstream: for FOLLOW, START_STANDBY, REWIND, CLONE (NULL = nobody).
+/* Runs the plan's action (ACTION_*). SET_SYNC ends when the new value is written and reloaded; its
+ * confirmation goes on beside other actions and shows in view_pg.set_confirmed. upstream: for FOLLOW, START_STANDBY, REWIND, CLONE (NULL = nobody).
  * One at a time; the engine guarantees it. `deadline_ms`: CLOCK_BOOTTIME, for STOP_FAST. */
-void postgres_run(struct postgres *p, const struct plan *plan, const struct postgres_upstream *upstream,
-                  uint64_t deadline_ms, postgres_cb *cb, void *arg);
+void postgres_run(struct postgres *p, const struct plan *plan,
+                  const struct postgres_upstream *upstream, uint64_t deadline_ms,
+                  postgres_cb *cb, void *arg);
 /* Gives up a long action (clone, rewind, start); its callback comes with ERR_CANCELLED. */
 void postgres_cancel(struct postgres *p);
 /* While a switchover waits for it: look at the receive LSN every 10 ms. */

@@ -1,0 +1,185 @@
+/* INITDB, CLONE, REWIND: by the worker, then the directory is looked at anew. */
+#include <stdio.h>
+
+#include "agent/pg_remote.h"
+#include "agent/postgres_private.h"
+#include "base/clock.h"
+#include "base/str.h"
+
+enum { SOURCE_WAIT_MS = 30000, SOURCE_POLL_MS = 200 };
+
+static void ask_source(struct postgres *p);
+
+static void looked_at(struct postgres *p, const struct worker_reply *r)
+{
+    p->probe = *r;
+    p->probe_valid = true;
+    action_end(p, ERR_OK, NULL);
+}
+
+static void look(struct postgres *p)
+{
+    struct worker_req q;
+    postgres_req(p, &q, "probe");
+    action_worker(p, &q, PG_WORKER_MS, looked_at);
+}
+
+static void copied(struct postgres *p, const struct worker_reply *r)
+{
+    (void)r;
+    p->rewind_failed = false;
+    p->follow = (struct follow){.known = true};
+    look(p);
+}
+
+static void source_of(const struct postgres *p, const struct conf_user *user,
+                      struct worker_req *q)
+{
+    (void)snprintf(q->host, sizeof q->host, "%s", p->act.upstream.host);
+    q->port = p->act.upstream.port;
+    (void)snprintf(q->user, sizeof q->user, "%s", user->username != NULL ? user->username : "");
+    (void)snprintf(q->passfile, sizeof q->passfile, "%s", p->passfile);
+    memcpy(q->lineage, p->act.plan.lineage, sizeof q->lineage);
+}
+
+static void initdb(struct postgres *p)
+{
+    struct worker_req q;
+    struct buf args CLEANUP(buf_close) = BUF_INIT;
+    const struct conf_user *u = &p->config->postgresql.authentication.superuser;
+    postgres_req(p, &q, "initdb");
+    for (size_t i = 0; i < p->config->bootstrap.n_initdb; i++)
+        buf_append(&args, p->config->bootstrap.initdb[i],
+                   strlen(p->config->bootstrap.initdb[i]) + 1);
+    q.args = buf_slice(&args);
+    (void)snprintf(q.user, sizeof q.user, "%s", u->username != NULL ? u->username : "postgres");
+    q.password = slice_str(u->password != NULL ? u->password : "");
+    memcpy(q.lineage, p->act.plan.lineage, sizeof q.lineage);
+    action_worker(p, &q, 0, copied);
+}
+
+static void clone_now(struct postgres *p, const struct worker_reply *r)
+{
+    struct worker_req q;
+    (void)r;
+    postgres_req(p, &q, "clone");
+    source_of(p, &p->config->postgresql.authentication.replication, &q);
+    action_worker(p, &q, 0, copied);
+}
+
+/* The tools need the password file before there is any data directory. */
+static void write_passfile(struct postgres *p, action_step *then)
+{
+    struct worker_req q;
+    struct buf pass CLEANUP(buf_close) = BUF_INIT;
+    struct buf files CLEANUP(buf_close) = BUF_INIT;
+    struct msg_list list = {0};
+    struct worker_file f = {.mode = 0600};
+    postgres_req(p, &q, "write");
+    pg_render_passfile(p->config, &pass);
+    (void)snprintf(f.path, sizeof f.path, "%s", p->passfile);
+    f.content = buf_slice(&pass);
+    msg_list_append(&list, &msg_worker_file, &f);
+    msg_list_end(&list, &files);
+    q.files = buf_slice(&files);
+    action_worker(p, &q, PG_WORKER_MS, then);
+    if (pass.p != NULL)
+        explicit_bzero(pass.p, pass.len);
+}
+
+static void rewound(struct postgres *p, const struct worker_reply *r)
+{
+    copied(p, r);
+}
+
+static void rewind_now(struct postgres *p)
+{
+    struct worker_req q;
+    struct errmsg e = {0};
+    struct msg_list list = {0};
+    struct buf files CLEANUP(buf_close) = BUF_INIT;
+    p->follow = (struct follow){.known = true};
+    enum err rv = postgres_files(p, "", &list, &e);
+    if (rv != ERR_OK) {
+        msg_list_close(&list);
+        action_end(p, rv, &e);
+        return;
+    }
+    msg_list_end(&list, &files);
+    postgres_req(p, &q, "rewind");
+    source_of(p, &p->config->postgresql.authentication.rewind, &q);
+    q.files = buf_slice(&files);
+    q.purge = pg_owned_settings();
+    p->rewind_failed =
+        true; /* until it has been done; a cancelled one is looked at like a failed one */
+    action_worker(p, &q, 0, rewound);
+}
+
+static void ask_again_cb(uv_timer_t *timer)
+{
+    ask_source(timer->data);
+}
+
+/* pg_rewind reads the source's timeline from its control file, which only a checkpoint moves. */
+static void source_said(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    uint64_t timeline = 0;
+    bool sound = r->status == ERR_OK && r->n == 1 &&
+                 str_parse_u64(pg_sql_text(r->results[0], 0, 0), &timeline) == ERR_OK;
+    if (sound && timeline >= p->act.plan.timeline) {
+        pg_sql_reset(p->remote);
+        rewind_now(p);
+        return;
+    }
+    if (clock_boot_ms() - p->act.began_ms > SOURCE_WAIT_MS) {
+        if (sound)
+            action_fail(p, ERR_UNAVAILABLE,
+                        "the source has made no checkpoint on its timeline yet");
+        else
+            action_fail(p, ERR_UNAVAILABLE, "the source of the rewind: %s", r->e.text);
+        return;
+    }
+    pg_sql_reset(p->remote);
+    action_in(p, SOURCE_POLL_MS, ask_again_cb);
+}
+
+static void source_connected(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    if (r->status != ERR_OK)
+        source_said(arg, r);
+    else
+        pg_sql_query(p->remote, "SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()",
+                     PG_SQL_MS, source_said, p);
+}
+
+static void ask_source(struct postgres *p)
+{
+    pg_remote_connect(p->remote, &p->act.upstream, &p->config->postgresql.authentication.rewind,
+                      false, source_connected, p);
+}
+
+static void ask_source_step(struct postgres *p, const struct worker_reply *r)
+{
+    (void)r;
+    ask_source(p);
+}
+
+void act_copy(struct postgres *p)
+{
+    enum plan_action action = p->act.plan.action;
+    if (postgres_running(p) || p->fence_seen.processes_left) {
+        action_fail(p, ERR_PRECONDITION, "PostgreSQL runs: its data is not touched");
+        return;
+    }
+    if (action == ACTION_INITDB) {
+        initdb(p);
+        return;
+    }
+    if (!p->act.has_upstream) {
+        action_fail(p, ERR_INVALID, "no source is given");
+        return;
+    }
+    write_passfile(p, action == ACTION_CLONE ? clone_now : ask_source_step);
+}

@@ -1,0 +1,73 @@
+/* FOLLOW: another upstream for a running standby; a reload, no restart. Done when the server shows it. */
+#include "agent/postgres_private.h"
+#include "base/clock.h"
+#include "base/str.h"
+
+enum { STEP_WRITE = 1, STEP_WAIT };
+
+void act_follow_look(struct postgres *p)
+{
+    struct action *a = &p->act;
+    const struct pg_seen *s = pg_monitor_seen(p->monitor);
+    if (!a->active || a->plan.action != ACTION_FOLLOW || a->step != STEP_WAIT)
+        return;
+    if (!postgres_running(p))
+        action_fail(p, ERR_UNAVAILABLE, "PostgreSQL ended");
+    else if (pg_monitor_accepts(p->monitor) && s->follow_token == p->follow.token &&
+             strcmp(s->upstream, p->follow.name) == 0 &&
+             strcmp(s->conninfo, p->follow.conninfo) == 0)
+        action_end(p, ERR_OK, NULL);
+    else if (clock_boot_ms() - a->since_ms > PG_SQL_MS)
+        action_fail(p, ERR_TIMEOUT, "the new upstream does not show after the reload");
+}
+
+static void reloaded(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    if (r->status != ERR_OK) {
+        action_fail(p, r->status, "reload: %s", r->e.text);
+        return;
+    }
+    p->act.step = STEP_WAIT;
+    p->act.since_ms = clock_boot_ms();
+    pg_monitor_closely(p->monitor, true);
+}
+
+static void connected(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    if (r->status != ERR_OK)
+        action_fail(p, r->status, "reload: %s", r->e.text);
+    else
+        pg_sql_query(p->sql, "SELECT pg_reload_conf()", PG_SQL_MS, reloaded, p);
+}
+
+static void written(struct postgres *p, const struct worker_reply *r)
+{
+    (void)r;
+    action_connect(p, connected);
+}
+
+void act_follow(struct postgres *p)
+{
+    struct action *a = &p->act;
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    if (!postgres_running(p) || !pg_monitor_seen(p->monitor)->in_recovery) {
+        action_fail(p, ERR_PRECONDITION, "only a running standby follows");
+        return;
+    }
+    struct follow to = {.known = true, .token = a->plan.token};
+    if (a->has_upstream) {
+        memcpy(to.name, a->upstream.name, sizeof to.name);
+        pg_render_conninfo(p->config, a->upstream.host, a->upstream.port, p->probe.incarnation,
+                           p->passfile, &b);
+    }
+    if (str_copy(to.conninfo, sizeof to.conninfo, buf_cstr(&b)) != ERR_OK) {
+        action_fail(p, ERR_LIMIT, "the connection string is too long");
+        return;
+    }
+    p->follow = to;
+    stuck_forget(p);
+    a->step = STEP_WRITE;
+    action_write(p, "write", NULL, written);
+}

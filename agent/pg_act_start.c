@@ -1,0 +1,120 @@
+/* START_PRIMARY, START_STANDBY: files, the order to the fence, and the first connection. */
+#include <stdio.h>
+#include <sys/wait.h>
+
+#include "agent/postgres_private.h"
+#include "base/str.h"
+
+enum { STEP_FILES = 1, STEP_WAIT, STEP_LOG };
+
+/* Whom to follow from here on. */
+static void set_follow(struct postgres *p)
+{
+    const struct action *a = &p->act;
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    p->follow = (struct follow){.known = true};
+    if (a->plan.action != ACTION_START_STANDBY || !a->has_upstream)
+        return;
+    memcpy(p->follow.name, a->upstream.name, sizeof p->follow.name);
+    p->follow.token = a->plan.token;
+    pg_render_conninfo(p->config, a->upstream.host, a->upstream.port, p->probe.incarnation,
+                       p->passfile, &b);
+    if (str_copy(p->follow.conninfo, sizeof p->follow.conninfo, buf_cstr(&b)) != ERR_OK)
+        p->follow = (struct follow){.known = true};
+}
+
+static void logged(struct postgres *p, const struct worker_reply *r)
+{
+    char words[400];
+    (void)snprintf(words, sizeof words, "%s", r->text);
+    for (char *c = words; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ')
+            *c = *c == '\n' ? ';' : ' ';
+    action_fail(p, ERR_IO, "PostgreSQL did not start: %s", words);
+}
+
+/* The postmaster is gone again: its last words say why. */
+static void died(struct postgres *p)
+{
+    struct worker_req q;
+    p->act.step = STEP_LOG;
+    postgres_req(p, &q, "tail");
+    (void)snprintf(q.path, sizeof q.path, "%s", p->log_path);
+    action_worker(p, &q, PG_WORKER_MS, logged);
+}
+
+void act_start_look(struct postgres *p)
+{
+    struct action *a = &p->act;
+    if (!a->active || a->step != STEP_WAIT || a->in_worker ||
+        (a->plan.action != ACTION_START_PRIMARY && a->plan.action != ACTION_START_STANDBY))
+        return;
+    if (!postgres_running(p)) {
+        if (p->fence_seen.exited)
+            died(p);
+        return;
+    }
+    if (!p->ever_seen || !pg_monitor_accepts(p->monitor))
+        return;
+    action_end(p, ERR_OK, NULL);
+}
+
+static void prepared(struct postgres *p, const struct worker_reply *r)
+{
+    char path[WORKER_PATH + 16];
+    char conf[WORKER_PATH + 64];
+    struct errmsg e = {0};
+    bool primary = p->act.plan.action == ACTION_START_PRIMARY;
+    (void)r;
+    (void)snprintf(path, sizeof path, "%s/postgres", p->probe.bin_dir);
+    (void)snprintf(conf, sizeof conf, "config_file=%s/postgresql.conf",
+                   p->config->postgresql.data_dir);
+    const char *argv[] = {path,
+                          "-D",
+                          p->config->postgresql.data_dir,
+                          "-c",
+                          conf,
+                          "-c",
+                          "hot_standby=on",
+                          "-c",
+                          "wal_log_hints=on",
+                          "-c",
+                          "recovery_target_timeline=latest",
+                          NULL};
+    const char *env[] = {"LC_MESSAGES=C", "LANG=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin",
+                         NULL};
+    p->probe.standby = !primary;
+    p->act.step = STEP_WAIT;
+    p->stopping = false;
+    enum err rv = fence_start_postgres(p->fence, argv, env, p->log_path, primary, &e);
+    if (rv != ERR_OK) {
+        action_end(p, rv, &e);
+        return;
+    }
+    postgres_fence_changed(p);
+}
+
+void act_start(struct postgres *p)
+{
+    char names[PG_SYNC_NAMES_MAX];
+    static const struct sync_set none;
+    bool primary = p->act.plan.action == ACTION_START_PRIMARY;
+    if (postgres_running(p) || p->fence_seen.processes_left) {
+        action_fail(p, ERR_PRECONDITION, "PostgreSQL runs already");
+        return;
+    }
+    if (!p->probe_valid || strcmp(p->probe.data, "ours") != 0) {
+        action_fail(p, ERR_PRECONDITION, "the data directory cannot be started: %s",
+                    p->probe_valid ? p->probe.trouble : "not looked at yet");
+        return;
+    }
+    const struct sync_set *set = primary ? &p->act.plan.set : &none;
+    if (sync_text(set, names, sizeof names) != ERR_OK) {
+        action_fail(p, ERR_INVALID, "the synchronous set does not fit");
+        return;
+    }
+    p->act.step = STEP_FILES;
+    set_follow(p);
+    sync_fresh(p, set);
+    action_write(p, "prepare", names, prepared);
+}

@@ -1,0 +1,68 @@
+/* STOP_FAST, STOP_IMMEDIATE, KILL: done when no process of it is left. */
+#include <signal.h>
+
+#include "agent/postgres_private.h"
+#include "base/clock.h"
+
+enum { KILL_AFTER_MS = 5000 };
+
+static void late_cb(uv_timer_t *timer);
+
+static bool is_stop(const struct action *a)
+{
+    return a->active && a->step != 0 &&
+           (a->plan.action == ACTION_STOP_FAST || a->plan.action == ACTION_STOP_IMMEDIATE ||
+            a->plan.action == ACTION_KILL);
+}
+
+void act_stop_look(struct postgres *p)
+{
+    if (is_stop(&p->act) && !postgres_running(p) && !p->fence_seen.processes_left)
+        action_end(p, ERR_OK, NULL);
+}
+
+static void signal_it(struct postgres *p, int number)
+{
+    enum err rv = fence_signal(p->fence, number);
+    if (rv != ERR_OK && postgres_running(p))
+        rv = fence_kill(p->fence);
+    (void)rv; /* what came of it is seen, or the next deadline passes */
+}
+
+/* A fast stop waits for walsenders, up to wal_sender_timeout; an immediate one for nothing. */
+static void late_cb(uv_timer_t *timer)
+{
+    struct postgres *p = timer->data;
+    p->act.step++;
+    if (p->act.step == 2) {
+        signal_it(p, SIGQUIT);
+    } else {
+        enum err rv = fence_kill(p->fence);
+        (void)rv;
+    }
+    action_in(p, KILL_AFTER_MS, late_cb);
+}
+
+void act_stop(struct postgres *p)
+{
+    uint64_t now = clock_boot_ms();
+    p->act.step = 1;
+    p->stopping = true;
+    if (p->act.plan.action == ACTION_KILL) {
+        enum err rv = fence_kill(p->fence);
+        (void)rv;
+        p->act.step = 2;
+        action_in(p, KILL_AFTER_MS, late_cb);
+    } else if (p->act.plan.action == ACTION_STOP_IMMEDIATE) {
+        p->act.step = 2;
+        signal_it(p, SIGQUIT);
+        action_in(p, KILL_AFTER_MS, late_cb);
+    } else {
+        uint64_t until = p->act.deadline_ms > now ? p->act.deadline_ms - now : 0;
+        signal_it(p, SIGINT);
+        action_in(p, p->act.deadline_ms == 0 ? 60000 : until, late_cb);
+    }
+    act_stop_look(p);
+    if (p->act.active)
+        postgres_told(p);
+}

@@ -1,0 +1,119 @@
+/* Housekeeping of a running PostgreSQL, beside the actions: changed configuration is written and
+ * reloaded, and a primary keeps one physical slot per other member. */
+#include "agent/pg_text.h"
+#include "agent/postgres_private.h"
+#include "base/clock.h"
+
+enum { SLOTS_MS = 2000 };
+
+static void settle(struct postgres *p)
+{
+    p->house_busy = false;
+    pg_sql_reset(p->house_sql);
+}
+
+static void done(void *arg, const struct pg_sql_reply *r)
+{
+    (void)r; /* tried again in its turn */
+    settle(arg);
+}
+
+static void reload_connected(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    if (r->status != ERR_OK) {
+        p->conf_dirty = true;
+        settle(p);
+        return;
+    }
+    pg_sql_query(p->house_sql, "SELECT pg_reload_conf()", PG_SQL_MS, done, p);
+}
+
+static void connect_to(struct postgres *p, pg_sql_cb *cb)
+{
+    struct pg_sql_target t = {.n = 0};
+    postgres_local_target(p, &t, false);
+    pg_sql_connect(p->house_sql, &t, PG_CONNECT_MS, cb, p);
+}
+
+static void written(void *arg, enum err status, const struct errmsg *e,
+                    const struct worker_reply *r)
+{
+    struct postgres *p = container_of(arg, struct postgres, house_busy);
+    (void)e;
+    (void)r;
+    if (!p->house_busy)
+        return; /* that postmaster is gone */
+    if (status != ERR_OK || !postgres_running(p)) {
+        p->conf_dirty = p->conf_dirty || postgres_running(p);
+        settle(p);
+        return;
+    }
+    connect_to(p, reload_connected);
+}
+
+/* Not while an action runs: it writes the same files. */
+static void write_conf(struct postgres *p)
+{
+    struct worker_req q;
+    struct errmsg e = {0};
+    struct msg_list list = {0};
+    struct buf files CLEANUP(buf_close) = BUF_INIT;
+    p->conf_dirty = false;
+    if (postgres_files(p, NULL, &list, &e) != ERR_OK) {
+        msg_list_close(&list);
+        return;
+    }
+    msg_list_end(&list, &files);
+    postgres_req(p, &q, "write");
+    q.files = buf_slice(&files);
+    p->house_busy = true;
+    pg_worker_send(p->worker, &q, PG_WORKER_MS, written, &p->house_busy);
+}
+
+/* A slot of a member that is gone keeps WAL for ever: dropped, unless it is in use. Ours are known by
+ * their prefix. */
+static void slots_connected(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    struct buf sql CLEANUP(buf_close) = BUF_INIT;
+    char slot[64];
+    if (r->status != ERR_OK) {
+        settle(p);
+        return;
+    }
+    buf_printf(&sql,
+               "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE "
+               "slot_type = 'physical' AND NOT active AND slot_name LIKE 'regent\\_%%'");
+    for (size_t i = 0; i < p->members_n; i++) {
+        pg_slot_name(p->members[i], slot);
+        buf_printf(&sql, " AND slot_name <> '%s'", slot);
+    }
+    for (size_t i = 0; i < p->members_n; i++) {
+        pg_slot_name(p->members[i], slot);
+        buf_printf(
+            &sql,
+            "; SELECT pg_create_physical_replication_slot('%s') WHERE NOT EXISTS (SELECT "
+            "FROM pg_replication_slots WHERE slot_name = '%s') AND NOT pg_is_in_recovery()",
+            slot, slot);
+    }
+    pg_sql_query(p->house_sql, buf_cstr(&sql), PG_SQL_MS, done, p);
+}
+
+void house_look(struct postgres *p)
+{
+    uint64_t now = clock_boot_ms();
+    const struct pg_seen *s = pg_monitor_seen(p->monitor);
+    if (p->act.active || p->house_busy || !postgres_running(p) || p->stopping ||
+        !p->follow.known || !p->ever_seen || !pg_monitor_accepts(p->monitor))
+        return;
+    if (p->conf_dirty) {
+        write_conf(p);
+        return;
+    }
+    if (s->in_recovery || !p->use_slots || p->members_n == 0 || now < p->slots_ms)
+        return;
+    p->slots_ms = now + SLOTS_MS;
+    p->house_busy = true;
+    connect_to(p, slots_connected);
+}

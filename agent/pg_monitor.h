@@ -1,0 +1,72 @@
+/* Watches the local PostgreSQL over one connection on its unix socket: four times a second, at every
+ * poke, and more often when asked to. Reports what it saw; decides nothing.
+ *
+ * Every answer has a deadline of ours: a server that hangs is one that does not accept. */
+#ifndef REGENT_AGENT_PG_MONITOR_H
+#define REGENT_AGENT_PG_MONITOR_H
+
+#include "agent/core/view.h"
+#include "agent/pg_sql.h"
+
+enum { PG_SYNC_NAMES_MAX = 2048, PG_SENDERS_MAX = 64 };
+
+struct pg_sender {
+    char application_name[64];
+    bool streaming;
+    uint64_t flush_lsn; /* 0: has not reported yet */
+    uint64_t pid;
+};
+
+/* One look. */
+struct pg_seen {
+    uint64_t serial; /* 0: never; raised with each look */
+    uint64_t at_ms;  /* CLOCK_BOOTTIME when it was asked for */
+    bool in_recovery;
+    uint64_t flush_lsn;   /* primary */
+    uint64_t receive_lsn; /* standby: received and flushed; 0 none */
+    uint64_t replay_lsn;
+    uint64_t timeline;         /* the newest this data is known to be on */
+    uint64_t control_timeline; /* of the latest checkpoint */
+    uint64_t system_id;
+    char sync_names[PG_SYNC_NAMES_MAX];
+    char conninfo[1200]; /* primary_conninfo */
+    char upstream[64];   /* regent.upstream */
+    uint64_t follow_token;
+    uint64_t walreceiver_pid; /* 0: no such process */
+    bool streaming;
+    uint64_t received_timeline;
+    char startup_wait[48]; /* what the startup process waits for */
+    struct pg_sender senders[PG_SENDERS_MAX];
+    size_t senders_n;
+    /* primary: from the history file of `timeline` */
+    uint64_t parent;
+    uint64_t switch_lsn;
+};
+
+struct pg_monitor;
+
+typedef void pg_monitor_target(void *arg, struct pg_sql_target *ret, bool replication);
+typedef void pg_monitor_cb(void *arg); /* a new look, or the connection was lost */
+
+struct pg_monitor *pg_monitor_new(uv_loop_t *loop, pg_monitor_target *target, pg_monitor_cb *cb,
+                                  void *arg);
+void pg_monitor_free(struct pg_monitor *m);
+/* on: there is a postmaster. eager: it is being started, try often. */
+void pg_monitor_run(struct pg_monitor *m, bool on, bool eager);
+void pg_monitor_poke(struct pg_monitor *m); /* look as soon as can be */
+void pg_monitor_closely(struct pg_monitor *m, bool on);
+bool pg_monitor_accepts(const struct pg_monitor *m); /* connected, and the last look answered */
+const struct pg_seen *pg_monitor_seen(const struct pg_monitor *m);
+const char *pg_monitor_error(const struct pg_monitor *m); /* why it does not accept; "" */
+
+/* The answer of one look; ERR_INVALID when it is not what it should be. Keeps what ret knew of
+ * timelines. Pure. */
+enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, struct pg_seen *ret)
+    MUST_CHECK;
+/* Last line of a history file: where this timeline left its parent. Pure. */
+enum err pg_history_last(const char *text, uint64_t *ret_parent, uint64_t *ret_switch_lsn)
+    MUST_CHECK;
+
+extern const char pg_seen_query[];
+
+#endif

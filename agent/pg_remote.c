@@ -1,0 +1,34 @@
+#include "agent/pg_remote.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+
+enum { REMOTE_CONNECT_MS = 3000 };
+
+static bool is_address(const char *host)
+{
+    unsigned char raw[sizeof(struct in6_addr)];
+    return inet_pton(AF_INET, host, raw) == 1 || inet_pton(AF_INET6, host, raw) == 1;
+}
+
+void pg_remote_connect(struct pg_sql *s, const struct postgres_upstream *to,
+                       const struct conf_user *user, bool replication, pg_sql_cb *cb, void *arg)
+{
+    struct pg_sql_target t = {.n = 0};
+    char port[8];
+    (void)snprintf(port, sizeof port, "%u", to->port);
+    pg_sql_target_add(&t, is_address(to->host) ? "hostaddr" : "host", to->host);
+    pg_sql_target_add(&t, "port", port);
+    pg_sql_target_add(&t, "user", user->username);
+    pg_sql_target_add(&t, "password", user->password);
+    pg_sql_target_add(&t, "passfile", "/dev/null");
+    pg_sql_target_add(&t, "application_name", "regent");
+    pg_sql_target_add(&t, "gssencmode", "disable");
+    pg_sql_target_add(&t, "sslmode", "prefer");
+    pg_sql_target_add(&t, "tcp_user_timeout", "3000");
+    if (replication)
+        pg_sql_target_add(&t, "replication", "true");
+    else
+        pg_sql_target_add(&t, "dbname", "postgres");
+    pg_sql_connect(s, &t, REMOTE_CONNECT_MS, cb, arg);
+}

@@ -1,0 +1,278 @@
+#include "agent/pg_render.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <strings.h>
+
+#include "agent/pg_text.h"
+#include "base/str.h"
+
+enum { SOCKET_PATH_MAX = 100 };
+
+/* Good values that a configuration may override. */
+static const struct {
+    const char *name;
+    const char *value;
+} defaults[] = {
+    {"wal_level", "replica"},
+    {"max_wal_senders", "16"},
+    {"max_replication_slots", "16"},
+    {"wal_keep_size", "256MB"},
+    {"max_slot_wal_keep_size", "10GB"},
+    {"password_encryption", "scram-sha-256"},
+    {"wal_sender_timeout", "10s"},
+    {"wal_receiver_timeout", "10s"},
+    {"wal_receiver_status_interval", "1s"},
+    {"hot_standby_feedback", "off"},
+    {"max_standby_streaming_delay", "30s"},
+    {"logging_collector", "off"},
+    {"log_destination", "stderr"},
+    {"log_line_prefix", "%m [%p] %q%u@%d "},
+    {"timezone", "UTC"},
+    {"log_timezone", "UTC"},
+};
+
+/* What nobody else may set: they carry the safety of the whole, or their values are the agent's. */
+static const char owned[] = "listen_addresses\0"
+                            "port\0"
+                            "unix_socket_directories\0"
+                            "cluster_name\0"
+                            "hot_standby\0"
+                            "wal_log_hints\0"
+                            "primary_conninfo\0"
+                            "primary_slot_name\0"
+                            "synchronous_standby_names\0"
+                            "wal_retrieve_retry_interval\0"
+                            "restart_after_crash\0"
+                            "promote_trigger_file\0"
+                            "recovery_target\0"
+                            "recovery_target_action\0"
+                            "recovery_target_inclusive\0"
+                            "recovery_target_lsn\0"
+                            "recovery_target_name\0"
+                            "recovery_target_time\0"
+                            "recovery_target_timeline\0"
+                            "recovery_target_xid\0"
+                            "recovery_min_apply_delay\0"
+                            "data_directory\0"
+                            "config_file\0"
+                            "hba_file\0"
+                            "ident_file\0"
+                            "external_pid_file\0";
+
+struct slice pg_owned_settings(void)
+{
+    return slice_of(owned, sizeof owned - 1);
+}
+
+static bool is_owned(const char *name)
+{
+    for (const char *p = owned; *p != '\0'; p += strlen(p) + 1)
+        if (strcasecmp(p, name) == 0)
+            return true;
+    return false;
+}
+
+static enum err put(struct buf *out, const char *name, const char *value, struct errmsg *e)
+{
+    if (!pg_setting_name_ok(name))
+        return err_set(e, ERR_INVALID, "no setting of PostgreSQL is called \"%.64s\"", name);
+    buf_printf(out, "%s = ", name);
+    enum err rv = pg_put_conf(out, value);
+    if (rv != ERR_OK)
+        return err_set(e, rv, "the value of %s has a line break or control character", name);
+    buf_append_u8(out, '\n');
+    return ERR_OK;
+}
+
+static enum err put_pairs(struct buf *out, const char *heading, const struct conf_pair *pairs,
+                          size_t n, struct errmsg *e)
+{
+    enum err rv = ERR_OK;
+    buf_printf(out, "\n# %s\n", heading);
+    for (size_t i = 0; i < n && rv == ERR_OK; i++) {
+        bool minimal = strcasecmp(pairs[i].key, "wal_level") == 0 &&
+                       strcasecmp(pairs[i].value, "minimal") == 0;
+        if (is_owned(pairs[i].key) || minimal)
+            buf_printf(out, "# %.63s is set below\n",
+                       pg_setting_name_ok(pairs[i].key) ? pairs[i].key : "?");
+        else
+            rv = put(out, pairs[i].key, pairs[i].value, e);
+    }
+    return rv;
+}
+
+void pg_render_conninfo(const struct config *c, const char *host, uint16_t port,
+                        const char *incarnation, const char *passfile, struct buf *out)
+{
+    char number[8];
+    (void)snprintf(number, sizeof number, "%u", port);
+    pg_put_conninfo(out, "host", host);
+    pg_put_conninfo(out, "port", number);
+    pg_put_conninfo(out, "user", c->postgresql.authentication.replication.username);
+    pg_put_conninfo(out, "passfile", passfile);
+    pg_put_conninfo(out, "application_name", incarnation);
+    pg_put_conninfo(out, "sslmode", "prefer");
+    pg_put_conninfo(out, "connect_timeout", "2");
+    pg_put_conninfo(out, "tcp_user_timeout", "5000");
+    pg_put_conninfo(out, "keepalives_idle", "3");
+    pg_put_conninfo(out, "keepalives_interval", "1");
+    pg_put_conninfo(out, "keepalives_count", "3");
+}
+
+enum err pg_listen(const struct config *c, char *ret_host, size_t size, uint16_t *ret_port,
+                   struct errmsg *e)
+{
+    const char *listen = c->postgresql.listen;
+    if (listen == NULL || str_host_port(listen, ret_host, size, ret_port) != ERR_OK)
+        return err_set(e, ERR_INVALID, "postgresql.listen: \"%.100s\" is not host:port",
+                       listen != NULL ? listen : "");
+    return ERR_OK;
+}
+
+/* The agent's own, last in the file but for the synchronous names, so that they win. */
+static enum err put_owned(const struct pg_render *r, struct buf *out, struct errmsg *e)
+{
+    char host[256];
+    char port[8];
+    char retry[32];
+    char token[24];
+    uint16_t number = 0;
+    uint64_t retry_ms = r->retry_interval_ms != 0 ? r->retry_interval_ms : 100;
+    enum err rv = pg_listen(r->config, host, sizeof host, &number, e);
+    if (rv != ERR_OK)
+        return rv;
+    (void)snprintf(port, sizeof port, "%u", number);
+    (void)snprintf(retry, sizeof retry, "%" PRIu64 "ms", retry_ms);
+    (void)snprintf(token, sizeof token, "%" PRIu64, r->follow_token);
+    const struct conf_pair own[] = {
+        {(char *)"listen_addresses", host},
+        {(char *)"port", port},
+        {(char *)"unix_socket_directories", (char *)r->socket_dir},
+        {(char *)"cluster_name", r->config->scope},
+        {(char *)"hot_standby", (char *)"on"},
+        {(char *)"wal_log_hints", (char *)"on"},
+        {(char *)"restart_after_crash", (char *)(r->strict ? "off" : "on")},
+        {(char *)"recovery_target_timeline", (char *)"latest"},
+        {(char *)"wal_retrieve_retry_interval", retry},
+        {(char *)"primary_slot_name", (char *)(r->conninfo[0] != '\0' ? r->slot : "")},
+        {(char *)"regent.upstream", (char *)r->upstream},
+        {(char *)"regent.follow_token", token},
+        {(char *)"primary_conninfo", (char *)r->conninfo},
+    };
+    buf_printf(out, "\n# the agent's\n");
+    for (size_t i = 0; i < ARRAY_LEN(own) && rv == ERR_OK; i++)
+        rv = put(out, own[i].key, own[i].value != NULL ? own[i].value : "", e);
+    return rv;
+}
+
+enum err pg_render_conf(const struct pg_render *r, struct buf *out, struct errmsg *e)
+{
+    const struct config *c = r->config;
+    enum err rv = ERR_OK;
+    buf_printf(out, "# Written by regentd; changes made here are lost. Settings belong into\n"
+                    "# regent.yml (postgresql.parameters) or the dynamic configuration.\n"
+                    "include 'postgresql.base.conf'\n\n");
+    for (size_t i = 0; i < ARRAY_LEN(defaults) && rv == ERR_OK; i++)
+        rv = put(out, defaults[i].name, defaults[i].value, e);
+    if (rv == ERR_OK)
+        rv = put_pairs(out, "dynamic configuration", r->dynamic->pairs, r->dynamic->n_pairs, e);
+    if (rv == ERR_OK)
+        rv = put_pairs(out, "configuration file", c->postgresql.parameters,
+                       c->postgresql.n_parameters, e);
+    if (rv == ERR_OK)
+        rv = put_owned(r, out, e);
+    buf_printf(out, "\ninclude_if_exists 'postgresql.regent-sync.conf'\n");
+    return rv;
+}
+
+static enum err put_hba_line(struct buf *out, const char *line, struct errmsg *e)
+{
+    for (const char *p = line; *p != '\0'; p++)
+        if ((unsigned char)*p < ' ' && *p != '\t')
+            return err_set(e, ERR_INVALID, "pg_hba: a line has a line break: \"%.60s\"", line);
+    /* A backslash at the end would join the next line to it. */
+    if (line[0] != '\0' && line[strlen(line) - 1] == '\\')
+        return err_set(e, ERR_INVALID, "pg_hba: a line ends in a backslash: \"%.60s\"", line);
+    buf_printf(out, "%s\n", line);
+    return ERR_OK;
+}
+
+static enum err put_hba_user(struct buf *out, const char *type, const char *database,
+                             const char *user, const char *rest, struct errmsg *e)
+{
+    buf_printf(out, "%s %s ", type, database);
+    if (pg_put_hba(out, user != NULL ? user : "") != ERR_OK)
+        return err_set(e, ERR_INVALID, "pg_hba: the user name \"%.60s\" cannot be written",
+                       user != NULL ? user : "");
+    buf_printf(out, " %s\n", rest);
+    return ERR_OK;
+}
+
+enum err pg_render_hba(const struct pg_render *r, struct buf *out, struct errmsg *e)
+{
+    const struct config *c = r->config;
+    const char *superuser = c->postgresql.authentication.superuser.username;
+    const char *replication = c->postgresql.authentication.replication.username;
+    const char *rewind = c->postgresql.authentication.rewind.username;
+    buf_printf(out,
+               "# Written by regentd; lines belong into regent.yml (postgresql.pg_hba).\n");
+    enum err rv = put_hba_user(out, "local", "all", superuser, "scram-sha-256", e);
+    if (rv == ERR_OK)
+        rv = put_hba_user(out, "local", "replication", superuser, "scram-sha-256", e);
+    if (rv == ERR_OK)
+        rv = put_hba_user(out, "host", "replication", replication, "all scram-sha-256", e);
+    if (rv == ERR_OK)
+        rv = put_hba_user(out, "host", "postgres", rewind, "all scram-sha-256", e);
+    bool dynamic = r->dynamic->n_hba > 0 && c->postgresql.n_pg_hba == 0;
+    char *const *lines = dynamic ? r->dynamic->hba : c->postgresql.pg_hba;
+    size_t n = dynamic ? r->dynamic->n_hba : c->postgresql.n_pg_hba;
+    for (size_t i = 0; i < n && rv == ERR_OK; i++)
+        rv = put_hba_line(out, lines[i], e);
+    if (n == 0)
+        buf_printf(out, "local all all scram-sha-256\n"
+                        "host all all samehost scram-sha-256\n"
+                        "host all all samenet scram-sha-256\n");
+    return rv;
+}
+
+enum err pg_render_sync(const char *names, struct buf *out)
+{
+    buf_printf(out, "# Written by regentd.\nsynchronous_standby_names = ");
+    enum err rv = pg_put_conf(out, names);
+    buf_append_u8(out, '\n');
+    return rv;
+}
+
+static void put_pass(struct buf *out, const char *database, const struct conf_user *u)
+{
+    if (u->username == NULL || u->password == NULL || strpbrk(u->password, "\r\n") != NULL)
+        return;
+    buf_printf(out, "*:*:%s:", database);
+    pg_put_passfile(out, u->username);
+    buf_append_u8(out, ':');
+    pg_put_passfile(out, u->password);
+    buf_append_u8(out, '\n');
+}
+
+void pg_render_passfile(const struct config *c, struct buf *out)
+{
+    put_pass(out, "replication", &c->postgresql.authentication.replication);
+    put_pass(out, "postgres", &c->postgresql.authentication.rewind);
+}
+
+void pg_socket_dir(const char *data_dir, char ret[static PG_PATH_MAX])
+{
+    char real[4096];
+    const char *path = realpath(data_dir, real) != NULL ? real : data_dir;
+    if (strlen(path) + strlen("/.s.PGSQL.65535.lock") < SOCKET_PATH_MAX &&
+        strpbrk(path, ",\"'") == NULL) {
+        (void)snprintf(ret, PG_PATH_MAX, "%s", path);
+        return;
+    }
+    uint64_t hash = 14695981039346656037U; /* FNV-1a */
+    for (const char *p = path; *p != '\0'; p++)
+        hash = (hash ^ (unsigned char)*p) * 1099511628211U;
+    (void)snprintf(ret, PG_PATH_MAX, "/tmp/.regent-%016" PRIx64, hash);
+}

@@ -1,0 +1,177 @@
+/* The monitor's question, and how its answer is read. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "agent/pg_monitor.h"
+#include "agent/pg_text.h"
+#include "base/str.h"
+
+const char pg_seen_query[] =
+    "SELECT r.r,"
+    " CASE WHEN r.r THEN NULL ELSE pg_current_wal_flush_lsn() END,"
+    " CASE WHEN r.r THEN pg_last_wal_receive_lsn() END,"
+    " CASE WHEN r.r THEN pg_last_wal_replay_lsn() END,"
+    " CASE WHEN r.r THEN NULL ELSE pg_walfile_name(pg_current_wal_lsn()) END,"
+    " c.timeline_id, s.system_identifier,"
+    " current_setting('synchronous_standby_names'),"
+    " current_setting('primary_conninfo'),"
+    " current_setting('regent.upstream', true),"
+    " current_setting('regent.follow_token', true),"
+    " (SELECT pid FROM pg_stat_activity WHERE backend_type = 'walreceiver' LIMIT 1),"
+    " coalesce(w.status = 'streaming', false), w.received_tli,"
+    " (SELECT left(wait_event_type || ':' || wait_event, 40) FROM pg_stat_activity"
+    "   WHERE backend_type = 'startup' LIMIT 1)"
+    " FROM (SELECT pg_is_in_recovery() AS r) r"
+    " CROSS JOIN pg_control_checkpoint() c CROSS JOIN pg_control_system() s"
+    " LEFT JOIN pg_stat_get_wal_receiver() w ON true;"
+    "SELECT application_name, coalesce(state = 'streaming', false), flush_lsn, pid"
+    " FROM pg_stat_replication WHERE state <> 'backup' ORDER BY pid LIMIT 64";
+
+struct row {
+    const PGresult *result;
+    int row;
+    int col;
+    enum err status;
+};
+
+static const char *next(struct row *r)
+{
+    return pg_sql_text(r->result, r->row, r->col++);
+}
+
+static void take_bool(struct row *r, bool *ret)
+{
+    if (pg_bool_parse(next(r), ret) != ERR_OK)
+        r->status = ERR_INVALID;
+}
+
+/* NULL is 0. */
+static void take_lsn(struct row *r, uint64_t *ret)
+{
+    const char *text = next(r);
+    *ret = 0;
+    if (text[0] != '\0' && pg_lsn_parse(text, ret) != ERR_OK)
+        r->status = ERR_INVALID;
+}
+
+static void take_number(struct row *r, uint64_t *ret)
+{
+    const char *text = next(r);
+    *ret = 0;
+    if (text[0] != '\0' && str_parse_u64(text, ret) != ERR_OK)
+        r->status = ERR_INVALID;
+}
+
+/* A bigint that holds 64 bits without a sign. */
+static void take_system_id(struct row *r, uint64_t *ret)
+{
+    const char *text = next(r);
+    char *end = NULL;
+    *ret = text[0] == '-' ? (uint64_t)strtoll(text, &end, 10) : strtoull(text, &end, 10);
+    if (text[0] == '\0' || *end != '\0' || *ret == 0)
+        r->status = ERR_INVALID;
+}
+
+static void take_text(struct row *r, char *ret, size_t size)
+{
+    if (str_copy(ret, size, next(r)) != ERR_OK)
+        r->status = ERR_INVALID;
+}
+
+/* First eight hexadecimal digits of a WAL file's name; NULL in recovery. */
+static void take_walfile_timeline(struct row *r, uint64_t *ret)
+{
+    const char *text = next(r);
+    uint8_t raw[4];
+    char digits[9] = "";
+    *ret = 0;
+    if (text[0] == '\0')
+        return;
+    (void)snprintf(digits, sizeof digits, "%s", text);
+    if (strlen(text) != 24 || hex_decode(digits, raw, sizeof raw) != ERR_OK) {
+        r->status = ERR_INVALID;
+        return;
+    }
+    *ret = (uint64_t)raw[0] << 24 | (uint64_t)raw[1] << 16 | (uint64_t)raw[2] << 8 | raw[3];
+}
+
+/* A setting that a person may have written anything into. */
+static void take_token(struct row *r, uint64_t *ret)
+{
+    if (str_parse_u64(next(r), ret) != ERR_OK)
+        *ret = 0;
+}
+
+static enum err parse_senders(const PGresult *result, struct pg_seen *s)
+{
+    int n = PQntuples(result);
+    s->senders_n = 0;
+    for (int i = 0; i < n && s->senders_n < PG_SENDERS_MAX; i++) {
+        struct pg_sender *to = &s->senders[s->senders_n];
+        struct row r = {.result = result, .row = i};
+        take_text(&r, to->application_name, sizeof to->application_name);
+        take_bool(&r, &to->streaming);
+        take_lsn(&r, &to->flush_lsn);
+        take_number(&r, &to->pid);
+        if (r.status != ERR_OK)
+            return r.status;
+        s->senders_n++;
+    }
+    return ERR_OK;
+}
+
+enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, struct pg_seen *ret)
+{
+    struct pg_seen s = *ret;
+    struct row r = {.result = facts};
+    uint64_t timeline = 0;
+    if (PQntuples(facts) != 1 || PQnfields(facts) != 15 || PQnfields(senders) != 4)
+        return ERR_INVALID;
+    take_bool(&r, &s.in_recovery);
+    take_lsn(&r, &s.flush_lsn);
+    take_lsn(&r, &s.receive_lsn);
+    take_lsn(&r, &s.replay_lsn);
+    take_walfile_timeline(&r, &timeline);
+    take_number(&r, &s.control_timeline);
+    take_system_id(&r, &s.system_id);
+    take_text(&r, s.sync_names, sizeof s.sync_names);
+    take_text(&r, s.conninfo, sizeof s.conninfo);
+    take_text(&r, s.upstream, sizeof s.upstream);
+    take_token(&r, &s.follow_token);
+    take_number(&r, &s.walreceiver_pid);
+    take_bool(&r, &s.streaming);
+    take_number(&r, &s.received_timeline);
+    take_text(&r, s.startup_wait, sizeof s.startup_wait);
+    if (r.status == ERR_OK)
+        r.status = parse_senders(senders, &s);
+    if (r.status != ERR_OK)
+        return r.status;
+    if (!s.in_recovery) {
+        if (timeline != ret->timeline)
+            s.parent = s.switch_lsn = 0; /* its history file has not been read yet */
+        s.timeline = timeline;
+    } else {
+        /* No function tells the timeline being replayed: the newest of what is known. */
+        s.timeline = MAX(s.timeline, MAX(s.control_timeline, s.received_timeline));
+    }
+    *ret = s;
+    return ERR_OK;
+}
+
+enum err pg_history_last(const char *text, uint64_t *ret_parent, uint64_t *ret_switch_lsn)
+{
+    bool found = false;
+    for (const char *line = text; line != NULL && *line != '\0';) {
+        char lsn[24];
+        unsigned long parent;
+        uint64_t at;
+        if (sscanf(line, "%lu %23s", &parent, lsn) == 2 && pg_lsn_parse(lsn, &at) == ERR_OK) {
+            *ret_parent = parent;
+            *ret_switch_lsn = at;
+            found = true;
+        }
+        line = strchr(line, '\n');
+        line = line != NULL ? line + 1 : NULL;
+    }
+    return found ? ERR_OK : ERR_INVALID;
+}

@@ -1,0 +1,178 @@
+/* A standby that should stream and does not, although its upstream answers: has its history parted
+ * from the upstream's, or is the WAL it needs gone? Only then is it stuck; a network that is down, or
+ * a slot that is not there yet, passes by itself. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "agent/pg_remote.h"
+#include "agent/pg_text.h"
+#include "agent/postgres_private.h"
+#include "base/clock.h"
+#include "base/str.h"
+
+enum { UNFED_MS = 2000, STUCK_SQL_MS = 3000 };
+
+void stuck_forget(struct postgres *p)
+{
+    p->stuck = false;
+    p->stuck_why[0] = '\0';
+    p->unfed_ms = 0;
+    if (p->checking) {
+        p->checking = false;
+        pg_sql_reset(p->remote);
+    }
+}
+
+static void settle(struct postgres *p)
+{
+    p->checking = false;
+    p->unfed_ms = clock_boot_ms(); /* looked at again after another while */
+    pg_sql_reset(p->remote);
+}
+
+static void found(struct postgres *p, const char *why)
+{
+    p->stuck = true;
+    (void)snprintf(p->stuck_why, sizeof p->stuck_why, "%s", why);
+    settle(p);
+    postgres_told(p);
+}
+
+/* 58P01: requested WAL segment ... has already been removed */
+static void streamed(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    if (r->status == ERR_PRECONDITION && strcmp(r->sqlstate, "58P01") == 0)
+        found(p, "the upstream no longer has the WAL that is needed next");
+    else
+        settle(p);
+}
+
+static void stream_begun(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    if (r->status == ERR_OK)
+        pg_sql_wait_stream(p->remote, STUCK_SQL_MS, streamed, p);
+    else
+        streamed(arg, r);
+}
+
+/* From the start of the segment that the walreceiver would ask for. */
+static void try_stream(struct postgres *p)
+{
+    char sql[96];
+    char lsn[PG_LSN_TEXT];
+    const struct pg_seen *s = pg_monitor_seen(p->monitor);
+    uint64_t at = MAX(s->receive_lsn, s->replay_lsn);
+    pg_lsn_text(at - at % (16U << 20), lsn);
+    (void)snprintf(sql, sizeof sql, "START_REPLICATION PHYSICAL %s TIMELINE %" PRIu64, lsn,
+                   s->timeline);
+    pg_sql_query(p->remote, sql, STUCK_SQL_MS, stream_begun, p);
+}
+
+/* Was (timeline, lsn) ever on the way to the upstream's timeline? */
+static void compare(struct postgres *p, const char *history)
+{
+    const struct pg_seen *s = pg_monitor_seen(p->monitor);
+    uint64_t at = MAX(s->receive_lsn, s->replay_lsn);
+    for (const char *line = history; line != NULL && *line != '\0';) {
+        char text[24];
+        unsigned long timeline;
+        uint64_t end;
+        if (sscanf(line, "%lu %23s", &timeline, text) == 2 && timeline == s->timeline &&
+            pg_lsn_parse(text, &end) == ERR_OK) {
+            if (at > end)
+                found(p, "has WAL of its timeline behind the point where the upstream left it");
+            else
+                try_stream(p);
+            return;
+        }
+        line = strchr(line, '\n');
+        line = line != NULL ? line + 1 : NULL;
+    }
+    found(p, "its timeline is not in the upstream's history");
+}
+
+static void history_read(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    if (r->status == ERR_OK && r->n == 1)
+        compare(p, pg_sql_text(r->results[0], 0, 1));
+    else
+        settle(p);
+}
+
+static void identified(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    const struct pg_seen *s = pg_monitor_seen(p->monitor);
+    char sql[48];
+    uint64_t timeline = 0;
+    uint64_t lsn = 0;
+    if (r->status != ERR_OK || r->n != 1 ||
+        str_parse_u64(pg_sql_text(r->results[0], 0, 1), &timeline) != ERR_OK ||
+        pg_lsn_parse(pg_sql_text(r->results[0], 0, 2), &lsn) != ERR_OK || s->timeline == 0) {
+        settle(p);
+        return;
+    }
+    if (timeline > s->timeline) {
+        (void)snprintf(sql, sizeof sql, "TIMELINE_HISTORY %" PRIu64, timeline);
+        pg_sql_query(p->remote, sql, STUCK_SQL_MS, history_read, p);
+    } else if (timeline == s->timeline && lsn >= MAX(s->receive_lsn, s->replay_lsn)) {
+        try_stream(p);
+    } else {
+        settle(p); /* the upstream is behind: it may still be on its way up */
+    }
+}
+
+static void connected(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    if (r->status != ERR_OK)
+        settle(p);
+    else
+        pg_sql_query(p->remote, "IDENTIFY_SYSTEM", STUCK_SQL_MS, identified, p);
+}
+
+/* host and port as they stand in our own connection string */
+static bool upstream_of(const struct postgres *p, struct postgres_upstream *ret)
+{
+    char *error = NULL;
+    PQconninfoOption *options = PQconninfoParse(p->follow.conninfo, &error);
+    PQfreemem(error);
+    *ret = (struct postgres_upstream){.port = 0};
+    for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++) {
+        uint64_t port;
+        if (o->val == NULL)
+            continue;
+        if (strcmp(o->keyword, "host") == 0 &&
+            str_copy(ret->host, sizeof ret->host, o->val) != ERR_OK)
+            ret->host[0] = '\0';
+        if (strcmp(o->keyword, "port") == 0 && str_parse_u64(o->val, &port) == ERR_OK)
+            ret->port = (uint16_t)port;
+    }
+    PQconninfoFree(options);
+    return ret->host[0] != '\0' && ret->port != 0;
+}
+
+void stuck_look(struct postgres *p)
+{
+    const struct pg_seen *s = pg_monitor_seen(p->monitor);
+    struct postgres_upstream up;
+    uint64_t now = clock_boot_ms();
+    bool should = postgres_running(p) && pg_monitor_accepts(p->monitor) && s->in_recovery &&
+                  p->follow.known && p->follow.conninfo[0] != '\0';
+    if (!should || s->streaming) {
+        stuck_forget(p);
+        return;
+    }
+    if (p->act.active || p->checking || p->stuck)
+        return;
+    if (p->unfed_ms == 0)
+        p->unfed_ms = now;
+    if (now - p->unfed_ms < UNFED_MS || !upstream_of(p, &up))
+        return;
+    p->checking = true;
+    pg_remote_connect(p->remote, &up, &p->config->postgresql.authentication.replication, true,
+                      connected, p);
+}

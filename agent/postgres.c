@@ -1,0 +1,321 @@
+#include "agent/postgres_private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+enum { HOUSE_MS = 500, PROBE_RETRY_MS = 1000 };
+
+static void house_cb(uv_timer_t *timer);
+
+bool postgres_running(const struct postgres *p)
+{
+    return p->fence_seen.postmaster != 0;
+}
+
+void postgres_req(const struct postgres *p, struct worker_req *q, const char *op)
+{
+    *q = (struct worker_req){0};
+    (void)snprintf(q->op, sizeof q->op, "%s", op);
+    (void)snprintf(q->name, sizeof q->name, "%s", p->config->name);
+    (void)snprintf(q->data_dir, sizeof q->data_dir, "%s", p->config->postgresql.data_dir);
+    (void)snprintf(q->bin_dir, sizeof q->bin_dir, "%s",
+                   p->config->postgresql.bin_dir != NULL ? p->config->postgresql.bin_dir : "");
+}
+
+/* What the role or database has set is overruled: these come with the connection. */
+void postgres_local_target(struct postgres *p, struct pg_sql_target *t, bool replication)
+{
+    const struct conf_user *u = &p->config->postgresql.authentication.superuser;
+    pg_sql_target_add(t, "host", p->socket_dir);
+    pg_sql_target_add(t, "port", p->port);
+    pg_sql_target_add(t, "user", u->username);
+    pg_sql_target_add(t, "password", u->password);
+    pg_sql_target_add(t, "passfile", "/dev/null");
+    pg_sql_target_add(t, "application_name", "regent");
+    pg_sql_target_add(t, "gssencmode", "disable");
+    pg_sql_target_add(t, "client_encoding", "UTF8");
+    if (replication) {
+        pg_sql_target_add(t, "replication", "true");
+        return;
+    }
+    pg_sql_target_add(t, "dbname", "postgres");
+    pg_sql_target_add(
+        t, "options",
+        "-c search_path=pg_catalog -c synchronous_commit=local "
+        "-c statement_timeout=30s -c lock_timeout=2s -c default_transaction_read_only=off "
+        "-c idle_in_transaction_session_timeout=0 -c datestyle=ISO "
+        "-c standard_conforming_strings=on -c log_statement=none "
+        "-c log_min_duration_statement=-1 -c log_min_error_statement=panic -c jit=off");
+}
+
+static void monitor_target(void *arg, struct pg_sql_target *t, bool replication)
+{
+    postgres_local_target(arg, t, replication);
+}
+
+/* ---- the data directory --------------------------------------------------------------------- */
+
+static void probed(void *arg, enum err status, const struct errmsg *e,
+                   const struct worker_reply *r)
+{
+    struct postgres *p = arg;
+    CHECK_MAGIC(p, POSTGRES_MAGIC);
+    p->probing = false;
+    if (p->probe_again) {
+        p->probe_again = false;
+        postgres_probe(p);
+        return;
+    }
+    if (status != ERR_OK) {
+        (void)snprintf(p->trouble, sizeof p->trouble, "data directory: %s", e->text);
+        p->probe_retry_ms = clock_boot_ms() + PROBE_RETRY_MS;
+    } else {
+        p->probe = *r;
+        p->probe_valid = true;
+        p->trouble[0] = '\0';
+    }
+    postgres_told(p);
+}
+
+void postgres_probe(struct postgres *p)
+{
+    struct worker_req q;
+    if (p->probing) {
+        p->probe_again = true;
+        return;
+    }
+    p->probing = true;
+    p->probe_retry_ms = 0;
+    postgres_req(p, &q, "probe");
+    pg_worker_send(p->worker, &q, PG_WORKER_MS, probed, p);
+}
+
+/* ---- facts that arrive ------------------------------------------------------------------------ */
+
+static void looks(struct postgres *p)
+{
+    act_start_look(p);
+    act_promote_look(p);
+    act_follow_look(p);
+    sync_look(p);
+    stuck_look(p);
+    house_look(p);
+    postgres_told(p);
+}
+
+static void seen_cb(void *arg)
+{
+    struct postgres *p = arg;
+    CHECK_MAGIC(p, POSTGRES_MAGIC);
+    const struct pg_seen *s = pg_monitor_seen(p->monitor);
+    if (pg_monitor_accepts(p->monitor) && !p->ever_seen) {
+        p->ever_seen = true;
+        if (!p->follow.known) {
+            p->follow.known = true;
+            p->follow.token = s->follow_token;
+            memcpy(p->follow.name, s->upstream, sizeof p->follow.name);
+            memcpy(p->follow.conninfo, s->conninfo, sizeof p->follow.conninfo);
+            p->conf_dirty = true;
+        }
+    }
+    looks(p);
+}
+
+/* Everything that was known of a postmaster that is gone. */
+static void postmaster_gone(struct postgres *p)
+{
+    p->probe_valid = false;
+    p->ever_seen = false;
+    p->roles_ready = false;
+    p->conf_dirty = false;
+    p->house_busy = false;
+    pg_sql_reset(p->house_sql);
+    stuck_forget(p);
+    sync_stop(p);
+}
+
+void postgres_fence_changed(struct postgres *p)
+{
+    CHECK_MAGIC(p, POSTGRES_MAGIC);
+    struct fence_state was = p->fence_seen;
+    p->fence_seen = *fence_state(p->fence);
+    const struct fence_state *now = &p->fence_seen;
+    bool running = now->postmaster != 0;
+    if (running && was.postmaster != now->postmaster) {
+        bool ours = p->act.active && (p->act.plan.action == ACTION_START_PRIMARY ||
+                                      p->act.plan.action == ACTION_START_STANDBY);
+        p->stopping = false;
+        p->ever_seen = false;
+        if (!ours) {
+            p->follow.known = false;
+            sync_adopted(p);
+            postgres_probe(p);
+        }
+        pg_monitor_run(p->monitor, true, true);
+    }
+    if (!running)
+        pg_monitor_run(p->monitor, false, false);
+    if (!running && was.postmaster != 0)
+        postmaster_gone(p);
+    if (!running && !now->processes_left) {
+        p->stopping = false;
+        if (now->connected && !p->probe_valid && !p->probing && p->probe_retry_ms == 0)
+            postgres_probe(p);
+    }
+    act_start_look(p);
+    act_stop_look(p);
+    postgres_told(p);
+}
+
+static void house_cb(uv_timer_t *timer)
+{
+    struct postgres *p = timer->data;
+    CHECK_MAGIC(p, POSTGRES_MAGIC);
+    bool due = p->probe_retry_ms != 0 && clock_boot_ms() >= p->probe_retry_ms;
+    if (due || (!p->probe_valid && !p->probing && p->probe_retry_ms == 0))
+        postgres_probe(p);
+    house_look(p);
+}
+
+/* Positions move all the time; only what they are compared for is news. */
+static void still(struct view_pg *v)
+{
+    v->lsn = v->replay_lsn = 0;
+    for (size_t i = 0; i < v->senders_n; i++)
+        v->senders[i].flush_lsn = 0;
+}
+
+void postgres_told(struct postgres *p)
+{
+    struct view_pg now;
+    postgres_observe(p, &now);
+    if (!p->closely) /* else every byte counts */
+        still(&now);
+    if (memcmp(&now, &p->told, sizeof now) == 0)
+        return;
+    p->told = now;
+    if (p->ops.changed != NULL)
+        p->ops.changed(p->arg);
+}
+
+void postgres_watch_closely(struct postgres *p, bool on)
+{
+    p->closely = on;
+    pg_monitor_closely(p->monitor, on);
+}
+
+const char *postgres_version(const struct postgres *p)
+{
+    return p->probe.version;
+}
+
+void postgres_configure(struct postgres *p, const struct postgres_dynamic *d)
+{
+    CHECK_MAGIC(p, POSTGRES_MAGIC);
+    struct pg_settings settings;
+    struct errmsg e = {0};
+    if (pg_settings_parse(d->parameters_json, &settings, &e) == ERR_OK) {
+        pg_settings_close(&p->settings);
+        p->settings = settings;
+    } else {
+        (void)snprintf(p->trouble, sizeof p->trouble, "dynamic configuration: %s", e.text);
+    }
+    p->retry_interval_ms = d->retry_interval_ms;
+    p->use_slots = d->use_slots;
+    p->strict = d->strict;
+    ASSERT(d->members_n <= VIEW_MEMBERS);
+    memcpy(p->members, d->members, sizeof p->members);
+    p->members_n = d->members_n;
+    p->conf_dirty = true;
+    house_look(p);
+}
+
+/* ---- life ---------------------------------------------------------------------------------------- */
+
+static enum err set_paths(struct postgres *p, const struct postgres_options *o,
+                          struct errmsg *e)
+{
+    char host[256];
+    uint16_t port = 0;
+    const char *run = o->run_dir != NULL ? o->run_dir : o->config->data_dir;
+    char real[4096];
+    enum err rv = pg_listen(o->config, host, sizeof host, &port, e);
+    if (rv != ERR_OK)
+        return rv;
+    (void)snprintf(p->port, sizeof p->port, "%u", port);
+    pg_socket_dir(run, p->socket_dir);
+    if (realpath(run, real) == NULL ||
+        str_format(p->passfile, sizeof p->passfile, "%s/pgpass", real) != ERR_OK ||
+        str_format(p->log_path, sizeof p->log_path, "%s/postgresql.log", real) != ERR_OK)
+        return err_set(e, ERR_INVALID, "%.200s is no usable directory", run);
+    const char *data = o->config->postgresql.data_dir;
+    if (data == NULL || data[0] != '/' || strlen(data) >= WORKER_PATH - 64)
+        return err_set(e, ERR_INVALID, "postgresql.data_dir: an absolute path is needed");
+    return ERR_OK;
+}
+
+enum err postgres_new(uv_loop_t *loop, const struct postgres_options *o,
+                      const struct postgres_ops *ops, void *arg, struct postgres **ret_pg,
+                      struct errmsg *e)
+{
+    struct postgres *p = mem_alloc(sizeof *p);
+    p->magic = POSTGRES_MAGIC;
+    p->loop = loop;
+    p->config = o->config;
+    p->fence = o->fence;
+    p->ops = *ops;
+    p->arg = arg;
+    p->retry_interval_ms = 100;
+    enum err rv = set_paths(p, o, e);
+    if (rv != ERR_OK) {
+        mem_free(p);
+        return rv;
+    }
+    p->worker = pg_worker_new(loop, o->fence, NULL, p);
+    p->monitor = pg_monitor_new(loop, monitor_target, seen_cb, p);
+    struct pg_sql **sql[] = {&p->sql, &p->house_sql, &p->remote, &p->sync_sql, &p->sync_probe};
+    for (size_t i = 0; i < ARRAY_LEN(sql); i++)
+        *sql[i] = pg_sql_new(loop);
+    uv_timer_t *timers[] = {&p->timer, &p->house, &p->sync_timer};
+    for (size_t i = 0; i < ARRAY_LEN(timers); i++) {
+        (void)uv_timer_init(loop, timers[i]);
+        timers[i]->data = p;
+        p->open_timers++;
+    }
+    (void)uv_timer_start(&p->house, house_cb, HOUSE_MS, HOUSE_MS);
+    *ret_pg = p;
+    postgres_fence_changed(p);
+    return ERR_OK;
+}
+
+/* The timers are part of it: the last of them to close takes it along. */
+static void timer_closed(uv_handle_t *handle)
+{
+    struct postgres *p = handle->data;
+    if (--p->open_timers > 0)
+        return;
+    p->magic = 0;
+    mem_free(p);
+}
+
+void postgres_free(struct postgres *p)
+{
+    if (p == NULL)
+        return;
+    CHECK_MAGIC(p, POSTGRES_MAGIC);
+    p->ops = (struct postgres_ops){0};
+    pg_worker_free(p->worker);
+    pg_monitor_free(p->monitor);
+    struct pg_sql *sql[] = {p->sql, p->house_sql, p->remote, p->sync_sql, p->sync_probe};
+    for (size_t i = 0; i < ARRAY_LEN(sql); i++)
+        pg_sql_free(sql[i]);
+    pg_settings_close(&p->settings);
+    uv_timer_t *timers[] = {&p->timer, &p->house, &p->sync_timer};
+    for (size_t i = 0; i < ARRAY_LEN(timers); i++)
+        uv_close((uv_handle_t *)timers[i], timer_closed);
+}

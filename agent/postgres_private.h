@@ -1,0 +1,174 @@
+/* Inside of postgres*.c and pg_act_*.c: the object, and one action at a time as a chain of callbacks.
+ *
+ * An action ends by action_end(), once. Callbacks of its SQL connection stop when it ends; a worker
+ * call always answers, so it is waited for. */
+#ifndef REGENT_AGENT_POSTGRES_PRIVATE_H
+#define REGENT_AGENT_POSTGRES_PRIVATE_H
+
+#include "agent/pg_monitor.h"
+#include "agent/pg_render.h"
+#include "agent/pg_syncconf.h"
+#include "agent/pg_worker.h"
+#include "agent/postgres.h"
+
+enum {
+    POSTGRES_MAGIC = 0x50475251,
+    PG_SQL_MS = 5000, /* a statement of an action */
+    PG_CONNECT_MS = 2000,
+    PG_WORKER_MS = 20000, /* a worker's small operation */
+    PG_POLL_MS = 10,
+};
+
+struct postgres;
+/* What follows a worker's good answer; a bad one, or a cancel, has ended the action already. */
+typedef void action_step(struct postgres *p, const struct worker_reply *r);
+
+struct action {
+    bool active;
+    bool cancelled;
+    bool in_worker; /* a worker call is under way */
+    bool writing;   /* it is action_write()'s */
+    bool unsealed;
+    action_step *then;
+    struct plan plan;
+    bool has_upstream;
+    struct postgres_upstream upstream;
+    uint64_t deadline_ms;
+    uint64_t began_ms;
+    postgres_cb *cb;
+    void *arg;
+    unsigned step; /* meaning is the action's */
+    uint64_t since_ms;
+    uint64_t pid; /* SEAL: walreceiver signalled last */
+    uint64_t lsn;
+    uint64_t timeline;
+};
+
+/* Whom it follows, as it stands in postgresql.conf. */
+struct follow {
+    bool known; /* false after adoption until PostgreSQL has shown it */
+    char name[64];
+    uint64_t token;
+    char conninfo[1200];
+};
+
+struct postgres {
+    uint32_t magic;
+    uv_loop_t *loop;
+    const struct config *config;
+    struct fence *fence;
+    struct postgres_ops ops;
+    void *arg;
+    struct pg_worker *worker;
+    struct pg_monitor *monitor;
+    uv_timer_t timer;         /* the action's */
+    uv_timer_t house;         /* housekeeping */
+    struct pg_sql *sql;       /* the action's */
+    struct pg_sql *house_sql; /* housekeeping: slots, reload */
+    struct pg_sql *remote;    /* to the upstream: is this data an ancestor of its? */
+    struct action act;
+
+    struct fence_state fence_seen;
+    char socket_dir[PG_PATH_MAX], passfile[PG_PATH_MAX], log_path[PG_PATH_MAX], port[8];
+    struct pg_settings settings;
+    uint64_t retry_interval_ms;
+    bool strict, use_slots;
+    char members[VIEW_MEMBERS][64];
+    size_t members_n;
+    uint64_t slots_ms; /* when slots are looked at next */
+    bool conf_dirty;   /* to be written and reloaded */
+    bool house_busy;
+    bool closely;
+    unsigned open_timers;
+
+    bool probe_valid, probing, probe_again;
+    uint64_t probe_retry_ms;
+    struct worker_reply probe;
+    struct follow follow;
+    bool stopping; /* asked to end */
+    bool rewind_failed;
+    bool roles_ready;
+    bool ever_seen; /* this postmaster has answered */
+    /* stuck detection */
+    bool stuck;
+    char stuck_why[160];
+    uint64_t unfed_ms; /* since when it should stream and does not; 0 */
+    bool checking;
+    char trouble[160]; /* of our own making */
+    /* synchronous replication */
+    struct sync_set set;
+    bool set_known;
+    struct sync_set old[VIEW_SETS];
+    size_t old_n;
+    struct syncconf sync;
+    struct pg_sql *sync_sql;   /* fresh connections, marks */
+    struct pg_sql *sync_probe; /* the commit that must be seen waiting */
+    uv_timer_t sync_timer;
+    bool sync_busy;    /* a step is under way */
+    bool sync_writing; /* a write is in the worker: it always answers */
+    bool sync_stale;   /* and it is of a set that has changed since */
+    bool sync_written; /* `set` is in the file, and reloaded */
+    bool sync_waits;   /* commits are known to wait: the flag is set */
+    bool sync_adopt;   /* `set` is to be read from what PostgreSQL shows */
+    bool
+        sync_wanted; /* SET_SYNC was ordered: confirm although the sets in force are not known */
+    bool sync_probing; /* a probe's connection is being opened */
+    unsigned sync_probe_tries;
+    uint64_t sync_serial;   /* looks up to this one are too old */
+    uint64_t sync_since_ms; /* the value was reloaded */
+    struct view_pg told;    /* as last told by ops.changed */
+};
+
+/* postgres.c */
+void postgres_local_target(struct postgres *p, struct pg_sql_target *t, bool replication);
+void postgres_told(struct postgres *p); /* something may have changed: tells when it did */
+bool postgres_running(const struct postgres *p); /* there is a postmaster */
+void postgres_probe(struct postgres *p);
+void postgres_req(const struct postgres *p, struct worker_req *q, const char *op);
+
+/* postgres_action.c */
+void action_end(struct postgres *p, enum err status, const struct errmsg *e);
+void action_fail(struct postgres *p, enum err status, const char *fmt, ...) PRINTF(3, 4);
+void action_worker(struct postgres *p, const struct worker_req *q, uint64_t timeout_ms,
+                   action_step *then);
+void action_in(struct postgres *p, uint64_t ms, uv_timer_cb cb);
+/* Writes postgresql.conf, pg_hba.conf, pgpass (and, with names, the synchronous names). */
+void action_write(struct postgres *p, const char *op, const char *sync_names,
+                  action_step *then);
+/* A fresh connection of the action's own. */
+void action_connect(struct postgres *p, pg_sql_cb *cb);
+enum err postgres_files(struct postgres *p, const char *sync_names, struct msg_list *ret,
+                        struct errmsg *e) MUST_CHECK;
+
+/* pg_act_*.c: one entry per action */
+void act_start(struct postgres *p); /* START_PRIMARY, START_STANDBY */
+void act_stop(struct postgres *p);  /* STOP_FAST, STOP_IMMEDIATE, KILL */
+void act_copy(struct postgres *p);  /* INITDB, CLONE, REWIND */
+void act_promote(struct postgres *p);
+void act_checkpoint(struct postgres *p);
+void act_seal(struct postgres *p);
+void act_follow(struct postgres *p);
+void act_roles(struct postgres *p);
+void act_sync(struct postgres *p);
+/* A look arrived, or the fence told something: for actions that wait for it. */
+void act_start_look(struct postgres *p);
+void act_stop_look(struct postgres *p);
+void act_promote_look(struct postgres *p);
+void act_follow_look(struct postgres *p);
+
+/* pg_sync.c: the set in force, and its confirmation */
+void sync_set_names(struct postgres *p, const struct sync_set *set); /* moves set to old */
+void sync_fresh(struct postgres *p,
+                const struct sync_set *set); /* a postmaster starts with it */
+void sync_adopted(struct postgres *p);
+void sync_look(struct postgres *p); /* a look arrived */
+void sync_stop(struct postgres *p); /* no postmaster */
+enum err sync_text(const struct sync_set *set, char *ret, size_t size) MUST_CHECK;
+
+/* pg_house.c: slots, reload after a change of configuration */
+void house_look(struct postgres *p);
+/* pg_stuck.c */
+void stuck_look(struct postgres *p);
+void stuck_forget(struct postgres *p);
+
+#endif

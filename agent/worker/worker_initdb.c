@@ -1,0 +1,94 @@
+/* A new cluster. The superuser's password goes through a pipe: never argv, never a file. */
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "agent/worker/worker_ops.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+static bool given(const char *option, const char *name)
+{
+    size_t n = strlen(name);
+    return strncmp(option, name, n) == 0 && (option[n] == '\0' || option[n] == '=');
+}
+
+/* What is the agent's to say: where, who, how they prove it. */
+static bool reserved(const char *option)
+{
+    static const char *const ours[] = {
+        "--pgdata", "--auth",     "--auth-host",         "--auth-local",    "--username",
+        "--pwfile", "--pwprompt", "--no-data-checksums", "--data-checksums"};
+    for (size_t i = 0; i < ARRAY_LEN(ours); i++)
+        if (given(option, ours[i]))
+            return true;
+    /* Short forms (-D, -A, -U, -W, -k) say the same. */
+    return option[0] != '-' || option[1] != '-';
+}
+
+static enum err add_options(struct tool *t, struct slice args, struct errmsg *e)
+{
+    while (args.n > 0) {
+        const char *option = (const char *)args.p;
+        size_t n = strnlen(option, args.n);
+        if (n == args.n)
+            return err_set(e, ERR_INVALID, "a list without its last NUL");
+        if (!reserved(option))
+            tool_arg(t, option);
+        args = slice_of(args.p + n + 1, args.n - n - 1);
+    }
+    return ERR_OK;
+}
+
+static enum err run_initdb(struct worker *w, const struct worker_req *q, const char *bin_dir,
+                           struct errmsg *e)
+{
+    char path[FILES_PATH];
+    char user[96];
+    char input[512];
+    struct tool t = {0};
+    enum err rv = files_path(path, bin_dir, "initdb", e);
+    if (rv != ERR_OK)
+        return rv;
+    if (q->password.n == 0 || q->password.n > 400 ||
+        memchr(q->password.p, '\n', q->password.n) != NULL)
+        return err_set(e, ERR_INVALID,
+                       "the superuser's password is empty, too long or has a line break");
+    rv = str_format(user, sizeof user, "--username=%s", q->user);
+    if (rv == ERR_OK)
+        rv = str_format(input, sizeof input, "%.*s\n", (int)q->password.n,
+                        (const char *)q->password.p);
+    if (rv != ERR_OK)
+        return err_set(e, rv, "the superuser's name or password is too long");
+    tool_arg(&t, path);
+    tool_arg(&t, "-D");
+    tool_arg(&t, q->data_dir);
+    tool_arg(&t, user);
+    tool_arg(&t, "--data-checksums");
+    tool_arg(&t, "--auth=scram-sha-256");
+    tool_arg(&t, "--pwfile=/dev/stdin");
+    rv = add_options(&t, q->args, e);
+    t.input = slice_str(input);
+    if (rv == ERR_OK)
+        rv = tool_run(w, &t, NULL, e);
+    explicit_bzero(input, sizeof input);
+    return rv;
+}
+
+enum err op_initdb(struct worker *w, const struct worker_req *q, struct worker_reply *r,
+                   struct errmsg *e)
+{
+    bool empty = true;
+    enum err rv = files_dir_empty(q->data_dir, &empty, e);
+    if (rv == ERR_NOT_FOUND)
+        rv = ERR_OK;
+    if (rv == ERR_OK && !empty)
+        rv = err_set(e, ERR_EXISTS, "%s is not empty: initdb needs an empty directory",
+                     q->data_dir);
+    if (rv == ERR_OK)
+        rv = programs_find(q, r->bin_dir, e);
+    if (rv == ERR_OK)
+        rv = run_initdb(w, q, r->bin_dir, e);
+    if (rv == ERR_OK)
+        rv = lineage_write(q->data_dir, q->lineage, e);
+    return rv == ERR_OK ? incarnation_write(q->data_dir, q->name, r->incarnation, e) : rv;
+}
