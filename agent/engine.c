@@ -93,6 +93,16 @@ const struct mirror *engine_mirror(const struct engine *g)
 
 /* ---- observe ---- */
 
+/* Since when the DCS is not to be relied on. */
+static void note_dcs(struct engine *g, struct view *v)
+{
+    if (v->dcs_ready)
+        g->dcs_lost_ms = 0;
+    else if (g->dcs_lost_ms == 0)
+        g->dcs_lost_ms = v->now_ms;
+    v->dcs_lost_ms = g->dcs_lost_ms;
+}
+
 static void observe(struct engine *g)
 {
     struct view *v = &g->view;
@@ -108,8 +118,10 @@ static void observe(struct engine *g)
     v->txn_unknown = g->txn_unknown;
     v->lease = g->keeper.id;
     v->deadline_ms = g->keeper.deadline_ms;
-    v->armed = g->fence.connected && g->fence.armed && v->has_leader &&
-               g->fence.token == v->leader.token;
+    note_dcs(g, v);
+    v->armed = g->fence.connected && g->fence.armed && g->fence.token == engine_arm_token(v);
+    v->has_sync_before = g->has_sync_before;
+    v->sync_before = g->sync_before;
     v->tilt = g->tilt;
     v->nofailover = g->o.nofailover || g->o.failover_priority <= 0;
     v->nosync = g->o.nosync;
@@ -131,7 +143,7 @@ static void on_action(void *arg, enum err status, const struct errmsg *e)
     if (status == ERR_OK) {
         log_event(LOG_INFO, "action_done",
                   KV(KV_STR("action", name), KV_U64("took_ms", took_ms)), "%s done", name);
-        g->busy = (struct view_busy){0};
+        g->busy = (struct view_busy){.done_action = g->busy.action, .done_ms = engine_now(g)};
     } else {
         log_event(LOG_ERROR, "action_failed",
                   KV(KV_STR("action", name), KV_U64("took_ms", took_ms)), "%s failed: %s", name,
@@ -172,9 +184,12 @@ static void run_action(struct engine *g, const struct plan *p)
                                  .failures = failures,
                                  .failed_action = failed_action};
     str_cut(g->busy.target, sizeof g->busy.target, p->target);
-    if (p->action == ACTION_PROMOTE || p->action == ACTION_START_PRIMARY)
+    if (p->action == ACTION_PROMOTE || p->action == ACTION_START_PRIMARY) {
         g->may_write = true;
-    uint64_t deadline_ms = engine_now(g) + MAX((uint64_t)1000, g->view.config.ttl_ms);
+        g->has_sync_before = false; /* from here on nothing is undone */
+    }
+    uint64_t limit_ms = p->limit_ms != 0 ? p->limit_ms : g->view.config.ttl_ms;
+    uint64_t deadline_ms = engine_now(g) + limit_ms;
     log_event(LOG_INFO, "action",
               KV(KV_STR("action", plan_action_name(p->action)), KV_STR("rule", p->rule),
                  KV_STR("target", p->target), KV_U64("token", p->token)),
@@ -188,6 +203,8 @@ static void execute(struct engine *g, const struct plan *p)
         g->o.ports->kill(g->o.arg);
         if (g->busy.action != ACTION_NONE)
             g->o.ports->cancel(g->o.arg);
+    } else if (p->cancel) {
+        g->o.ports->cancel(g->o.arg);
     } else if (p->action != ACTION_NONE && g->busy.action == ACTION_NONE &&
                (!plan_action_destructive(p->action) || engine_proven(g, p))) {
         run_action(g, p);
@@ -240,6 +257,7 @@ static void decide_and_act(struct engine *g)
         p.wake_ms = g->view.now_ms + ENGINE_HOUSEKEEPING_MS;
     }
     note_plan(g, &p);
+    engine_fence_step(g);
     execute(g, &p);
 }
 
@@ -269,7 +287,6 @@ void engine_tick(struct engine *g)
         engine_fill(g);
     if (!g->o.witness && !g->stopped) {
         engine_lease_step(g);
-        engine_fence_step(g);
         decide_and_act(g);
         engine_publish_member(g);
         engine_configure(g);

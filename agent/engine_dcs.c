@@ -96,6 +96,12 @@ static void on_txn(void *arg, const struct client_reply *reply)
         log_event(LOG_INFO, "txn", KV(KV_STR("txn", name), KV_U64("revision", r.revision)),
                   "%s is applied", name);
         g->txn_revision = r.revision;
+        if (g->txn == TXN_ACQUIRE) {
+            g->has_sync_before = true;
+            g->sync_before = g->txn_sync_before;
+        } else if (g->txn == TXN_RELEASE || g->txn == TXN_HANDOVER) {
+            g->has_sync_before = false;
+        }
         engine_txn_settle(g);
     } else if (rv == ERR_OUTCOME_UNKNOWN) {
         log_event(LOG_WARN, "txn", KV(KV_STR("txn", name)),
@@ -181,6 +187,7 @@ void engine_txn(struct engine *g, const struct plan *p)
     g->txn_pending = true;
     g->txn_revision = 0;
     g->txn = p->txn;
+    g->txn_sync_before = g->mirror.sync;
     g->o.ports->call(g->o.arg, METHOD_KV_TXN, &t.req, txn_deadline_ms(g), on_txn, g);
     ha_txn_close(&t);
 }

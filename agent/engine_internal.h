@@ -44,6 +44,12 @@ struct engine {
     bool txn_pending, txn_unknown, txn_touching;
     uint64_t txn_revision; /* wait for the mirror to show it; 0: no reply yet */
     enum plan_txn txn;
+    struct sync_rec txn_sync_before; /* the sync record when it was sent */
+
+    uint64_t dcs_lost_ms; /* since when the DCS is not to be relied on; 0: it is */
+    /* the record our own acquisition replaced, until a promotion is requested */
+    bool has_sync_before;
+    struct sync_rec sync_before;
 
     struct view_busy busy;
     struct engine_proof proof;
@@ -79,6 +85,7 @@ bool engine_proven(struct engine *g, const struct plan *p);
 
 /* engine_lease.c */
 void engine_lease_step(struct engine *g);
+uint64_t engine_arm_token(const struct view *v);
 void engine_fence_step(struct engine *g);
 void engine_revoke(struct engine *g);
 

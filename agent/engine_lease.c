@@ -100,7 +100,7 @@ static void on_renew(void *arg, const struct client_reply *reply)
         if (sub->n == s.n)
             g->contact_ms = MAX(g->contact_ms, sub->at_ms);
         keeper_acked(&g->keeper, s.n);
-        if (g->fence.armed && view_is_leader(&g->view))
+        if (g->fence.armed && view_leader_named(&g->view))
             g->o.ports->extend(g->o.arg, g->keeper.deadline_ms);
     }
     engine_wake(g);
@@ -124,22 +124,29 @@ void engine_lease_step(struct engine *g)
     g->o.ports->call(g->o.arg, METHOD_LEASE_RENEW, &r, g->keeper.ttl_ms, on_renew, g);
 }
 
-/* The fence holds a deadline exactly as long as this node has the leader key, and longer while PostgreSQL
- * might accept writes. */
+/* What the deadline is held for: the token of the key that is there, else the one a bootstrap will give. */
+uint64_t engine_arm_token(const struct view *v)
+{
+    return v->has_leader ? v->leader.token : v->sync.token + 1;
+}
+
+/* The plan says whether the fence must hold our deadline; it lets go only of a PostgreSQL that cannot
+ * take writes, also not in a moment. */
 void engine_fence_step(struct engine *g)
 {
     const struct view *v = &g->view;
     if (v->pg.proc == PG_PROC_STOPPED && g->busy.action == ACTION_NONE)
         g->may_write = false;
-    if (view_is_leader(v) && view_lease_valid(v)) {
-        if (!g->fence.armed || g->fence.token != v->leader.token)
-            g->o.ports->arm(g->o.arg, v->leader.token, v->deadline_ms);
+    bool ours = !v->has_leader || view_leader_named(v);
+    if (g->plan.arm && ours && view_lease_valid(v)) {
+        if (!g->fence.armed || g->fence.token != engine_arm_token(v))
+            g->o.ports->arm(g->o.arg, engine_arm_token(v), v->deadline_ms);
         else
             g->o.ports->extend(g->o.arg, v->deadline_ms);
         return;
     }
     bool harmless = v->pg.proc == PG_PROC_STOPPED || (v->pg.in_recovery && !g->may_write);
-    if (g->fence.armed && v->dcs_ready && !view_is_leader(v) && harmless &&
+    if (g->fence.armed && !g->plan.arm && v->dcs_ready && harmless &&
         g->busy.action == ACTION_NONE)
         g->o.ports->disarm(g->o.arg);
 }
