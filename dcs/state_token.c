@@ -61,8 +61,9 @@ static enum err check_create(struct apply *a, const struct token_info *t)
         return err_set(&a->error, ERR_INVALID, "token: no id, or no SHA-256 of its secret");
     if (t->uses_left == 0 || t->uses_left > MEMBERS_MAX)
         return err_set(&a->error, ERR_INVALID, "token: uses must be 1 to %d", (int)MEMBERS_MAX);
-    if (t->expires_ms <= a->wall_ms)
-        return err_set(&a->error, ERR_INVALID, "token: it would have expired already");
+    if (t->expires_ms <= a->wall_ms || t->expires_ms > INT64_MAX)
+        return err_set(&a->error, ERR_INVALID,
+                       "token: its end is in the past, or out of range");
     if (find_token(a->s, t->id, &there))
         return err_set(&a->error, ERR_EXISTS, "token %s exists", t->id);
     return member_check(&shape, &a->error);

@@ -1,0 +1,1 @@
+regent_fuzz_target(fuzz_state_entry LIBS regent_dcs)
