@@ -233,12 +233,45 @@ static bool other_promotion(const struct view_pg *pg, const struct lineage *reco
     return false;
 }
 
+/* Not a timeline of the recorded way. A hole in the record (a promotion that died before it was recorded)
+ * hides what lies before it: PostgreSQL will say then. */
+static bool before_a_hole(const struct view *v, const struct lineage *recorded)
+{
+    uint64_t oldest = recorded->at[recorded->n - 1].timeline;
+    const struct history_entry *h = history_of(v, oldest);
+    return h != NULL && h->parent != 0 && v->pg.timeline < oldest;
+}
+
+static enum candidate_follow follow_recorded(const struct view *v, const struct lineage *recorded,
+                                             enum candidate_follow diverged)
+{
+    const struct view_pg *pg = &v->pg;
+    bool was_primary = pg->proc == PG_PROC_STOPPED && !pg->standby_signal;
+    /* A crashed primary's control file does not say how far its log goes. */
+    if (was_primary && !pg->clean)
+        return diverged;
+    for (size_t i = 0; i < recorded->n; i++) {
+        if (recorded->at[i].timeline != pg->timeline)
+            continue;
+        if (i == 0)
+            return FOLLOW_AS_IS;
+        const struct history_entry *next = history_of(v, recorded->at[i - 1].timeline);
+        ASSERT(next != NULL);
+        uint64_t end = was_primary ? MAX(pg->shutdown_lsn, pg->lsn) : pg->lsn;
+        bool known = next->switch_lsn != 0 || was_primary;
+        return known && end > next->switch_lsn ? diverged : FOLLOW_AS_IS;
+    }
+    return before_a_hole(v, recorded) ? FOLLOW_AS_IS : diverged;
+}
+
 enum candidate_follow candidate_follow(const struct view *v)
 {
     struct lineage recorded;
     const struct view_pg *pg = &v->pg;
-    enum candidate_follow diverged =
-        v->config.use_pg_rewind && !pg->rewind_failed ? FOLLOW_REWIND : FOLLOW_CLONE;
+    /* A rewind that changed nothing is not tried again. */
+    bool rewound = v->busy.done_action == ACTION_REWIND;
+    bool rewind = v->config.use_pg_rewind && !pg->rewind_failed && !rewound;
+    enum candidate_follow diverged = rewind ? FOLLOW_REWIND : FOLLOW_CLONE;
     lineage_recorded(v, v->leader.timeline, &recorded);
     if (other_promotion(pg, &recorded))
         return FOLLOW_CLONE;
@@ -246,20 +279,5 @@ enum candidate_follow candidate_follow(const struct view *v)
         return diverged;
     if (recorded.n == 0)
         return FOLLOW_AS_IS; /* no history: PostgreSQL will say */
-    bool was_primary = pg->proc == PG_PROC_STOPPED && !pg->standby_signal;
-    for (size_t i = 0; i < recorded.n; i++) {
-        if (recorded.at[i].timeline != pg->timeline)
-            continue;
-        if (i == 0)
-            return was_primary && !pg->clean ? diverged : FOLLOW_AS_IS;
-        /* A crashed primary's control file does not say how far its log goes. */
-        const struct history_entry *next = history_of(v, recorded.at[i - 1].timeline);
-        ASSERT(next != NULL);
-        if (was_primary && !pg->clean)
-            return diverged;
-        uint64_t end = was_primary ? MAX(pg->shutdown_lsn, pg->lsn) : pg->lsn;
-        bool known = next->switch_lsn != 0 || was_primary;
-        return known && end > next->switch_lsn ? diverged : FOLLOW_AS_IS;
-    }
-    return diverged;
+    return follow_recorded(v, &recorded, diverged);
 }

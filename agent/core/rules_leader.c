@@ -145,6 +145,29 @@ static bool cut_off(const struct view *v)
     return v->pg.upstream[0] == '\0' && !v->pg.walreceiver;
 }
 
+/* What this data has been through, and this promotion. A leader that it followed without getting anything
+ * of its timeline is no part of it. */
+static void note_promotion(const struct view *v, struct plan *p)
+{
+    struct lineage own;
+    struct lineage next = {.n = 1};
+    next.at[0].token = v->leader.token; /* timeline 0: PostgreSQL chooses the number */
+    lineage_parse(v->pg.lineage, &own);
+    for (size_t i = 0; i < own.n && next.n < LINEAGE_MAX; i++) {
+        if (own.at[i].timeline > v->pg.timeline)
+            continue;
+        next.at[next.n] = own.at[i];
+        if (own.at[i].timeline == 0) {
+            /* An earlier promotion: by now its number is known, or it never happened. */
+            if (lineage_token(&own, v->pg.timeline) != own.at[i].token)
+                continue;
+            next.at[next.n].timeline = v->pg.timeline;
+        }
+        next.n++;
+    }
+    lineage_print(&next, p->lineage, sizeof p->lineage);
+}
+
 bool rule_leader_promote(const struct view *v, struct plan *p)
 {
     if (!view_is_leader(v) || v->pg.proc != PG_PROC_RUNNING || !v->pg.in_recovery ||
@@ -166,9 +189,7 @@ bool rule_leader_promote(const struct view *v, struct plan *p)
     p->action = ACTION_PROMOTE;
     p->token = v->leader.token;
     syncrep_first_set(v, &p->set);
-    (void)snprintf(p->lineage, sizeof p->lineage, "0:%llu%s%s",
-                   (unsigned long long)v->leader.token, v->pg.lineage[0] != '\0' ? "," : "",
-                   v->pg.lineage);
+    note_promotion(v, p);
     return plan_say(p, "leader with token %llu, fence armed: promoting",
                     (unsigned long long)v->leader.token);
 }
