@@ -35,7 +35,7 @@ enum {
     FENCE_WORKERS_MAX = 8,
     FENCE_PATH_MAX = 1024,
     FENCE_BUDGET_MS = 200,   /* the kill budget when none is given */
-    FENCE_QUIT_MS = 100,     /* from SIGQUIT to SIGKILL, at most */
+    FENCE_QUIT_MS = 60,      /* from SIGQUIT to SIGKILL, at most */
     FENCE_HEARTBEAT_MS = 50, /* the fence looks at the deadline at least this often */
 };
 

@@ -32,6 +32,13 @@ void look_for_leftovers(struct warden *w)
     w->leftovers = left;
 }
 
+/* A stopped postmaster gets SIGQUIT when it is continued: no use waiting for that. */
+static bool is_stopped(pid_t pid)
+{
+    struct proc_stat s;
+    return proc_stat_read(pid, &s) && (s.state == 'T' || s.state == 't');
+}
+
 void kill_begin(struct warden *w, uint64_t quit_us, bool requested, bool fenced)
 {
     uint64_t now = clock_boot_us();
@@ -50,7 +57,7 @@ void kill_begin(struct warden *w, uint64_t quit_us, bool requested, bool fenced)
     w->kill_started_us = now;
     w->sweep_at_us = now + quit_us;
     w->kill = KILL_SWEEP;
-    if (quit_us > 0 && w->postmaster != 0) {
+    if (quit_us > 0 && w->postmaster != 0 && !is_stopped(w->postmaster)) {
         w->kill = KILL_QUIT;
         (void)kill(w->postmaster, SIGQUIT);
     }

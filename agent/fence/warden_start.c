@@ -9,8 +9,6 @@
 #include "base/clock.h"
 #include "base/str.h"
 
-extern char **environ;
-
 struct start_words {
     const char *log_path;
     char *argv[FENCE_ARGV_MAX + 1];

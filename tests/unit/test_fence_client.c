@@ -267,12 +267,76 @@ static void and_kills_it_on_demand(void **state)
     world_start(w, false, NULL);
 }
 
+static bool has_worker(const struct world *w)
+{
+    return world_worker_pid(w) != 0;
+}
+
+static bool has_no_worker(const struct world *w)
+{
+    return world_worker_pid(w) == 0;
+}
+
 static void a_worker_ends_when_its_daemon_goes(void **state)
 {
     struct world *w = *state;
     int fd = fence_worker_connect(w->fence);
     assert_true(fd >= 0);
+    WORLD_UNTIL(w, has_worker);
     (void)close(fd);
+    WORLD_UNTIL(w, has_no_worker);
+}
+
+static void a_worker_is_no_part_of_postgres(void **state)
+{
+    struct world *w = *state;
+    world_start(w, false, NULL);
+    int fd = fence_worker_connect(w->fence);
+    assert_true(fd >= 0);
+    WORLD_UNTIL(w, has_worker);
+    pid_t pid = world_worker_pid(w);
+    assert_int_equal(fence_kill(w->fence), ERR_OK);
+    WORLD_UNTIL(w, is_dead);
+    assert_int_equal(world_worker_pid(w), pid);
+    assert_int_equal(kill(pid, 0), 0);
+    (void)close(fd);
+}
+
+static void a_worker_does_not_survive_its_fence(void **state)
+{
+    struct world *w = *state;
+    int fd = fence_worker_connect(w->fence);
+    assert_true(fd >= 0);
+    WORLD_UNTIL(w, has_worker);
+    assert_int_equal(kill(world_fence_pid(w), SIGKILL), 0);
+    char byte;
+    assert_int_equal(read(fd, &byte, 1), 0); /* the end of its socket is the event */
+    (void)close(fd);
+    WORLD_UNTIL(w, is_connected);
+}
+
+static void a_fence_asked_to_stop_ends_and_removes_its_socket(void **state)
+{
+    struct world *w = *state;
+    pid_t pid = world_fence_pid(w);
+    fence_close(w->fence, false);
+    w->fence = NULL;
+    assert_int_equal(uv_run(&w->loop, UV_RUN_DEFAULT), 0);
+    assert_int_equal(uv_loop_close(&w->loop), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_int_not_equal(access(w->socket, F_OK), 0);
+}
+
+static void sigterm_does_not_end_a_fence_that_guards(void **state)
+{
+    struct world *w = *state;
+    world_start(w, false, NULL);
+    pid_t pid = world_fence_pid(w);
+    assert_int_equal(kill(pid, SIGTERM), 0);
+    assert_int_equal(kill(pid, SIGHUP), 0);
+    world_run_ms(w, 200);
+    assert_int_equal(w->lost, 0);
+    assert_true(is_running(w));
 }
 
 static int setup(void **state)
@@ -312,6 +376,10 @@ int main(void)
         T(a_new_fence_sees_what_an_older_one_left),
         T(and_kills_it_on_demand),
         T(a_worker_ends_when_its_daemon_goes),
+        T(a_worker_is_no_part_of_postgres),
+        T(a_worker_does_not_survive_its_fence),
+        T(a_fence_asked_to_stop_ends_and_removes_its_socket),
+        T(sigterm_does_not_end_a_fence_that_guards),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

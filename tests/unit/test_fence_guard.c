@@ -28,16 +28,16 @@ static const struct script scripts[] = {
      "50 50 5000 -\n"
      "50 50 = -\n"
      "4600 4600 = -\n"},
-    {"it kills at deadline - budget, with 100 ms for SIGQUIT", false,
+    {"it kills at deadline - budget, with 60 ms for SIGQUIT", false,
      "50 50 1000 -\n"
      "799 799 = -\n"
-     "1 1 = kill 100\n"},
+     "1 1 = kill 60\n"},
     {"found past the middle of the budget it uses SIGKILL at once", false,
      "50 50 1000 -\n"
      "901 901 = kill 0\n"},
     {"between the two SIGQUIT gets what is left before the middle", false,
      "50 50 1000 -\n"
-     "850 850 = kill 50\n"},
+     "860 860 = kill 40\n"},
     {"after a stop of its own beyond the deadline it kills at first sight", false,
      "50 50 1000 -\n"
      "60000 60000 = kill 0\n"},
@@ -49,7 +49,7 @@ static const struct script scripts[] = {
      "50 50 1000 -\n"
      "750 750 1000 -\n"
      "750 750 = -\n"
-     "50 50 = kill 100\n"},
+     "50 50 = kill 60\n"},
     {"a doomed PostgreSQL is not saved by a later extension", false,
      "50 50 150 kill 50\n"
      "50 50 9000 -\n"},
@@ -81,7 +81,7 @@ static const struct script scripts[] = {
      "50 50 5000 -\n"
      "50 1050 = -\n"
      "50 50 = -\n"
-     "50 50 = kill 100\n"},
+     "50 50 = kill 60\n"},
     {"a shorter pause: confirmed in time, nothing happens", false,
      "50 50 5000 -\n"
      "50 1050 = -\n"
@@ -91,7 +91,7 @@ static const struct script scripts[] = {
      "50 50 5000 -\n"
      "50 1050 = -\n"
      "50 50 9000 -\n"
-     "50 50 = kill 100\n"},
+     "50 50 = kill 60\n"},
     {"a renewal from before the pause cannot hide it", false,
      "50 50 5000 -\n"
      "50 6050 5000 kill 0\n"},
@@ -108,7 +108,7 @@ static const struct script scripts[] = {
     {"BOOTTIME ahead of RAW (suspend): doubt as well", false,
      "50 50 5000 -\n"
      "1050 50 = -\n"
-     "100 100 = kill 100\n"},
+     "100 100 = kill 60\n"},
     {"a clock that is slewed by 8 % is no gap", false,
      "50 50 5000 -\n"
      "50 54 = -\n"
@@ -117,7 +117,7 @@ static const struct script scripts[] = {
     {"but slewed time counts: the larger of the two is what has passed", false,
      "50 50 3000 -\n"
      "2000 2150 = -\n"
-     "600 650 = kill 100\n"},
+     "600 650 = kill 60\n"},
 };
 
 static struct guard_verdict step(struct guard *g, const struct guard_input *in)

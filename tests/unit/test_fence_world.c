@@ -167,6 +167,17 @@ pid_t world_fence_pid(const struct world *w)
     return w->fence->fence_proc.pid;
 }
 
+pid_t world_worker_pid(const struct world *w)
+{
+    for (size_t i = 0; i < FENCE_WORKERS_MAX; i++) {
+        pid_t pid =
+            w->fence->shm != NULL ? (pid_t)atomic_load(&w->fence->shm->worker_pid[i]) : 0;
+        if (pid != 0)
+            return pid;
+    }
+    return 0;
+}
+
 bool is_connected(const struct world *w)
 {
     return world_state(w)->connected;

@@ -34,6 +34,7 @@ void world_arm(struct world *w, uint64_t token, uint64_t ms);
 /* CLOCK_BOOTTIME of the newest commit, in ms; 0: none yet. */
 uint64_t world_last_commit_ms(const struct world *w);
 pid_t world_fence_pid(const struct world *w);
+pid_t world_worker_pid(const struct world *w); /* of any; 0: none */
 
 bool is_connected(const struct world *w);
 bool is_running(const struct world *w);
