@@ -1,1 +1,2 @@
 regent_fuzz_target(fuzz_state_entry LIBS regent_dcs)
+regent_fuzz_target(fuzz_raft_frame LIBS regent_dcs)

@@ -134,6 +134,8 @@ void world_stop(struct world *w, uint64_t id, bool lose_unsynced)
     if (!n->up)
         return;
     world_note(w, "%llu %s", (unsigned long long)id, lose_unsynced ? "crashes" : "stops");
+    if (!lose_unsynced)
+        n->state_durable = n->state;
     raft_core_free(TAKE(n->core));
     n->up = false;
     world_disk_crash(w, n, lose_unsynced);

@@ -132,6 +132,7 @@ struct world {
     char trace[WORLD_TRACE][WORLD_LINE];
     uint64_t n_events;
     uint64_t hash;
+    uint64_t fetch_ms;                 /* least time of a transfer */
     uint64_t sent[8];                  /* by frame type */
     struct raft_membership membership; /* newest that is committed */
     bool (*drop)(struct world *w, uint64_t from, uint64_t to,

@@ -318,8 +318,8 @@ static void on_fetch(void *arg, uint64_t from, const struct raft_snapshot_info *
     n->fetches++;
     world_note(w, "%llu fetches snapshot %llu from %llu", (unsigned long long)n->id,
                (unsigned long long)info->index, (unsigned long long)from);
-    struct world_timer *t =
-        world_timer_add(w, w->now_ms + 1 + world_random(w, 300), WORLD_FETCH_DONE, n);
+    struct world_timer *t = world_timer_add(
+        w, w->now_ms + 1 + w->fetch_ms + world_random(w, 300), WORLD_FETCH_DONE, n);
     t->source = from;
     t->info = *info;
 }

@@ -4,3 +4,7 @@ foreach(module kv lease session open)
         LIBS regent_dcs)
 endforeach()
 regent_unit_test(test_dcs_state_random LIBS regent_dcs TIMEOUT 300)
+foreach(module raft_core raft_frame raft_log log_store)
+    regent_unit_test(test_dcs_${module} LIBS regent_dcs)
+endforeach()
+target_link_libraries(test_dcs_raft_core PRIVATE raft_world) # tests/sim/raft.cmake
