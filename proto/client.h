@@ -30,9 +30,10 @@ struct client_options {
     const char *ca_fingerprint;
     const char *cert_file;
     const char *key_file;
-    const char *cluster_id;    /* NULL: any */
-    const char *name;          /* told in hello; NULL: "client" */
-    int (*connect_fd)(void *); /* when set: gives a connected stream socket (dcs_connect), no TLS */
+    const char *cluster_id; /* NULL: any */
+    const char *name;       /* told in hello; NULL: "client" */
+    int (*connect_fd)(
+        void *); /* when set: gives a connected stream socket (dcs_connect), no TLS */
     void *connect_arg;
     bool no_session; /* writes are sent with session 0 and never re-sent */
 };
@@ -40,7 +41,8 @@ struct client_options {
 struct client_reply {
     enum err status;
     struct errmsg error; /* text when status != ERR_OK */
-    struct slice result; /* encoded; valid during the callback; decode with method_table[m].result */
+    struct slice
+        result; /* encoded; valid during the callback; decode with method_table[m].result */
 };
 
 typedef void client_cb(void *arg, const struct client_reply *reply);
@@ -56,23 +58,26 @@ void client_on_state(struct client *c, client_state_cb *cb, void *arg);
 
 /* params: the C struct of the method's parameters, encoded before the call returns. Session and seq
  * are filled in by the client where the message has them and they are 0. deadline_ms 0: default. */
-void client_call(struct client *c, enum method m, const void *params, uint64_t deadline_ms, client_cb *cb, void *arg);
+void client_call(struct client *c, enum method m, const void *params, uint64_t deadline_ms,
+                 client_cb *cb, void *arg);
 
 struct client_watch;
-struct client_watch *client_watch(struct client *c, const struct watch_req *req, client_watch_cb *cb, void *arg);
+struct client_watch *client_watch(struct client *c, const struct watch_req *req,
+                                  client_watch_cb *cb, void *arg);
 void client_unwatch(struct client_watch *w); /* no callback after it */
 
 /* ---- blocking ---- */
 struct client_sync;
-enum err client_sync_open(const struct client_options *o, uint64_t deadline_ms, struct client_sync **ret_client,
-                          struct errmsg *e) MUST_CHECK;
+enum err client_sync_open(const struct client_options *o, uint64_t deadline_ms,
+                          struct client_sync **ret_client, struct errmsg *e) MUST_CHECK;
 void client_sync_close(struct client_sync *c); /* NULL is allowed */
 /* ret_result: the C struct of the result (NULL: not wanted); its borrowed fields live until the next call. */
-enum err client_sync_call(struct client_sync *c, enum method m, const void *params, uint64_t deadline_ms,
-                          void *ret_result, struct errmsg *e) MUST_CHECK;
+enum err client_sync_call(struct client_sync *c, enum method m, const void *params,
+                          uint64_t deadline_ms, void *ret_result, struct errmsg *e) MUST_CHECK;
 const struct hello_reply *client_sync_hello(const struct client_sync *c);
 /* Runs until cb sets *stop, the watch ends, or deadline_ms (0: none) passes (ERR_TIMEOUT). */
-enum err client_sync_watch(struct client_sync *c, const struct watch_req *req, client_watch_cb *cb, void *arg,
-                           const bool *stop, uint64_t deadline_ms, struct errmsg *e) MUST_CHECK;
+enum err client_sync_watch(struct client_sync *c, const struct watch_req *req,
+                           client_watch_cb *cb, void *arg, const bool *stop,
+                           uint64_t deadline_ms, struct errmsg *e) MUST_CHECK;
 
 #endif

@@ -331,7 +331,7 @@ struct conn *conn_connect(uv_loop_t *loop, const char *host, uint16_t port, SSL_
 
 static void describe_peer(struct conn *c, int fd, int family)
 {
-    struct sockaddr_storage a;
+    struct sockaddr_storage a = {.ss_family = AF_UNSPEC};
     socklen_t n = sizeof a;
     char host[INET6_ADDRSTRLEN] = "?";
     struct ucred cred;

@@ -21,7 +21,12 @@
 #include "base/err.h"
 #include "proto/pki.h"
 
-enum { CONN_FRAME_MAX = 2 * 1024 * 1024 + 4096, CONN_DEPTH_MAX = 16, CONN_ELEMENTS_MAX = 65536, CONN_OPEN_MS = 5000 };
+enum {
+    CONN_FRAME_MAX = 2 * 1024 * 1024 + 4096,
+    CONN_DEPTH_MAX = 16,
+    CONN_ELEMENTS_MAX = 65536,
+    CONN_OPEN_MS = 5000
+};
 
 struct conn;
 
@@ -30,7 +35,8 @@ struct conn_ops {
     void (*ready)(void *arg, const struct pki_identity *id);
     /* Slices are valid during the call. method and params: still encoded, validated. */
     void (*request)(void *arg, uint64_t msgid, struct slice method, struct slice params);
-    void (*response)(void *arg, uint64_t msgid, enum err status, const struct errmsg *error, struct slice result);
+    void (*response)(void *arg, uint64_t msgid, enum err status, const struct errmsg *error,
+                     struct slice result);
     void (*notify)(void *arg, struct slice method, struct slice params);
     void (*closed)(void *arg, const struct errmsg *why);
 };
@@ -38,18 +44,21 @@ struct conn_ops {
 /* Outgoing. host may be a name (resolved off the loop, its addresses tried in turn), an address, or
  * "unix:/path". ctx NULL: no TLS; else it is referenced, not taken. Ready within CONN_OPEN_MS of the
  * call, or closed. */
-struct conn *conn_connect(uv_loop_t *loop, const char *host, uint16_t port, SSL_CTX *ctx, const struct conn_ops *ops,
-                          void *arg);
+struct conn *conn_connect(uv_loop_t *loop, const char *host, uint16_t port, SSL_CTX *ctx,
+                          const struct conn_ops *ops, void *arg);
 /* From an accepted, or otherwise connected, socket; takes the descriptor. */
-struct conn *conn_from_fd(uv_loop_t *loop, int fd, SSL_CTX *ctx, bool server, const struct conn_ops *ops, void *arg);
+struct conn *conn_from_fd(uv_loop_t *loop, int fd, SSL_CTX *ctx, bool server,
+                          const struct conn_ops *ops, void *arg);
 void conn_close(struct conn *c);
-void conn_set_write_max(struct conn *c, size_t bytes);      /* default 64 MiB */
-void conn_set_dead_after(struct conn *c, uint64_t idle_ms); /* TCP_USER_TIMEOUT, and closes when nothing was read so long; 0: off */
+void conn_set_write_max(struct conn *c, size_t bytes); /* default 64 MiB */
+void conn_set_dead_after(
+    struct conn *c,
+    uint64_t idle_ms); /* TCP_USER_TIMEOUT, and closes when nothing was read so long; 0: off */
 bool conn_is_open(const struct conn *c); /* not closing or failed: what is written may arrive */
 size_t conn_pending_bytes(const struct conn *c);
-uint64_t conn_last_read_ms(const struct conn *c);           /* CLOCK_BOOTTIME */
-uint32_t conn_peer_uid(const struct conn *c);               /* local sockets: SO_PEERCRED; else UINT32_MAX */
-const char *conn_peer_text(const struct conn *c);           /* "10.0.0.2:41234" for logs */
+uint64_t conn_last_read_ms(const struct conn *c); /* CLOCK_BOOTTIME */
+uint32_t conn_peer_uid(const struct conn *c); /* local sockets: SO_PEERCRED; else UINT32_MAX */
+const char *conn_peer_text(const struct conn *c); /* "10.0.0.2:41234" for logs */
 
 /* Who it would be: a client whose certificate is this CA's but expired. `ready` got NULL, and all it
  * may do is cert.renew. NULL for everybody else. */
@@ -64,7 +73,8 @@ void conn_notify(struct conn *c, const char *method, struct slice params);
 void conn_reply(struct conn *c, uint64_t msgid, struct slice result);
 /* details.outcome is "unknown" for ERR_OUTCOME_UNKNOWN and "none" for all others; a response whose
  * details say "unknown" arrives as ERR_OUTCOME_UNKNOWN. leader: NULL or the address to try. */
-void conn_reply_error(struct conn *c, uint64_t msgid, enum err code, const char *text, const char *leader);
+void conn_reply_error(struct conn *c, uint64_t msgid, enum err code, const char *text,
+                      const char *leader);
 void conn_flush(struct conn *c);
 
 #endif

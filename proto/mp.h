@@ -31,7 +31,8 @@ struct mp_scanner {
     size_t left[MP_DEPTH_MAX]; /* elements still to come in each open container; never 0 */
 };
 void mp_scanner_init(struct mp_scanner *s);
-enum err mp_scanner_run(struct mp_scanner *s, struct slice in, const struct mp_limits *limits) MUST_CHECK;
+enum err mp_scanner_run(struct mp_scanner *s, struct slice in, const struct mp_limits *limits)
+    MUST_CHECK;
 
 /* The cursor reads values that mp_scan() has passed. A read of the wrong type is ERR_INVALID and
  * moves nothing. */
@@ -46,7 +47,8 @@ enum err mp_read_i64(struct mp_reader *r, int64_t *ret) MUST_CHECK;
 enum err mp_read_bytes(struct mp_reader *r, struct slice *ret) MUST_CHECK; /* str or bin */
 enum err mp_read_array(struct mp_reader *r, size_t *ret_n) MUST_CHECK;
 enum err mp_read_map(struct mp_reader *r, size_t *ret_n) MUST_CHECK;
-enum err mp_read_raw(struct mp_reader *r, struct slice *ret) MUST_CHECK; /* any one value, encoded */
+enum err mp_read_raw(struct mp_reader *r, struct slice *ret)
+    MUST_CHECK; /* any one value, encoded */
 
 void mp_write_nil(struct buf *b);
 void mp_write_bool(struct buf *b, bool v);

@@ -47,7 +47,8 @@ struct msg {
 void msg_encode(const struct msg *m, const void *obj, struct buf *out);
 /* Fills *ret_obj (zeroed first) from exactly one MessagePack map. ERR_INVALID (and ERR_LIMIT for a
  * list that is too long) names the field. A field given twice is refused. */
-enum err msg_decode(const struct msg *m, struct slice in, void *ret_obj, struct errmsg *e) MUST_CHECK;
+enum err msg_decode(const struct msg *m, struct slice in, void *ret_obj, struct errmsg *e)
+    MUST_CHECK;
 
 /* MANY fields: build with begin / append / end, then point the field at buf_slice(). Elements are
  * appended in order; end() writes the array header in front. */
@@ -64,7 +65,8 @@ struct msg_iter {
     size_t left;
 };
 enum err msg_iter_init(struct msg_iter *it, struct slice many) MUST_CHECK;
-enum err msg_iter_next(struct msg_iter *it, const struct msg *m, void *ret_obj, struct errmsg *e) MUST_CHECK;
+enum err msg_iter_next(struct msg_iter *it, const struct msg *m, void *ret_obj,
+                       struct errmsg *e) MUST_CHECK;
 
 /* ---- JSON, for records and for people ---- */
 
@@ -83,7 +85,7 @@ void msg_arena_close(struct msg_arena *a);
 void msg_to_json(const struct msg *m, const void *obj, struct buf *out);
 /* Unknown names are skipped, absent and null fields are zero. `arena` may be NULL for messages
  * without BYTES, RAW and MANY. RAW comes back as compact JSON text. ERR_INVALID names the field. */
-enum err msg_from_json(const struct msg *m, struct slice json, void *ret_obj, struct msg_arena *arena,
-                       struct errmsg *e) MUST_CHECK;
+enum err msg_from_json(const struct msg *m, struct slice json, void *ret_obj,
+                       struct msg_arena *arena, struct errmsg *e) MUST_CHECK;
 
 #endif
