@@ -190,8 +190,8 @@ enum err state_apply_entry(struct state *s, uint64_t index, struct slice entry, 
                            const struct state_ops *ops, void *arg, struct errmsg *e)
 {
     struct mp_reader r = {.rest = entry};
-    uint64_t wall_ms;
-    size_t n;
+    uint64_t wall_ms = 0;
+    size_t n = 0;
     enum err rc = read_header(&r, &wall_ms, &n, e);
     for (size_t i = 0; rc == ERR_OK && i < n; i++) {
         struct apply a = {.s = s,
@@ -201,8 +201,8 @@ enum err state_apply_entry(struct state *s, uint64_t index, struct slice entry, 
                           .now_ms = now_ms,
                           .ops = ops,
                           .arg = arg};
-        uint64_t kind;
-        struct slice params;
+        uint64_t kind = 0;
+        struct slice params = {0};
         rc = read_command(&r, &kind, &params, e);
         if (rc == ERR_OK)
             rc = run_command(&a, kind, params, e);
