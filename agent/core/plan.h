@@ -50,7 +50,8 @@ struct plan {
     enum plan_action action;
     enum plan_txn txn;
     bool arm;           /* the fence must hold our deadline now; false: it may be disarmed once
-                           PostgreSQL is stopped or a standby */
+                           PostgreSQL is stopped or a standby. A new lease is a new arming: what was
+                           ordered under the old one must never live on its deadline */
     bool cancel;        /* give up the action under way (postgres_cancel) */
     uint64_t limit_ms;  /* STOP_FAST: time for it, then immediate; 0: the executor's */
     uint64_t timeline;  /* FOLLOW, REWIND, CLONE, START_STANDBY: the leader's */

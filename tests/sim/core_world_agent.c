@@ -22,8 +22,10 @@ static void keep_lease(struct world *w, struct node *x)
 {
     if (x->isolated || w->now_ms < x->renew_ms)
         return;
-    if (!store_lease_alive(w, x->lease))
+    if (!store_lease_alive(w, x->lease)) {
         x->lease = w->lease_next++;
+        x->armed = false; /* what was ordered under the old lease must not live on the new one */
+    }
     ASSERT(x->lease < ARRAY_LEN(w->lease_end_ms));
     /* Submitted a while ago, applied now. */
     w->lease_end_ms[x->lease] = w->now_ms + TTL_MS;
