@@ -45,3 +45,172 @@ def test_a_standby_clones_follows_and_is_promoted(lab):
     assert not view["in_recovery"] and view["timeline"] == 2
     n2.run("checkpoint")
     n2.wait("checkpointed", lambda v: v["checkpointed"])
+
+
+def test_a_seal_holds_while_a_report_holds_up_replay(lab):
+    n1 = lab.primary()
+    n2 = lab.standby(n1, "n2")
+    n1.run("set_sync", k=1, s=n2.view()["incarnation"])
+    n1.wait("confirmed", lambda v: v["set_confirmed"])
+    n1.psql("CREATE TABLE t (id int); CREATE TABLE other (id int); INSERT INTO other VALUES (1)")
+    report = n2.session()
+    n2.wait("replayed", lambda v: v["replay_lsn"] >= n1.view()["lsn"])
+    report.stdin.write("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM other;\n")
+    assert report.stdout.readline().strip() == "1"
+    n1.psql("DROP TABLE other")  # replay must wait for the report
+    n1.psql("INSERT INTO t VALUES (1)")  # and commits are acknowledged all the same
+    n2.wait("replay held up", lambda v: v["replay_lsn"] < v["lsn"])
+
+    n2.run("seal", token=1)
+    sealed = n2.view()
+    assert sealed["sealed_token"] == 1 and not sealed["walreceiver"]
+    assert sealed["sealed_lsn"] == sealed["lsn"] > sealed["replay_lsn"]
+    writer = n1.session()
+    writer.stdin.write("INSERT INTO t VALUES (2);\n\\echo acknowledged\n")
+    n1.wait("the writer waits",
+            lambda v: n1.psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == "1")
+    assert n2.view()["lsn"] == sealed["sealed_lsn"]
+
+    # Durable: the next daemon knows it.
+    n2.quit(leave=True)
+    n2.launch()
+    n2.wait("adopted", lambda v: v["proc"] == "running" and v["data"] == "ours")
+    assert n2.view()["sealed_token"] == 1 and n2.view()["sealed_lsn"] == sealed["sealed_lsn"]
+    # The report goes when this one is promoted.
+    n2.arm(2)
+    n2.run("promote", token=2)
+    assert n2.psql("SELECT string_agg(id::text, ',') FROM t") == "1"
+    report.kill()
+    writer.kill()
+
+
+def test_a_sealed_standby_follows_again(lab):
+    n1 = lab.primary()
+    n2 = lab.standby(n1, "n2")
+    n2.run("seal", token=1)
+    assert not n2.view()["walreceiver"]
+    n2.run("follow", target=n1.target(), token=2)
+    view = n2.wait("streams", lambda v: v["streaming"])
+    assert view["sealed_token"] == 0 and view["upstream"] == "n1" and view["follow_token"] == 2
+
+
+def test_from_no_set_to_one_a_commit_is_seen_waiting(lab):
+    n1 = lab.primary()
+    assert n1.view()["set_known"]
+    n2 = lab.standby(n1, "n2")
+    incarnation = n2.view()["incarnation"]
+    n1.run("set_sync", k=1, s=incarnation)
+    view = n1.wait("confirmed", lambda v: v["set_confirmed"])
+    assert view["set"] == {"k": 1, "s": [incarnation]} and view["old_n"] == 0
+    assert n1.psql("SHOW synchronous_standby_names") == f'FIRST 1 ("{incarnation}")'
+    n1.psql("CREATE TABLE t (id int)")
+    # Nothing is taken as confirmed by the next daemon.
+    n1.quit(leave=True)
+    n1.launch()
+    view = n1.wait("adopted", lambda v: v["proc"] == "running" and v["set"]["k"] == 1)
+    assert not view["set_known"] and not view["set_confirmed"]
+    n1.run("set_sync", k=1, s=incarnation)
+    n1.wait("confirmed anew", lambda v: v["set_known"] and v["set_confirmed"])
+    # A set whose standby is gone is in force, and not confirmed; the old one goes on counting.
+    n1.run("set_sync", k=1, s="00000000-0000-0000-0000-000000000000")
+    view = n1.view()
+    assert view["old_n"] == 1 and not view["set_confirmed"]
+    n1.run("set_sync", k=0)
+    n1.wait("confirmed empty", lambda v: v["set_confirmed"] and v["old_n"] == 0)
+
+
+def test_alter_system_does_not_overrule_the_set(lab):
+    n1 = lab.primary()
+    n2 = lab.standby(n1, "n2")
+    n1.run("set_sync", k=1, s=n2.view()["incarnation"])
+    n1.wait("confirmed", lambda v: v["set_confirmed"])
+    n1.psql("ALTER SYSTEM SET synchronous_standby_names = ''")
+    n1.psql("SELECT pg_reload_conf()")
+    n1.wait("noticed", lambda v: not v["set_known"])
+    n1.run("set_sync", k=1, s=n2.view()["incarnation"])
+    n1.wait("confirmed again", lambda v: v["set_confirmed"])
+
+
+def test_a_diverged_primary_is_rewound(lab):
+    n1 = lab.primary()
+    n2 = lab.standby(n1, "n2")
+    n1.psql("CREATE TABLE t (id int); INSERT INTO t VALUES (1)")
+    n2.wait("replayed", lambda v: v["replay_lsn"] >= n1.view()["lsn"])
+    n2.run("seal", token=1)
+    n1.psql("INSERT INTO t VALUES (2)")  # lost, asynchronously
+    n1.run("kill")
+    view = n1.wait("looked at", lambda v: v["data"] == "ours")
+    assert view["proc"] == "stopped" and not view["clean"] and view["recovery_ms"] > 0
+    n2.arm(2)
+    n2.run("promote", token=2)
+    n2.run("checkpoint")
+    n2.psql("INSERT INTO t VALUES (3)")
+    before = n1.view()["incarnation"]
+    n1.run("rewind", target=n2.target(), timeline=2, lineage="2:2,1:1")
+    view = n1.view()
+    assert view["data"] == "ours" and view["incarnation"] != before and view["lineage"] == "2:2,1:1"
+    assert view["standby_signal"] and not view["rewind_failed"]
+    assert list(n1.dir.glob("pg.diverged-*/0*")), "the diverged WAL is kept"
+    n1.run("start_standby", target=n2.target(), token=2)
+    n1.wait("streaming", lambda v: v["streaming"])
+    lsn = n2.view()["lsn"]
+    n1.wait("replayed", lambda v: v["replay_lsn"] >= lsn)
+    assert n1.psql("SELECT string_agg(id::text, ',' ORDER BY id) FROM t") == "1,3"
+
+
+def test_a_diverged_standby_is_stuck_and_cloned_anew(lab):
+    n1 = lab.primary()
+    n2 = lab.standby(n1, "n2")
+    n3 = lab.standby(n1, "n3")
+    n3.run("seal", token=1)
+    n1.psql("CREATE TABLE t (id int)")
+    n2.wait("ahead", lambda v: v["lsn"] > n3.view()["lsn"])
+    n2.run("seal", token=1)
+    n3.arm(2)
+    n3.run("promote", token=2)
+    n2.run("follow", target=n3.target(), token=2)
+    view = n2.wait("stuck", lambda v: v["stuck"])
+    assert "timeline" in view["trouble"]
+    n2.run("stop_fast", deadline=10000)
+    n2.run("clone", target=n3.target(), lineage="2:2,1:1")
+    assert list(n2.dir.glob("pg.old-*/PG_VERSION")), "the old data is moved aside"
+    n2.run("start_standby", target=n3.target(), token=2)
+    n2.wait("streaming", lambda v: v["streaming"])
+
+
+def test_an_unfinished_copy_shows(lab):
+    n1 = lab.primary()
+    n2 = lab.standby(n1, "n2")
+    n2.run("stop_fast", deadline=10000)
+    n2.quit()
+    (n2.pgdata / "regent.incarnation").unlink()
+    n2.launch()
+    view = n2.wait("looked at", lambda v: v["data"] != "unknown")
+    assert view["data"] == "broken" and "unfinished" in view["trouble"]
+    (n2.pgdata / "regent.incarnation").write_text((n1.pgdata / "regent.incarnation").read_text())
+    n2.quit()
+    n2.launch()
+    view = n2.wait("looked at", lambda v: v["data"] != "unknown")
+    assert view["data"] == "broken" and "n1" in view["trouble"]
+
+
+def test_no_secret_is_in_an_argument_or_a_log(lab):
+    n1 = lab.primary()
+    n2 = lab.standby(n1, "n2")
+    secrets = ("su'per:", "re:p", 'rw"3')
+    for n in (n1, n2):
+        text = (n.dir / "postgresql.log").read_text() + (n.pgdata / "postgresql.conf").read_text()
+        assert not any(s in text for s in secrets)
+        assert (n.dir / "pgpass").stat().st_mode & 0o777 == 0o600
+    assert n1.psql("SELECT count(*) FROM pg_authid WHERE rolpassword LIKE 'SCRAM-SHA-256%'") == "3"
+
+
+def test_a_start_that_fails_says_why(lab):
+    n1 = lab.primary()
+    n1.run("stop_fast", deadline=10000)
+    n1.wait("looked at", lambda v: v["data"] == "ours")
+    with (n1.pgdata / "postgresql.base.conf").open("a") as conf:
+        conf.write("no_such_setting = 1\n")
+    n1.start("start_primary")
+    done = n1.finish()
+    assert done["status"] != "ok" and "no_such_setting" in done["text"]
