@@ -8,3 +8,7 @@ foreach(module raft_core raft_frame raft_log log_store)
     regent_unit_test(test_dcs_${module} LIBS regent_dcs)
 endforeach()
 target_link_libraries(test_dcs_raft_core PRIVATE raft_world) # tests/sim/raft.cmake
+
+foreach(module read_index renew watch member)
+    regent_unit_test(test_dcs_${module} LIBS regent_dcs)
+endforeach()

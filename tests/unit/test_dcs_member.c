@@ -1,0 +1,154 @@
+/* dcs/member: admission, promotion in pairs, odd numbers, safe removal. A cluster is written as text:
+ * one word a member, the first is the leader.
+ *     V voter, L learner, - absent from Raft; then flags: j joining, p presented, d not heard of,
+ *     w does not want a vote, b lags behind, z stored nothing yet */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/base.h"
+#include "dcs/member.h"
+
+enum { LAST_INDEX = 1000 };
+
+static struct member_cluster cluster(const char *text)
+{
+    struct member_cluster c = {.self = 1, .last_index = LAST_INDEX};
+    const char *p = text;
+    while (*p != '\0') {
+        struct member_view *m = &c.m[c.n++];
+        m->id = c.n;
+        m->raft = *p == 'V' ? MEMBER_VOTER : *p == 'L' ? MEMBER_LEARNER : MEMBER_ABSENT;
+        m->state = MEMBER_ACTIVE;
+        m->wants_vote = true;
+        m->heard = m->raft != MEMBER_ABSENT;
+        m->match_index = m->raft != MEMBER_ABSENT ? LAST_INDEX - MEMBER_CAUGHT_UP_ENTRIES : 0;
+        for (p++; *p != '\0' && *p != ' '; p++) {
+            m->state = *p == 'j' ? MEMBER_JOINING : m->state;
+            m->presented = m->presented || *p == 'p';
+            m->heard = m->heard && *p != 'd';
+            m->wants_vote = m->wants_vote && *p != 'w';
+            m->match_index -= *p == 'b';
+            m->match_index = *p == 'z' ? 0 : m->match_index;
+        }
+        p += *p == ' ';
+    }
+    return c;
+}
+
+static const struct row {
+    const char *what;
+    const char *cluster;
+    bool pending;
+    uint64_t even_ms;
+    enum member_action action;
+    uint64_t id;
+} rows[] = {
+    {"nothing to do with one", "V", false, 0, MEMBER_NOTHING, 0},
+    {"a registered node that has not been started waits", "V -j", false, 0, MEMBER_NOTHING, 0},
+    {"one that presents itself is added", "V -jp", false, 0, MEMBER_ADD, 2},
+    {"but not while another change is under way", "V -jp", true, 0, MEMBER_NOTHING, 0},
+    {"it is not active before it has stored something", "V Ljpz", false, 0, MEMBER_NOTHING, 0},
+    {"then it is", "V Ljp", false, 0, MEMBER_ACTIVATE, 2},
+    {"activation needs no room in the log of changes", "V Ljp", true, 0, MEMBER_ACTIVATE, 2},
+    {"the second voter waits for the third", "V L", false, 0, MEMBER_NOTHING, 0},
+    {"both ready: the first of them", "V L L", false, 0, MEMBER_PROMOTE, 2},
+    {"and the next at once", "V V L", false, 0, MEMBER_PROMOTE, 3},
+    {"one lags: neither", "V L Lb", false, 0, MEMBER_NOTHING, 0},
+    {"one is silent: neither", "V L Ld", false, 0, MEMBER_NOTHING, 0},
+    {"a learner by choice is no voter", "V L Lw", false, 0, MEMBER_NOTHING, 0},
+    {"a fourth node stays a learner", "V V V L", false, 0, MEMBER_NOTHING, 0},
+    {"a fifth makes five", "V V V L L", false, 0, MEMBER_PROMOTE, 4},
+    {"never more than seven", "V V V V V V V L L", false, 0, MEMBER_NOTHING, 0},
+    {"an even number is borne for a while", "V V", false, MEMBER_EVEN_PATIENCE_MS - 1,
+     MEMBER_NOTHING, 0},
+    {"then one voter less", "V V", false, MEMBER_EVEN_PATIENCE_MS, MEMBER_DEMOTE, 2},
+    {"the silent one first", "V Vd V V", false, MEMBER_EVEN_PATIENCE_MS, MEMBER_DEMOTE, 2},
+    {"never the leader", "V Vw", false, MEMBER_EVEN_PATIENCE_MS, MEMBER_DEMOTE, 2},
+    {"a ready learner is better than a demotion", "V V V V L", false, MEMBER_EVEN_PATIENCE_MS,
+     MEMBER_PROMOTE, 5},
+    {"no demotion during another change", "V V", true, MEMBER_EVEN_PATIENCE_MS, MEMBER_NOTHING,
+     0},
+};
+
+static void test_decisions(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct member_cluster c = cluster(rows[i].cluster);
+        c.change_pending = rows[i].pending;
+        c.even_ms = rows[i].even_ms;
+        struct member_plan p = member_decide(&c);
+        if (p.action != rows[i].action || p.id != rows[i].id) {
+            fail_msg("%s (%s): action %d of member %d", rows[i].what, rows[i].cluster,
+                     (int)p.action, (int)p.id);
+        }
+    }
+}
+
+static const struct {
+    const char *what;
+    const char *cluster;
+    uint64_t id;
+    bool force, allowed;
+} removals[] = {
+    {"a learner may always go", "V L", 2, false, true},
+    {"one of three, all live", "V V V", 3, false, true},
+    {"the one that is down", "V V Vd", 3, false, true},
+    {"not a live one while another is down", "V V Vd", 2, false, false},
+    {"unless forced", "V V Vd", 2, true, true},
+    {"two of five down: a live one may not go", "V V V Vd Vd", 2, false, false},
+    {"one of them may", "V V V Vd Vd", 5, false, true},
+    {"never the only voter, not even forced", "V L", 1, true, false},
+};
+
+static void test_removals(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(removals); i++) {
+        struct member_cluster c = cluster(removals[i].cluster);
+        struct errmsg e = {.text = ""};
+        enum err err = member_removable(&c, removals[i].id, removals[i].force, &e);
+        if ((err == ERR_OK) != removals[i].allowed) {
+            fail_msg("%s: %s", removals[i].what, err_name(err));
+        }
+        assert_true(err == ERR_OK ||
+                    (err == ERR_PRECONDITION && strstr(e.text, "quorum") != NULL));
+    }
+}
+
+/* Whatever happens, following the decisions never rests at an even number while nodes are well. */
+static void test_growing_to_any_size_ends_odd(void **state)
+{
+    (void)state;
+    for (size_t n = 1; n <= 9; n++) {
+        struct member_cluster c = cluster("V");
+        c.n = n;
+        for (size_t i = 1; i < n; i++) {
+            c.m[i] = c.m[0];
+            c.m[i].id = i + 1;
+            c.m[i].raft = MEMBER_LEARNER;
+        }
+        struct member_plan p;
+        while ((p = member_decide(&c)).action != MEMBER_NOTHING) {
+            assert_int_equal(p.action, MEMBER_PROMOTE);
+            c.m[p.id - 1].raft = MEMBER_VOTER;
+        }
+        size_t want = n >= 7 ? 7 : n % 2 == 0 ? n - 1 : n;
+        assert_int_equal(member_voters(&c), want);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_decisions),
+        cmocka_unit_test(test_removals),
+        cmocka_unit_test(test_growing_to_any_size_ends_odd),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
