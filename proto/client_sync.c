@@ -3,6 +3,8 @@
 #include "base/mem.h"
 #include "proto/client_impl.h"
 
+/* Every callback that ends a wait calls uv_stop(): a timer that is due runs before the loop polls, and
+ * the poll would then sleep on what has happened already. */
 struct client_sync {
     uv_loop_t loop;
     struct client *client;
@@ -18,7 +20,9 @@ struct client_sync {
 
 static void on_deadline(uv_timer_t *t)
 {
-    ((struct client_sync *)t->data)->late = true;
+    struct client_sync *s = t->data;
+    s->late = true;
+    uv_stop(&s->loop);
 }
 
 static void arm(struct client_sync *s, uint64_t ms)
@@ -37,6 +41,7 @@ static void on_state(void *arg, bool connected, const struct hello_reply *hello)
     s->connected = connected;
     if (connected)
         s->hello = *hello;
+    uv_stop(&s->loop);
 }
 
 /* Trying again cannot help when every endpoint was tried and the last refused us for who we are. */
@@ -80,7 +85,9 @@ enum err client_sync_open(const struct client_options *o, uint64_t deadline_ms,
 
 static void on_closed(void *arg)
 {
-    ((struct client_sync *)arg)->closed = true;
+    struct client_sync *s = arg;
+    s->closed = true;
+    uv_stop(&s->loop);
 }
 
 void client_sync_close(struct client_sync *s)
@@ -113,6 +120,7 @@ static void on_reply(void *arg, const struct client_reply *reply)
     s->error = reply->error;
     buf_clear(&s->result);
     buf_append_slice(&s->result, reply->result);
+    uv_stop(&s->loop);
 }
 
 enum err client_sync_call(struct client_sync *s, enum method m, const void *params,
@@ -131,6 +139,7 @@ enum err client_sync_call(struct client_sync *s, enum method m, const void *para
 }
 
 struct sync_watch {
+    uv_loop_t *loop;
     client_watch_cb *cb;
     void *arg;
     bool ended;
@@ -143,13 +152,14 @@ static void on_watch(void *arg, enum err status, const struct watch_event *ev)
     w->ended = status != ERR_OK;
     w->status = status;
     w->cb(w->arg, status, ev);
+    uv_stop(w->loop); /* *stop may be set now */
 }
 
 enum err client_sync_watch(struct client_sync *s, const struct watch_req *req,
                            client_watch_cb *cb, void *arg, const bool *stop,
                            uint64_t deadline_ms, struct errmsg *e)
 {
-    struct sync_watch w = {.cb = cb, .arg = arg};
+    struct sync_watch w = {.loop = &s->loop, .cb = cb, .arg = arg};
     struct client_watch *watch = client_watch(s->client, req, on_watch, &w);
     arm(s, deadline_ms);
     while (!w.ended && !*stop && !s->late)

@@ -90,27 +90,29 @@ void certs_issue(const struct certs *c, const char *name, uint64_t member_id, co
 
 /* ---- loop ---- */
 
-static void on_late(uv_timer_t *t)
+/* A tick, because a flag may be set by a timer just before the loop sleeps. */
+static void on_tick(uv_timer_t *t)
 {
-    *(bool *)t->data = true;
+    ++*(unsigned *)t->data;
 }
 
-static void on_late_closed(uv_handle_t *h)
+static void on_timer_closed(uv_handle_t *h)
 {
     mem_free(h);
 }
 
 bool loop_until(uv_loop_t *loop, const bool *flag)
 {
-    bool late = false;
+    enum { TICK_MS = 10, TICKS_MAX = 1000 };
+    unsigned ticks = 0;
     uv_timer_t *t = mem_alloc(sizeof *t);
     (void)uv_timer_init(loop, t);
-    t->data = &late;
+    t->data = &ticks;
     uv_update_time(loop);
-    (void)uv_timer_start(t, on_late, 10000, 0);
-    while (!*flag && !late)
+    (void)uv_timer_start(t, on_tick, TICK_MS, TICK_MS);
+    while (!*flag && ticks < TICKS_MAX)
         (void)uv_run(loop, UV_RUN_ONCE);
-    uv_close((uv_handle_t *)t, on_late_closed);
+    uv_close((uv_handle_t *)t, on_timer_closed);
     (void)uv_run(loop, UV_RUN_NOWAIT);
     return *flag;
 }

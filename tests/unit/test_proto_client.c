@@ -862,6 +862,10 @@ static void the_blocking_client_calls_watches_and_gives_up_in_time(void **state)
     struct range_reply reply;
     assert_int_equal(client_sync_call(c, METHOD_KV_RANGE, &req, 0, &reply, &e), ERR_OK);
     assert_int_equal(reply.count, 3);
+    struct put_req big = {.key = slice_str("k"),
+                          .value = slice_of(mem_alloc(3000000), 3000000)};
+    assert_int_equal(client_sync_call(c, METHOD_KV_PUT, &big, 0, NULL, &e), ERR_LIMIT);
+    mem_free((void *)(uintptr_t)big.value.p);
     bool stop = false;
     struct watch_req watch = {.key = slice_str("k")};
     assert_int_equal(client_sync_watch(c, &watch, stop_watching, &stop, &stop, 50, &e),
