@@ -255,6 +255,11 @@ uint64_t raft_core_leader(const struct raft_core *c)
     return c->raft.follower_state.current_leader.id;
 }
 
+uint64_t raft_core_snapshot_index(const struct raft_core *c)
+{
+    return c->has_snapshot ? c->snapshot.index : 0;
+}
+
 uint64_t raft_core_last_index(const struct raft_core *c)
 {
     return core_last_index(c);

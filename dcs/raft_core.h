@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
+/* Callbacks must not call back into the core: they note and wake. */
 enum { RAFT_CORE_MEMBERS_MAX = 64 };
 
 enum raft_entry_type { RAFT_ENTRY_COMMAND = 1, RAFT_ENTRY_BARRIER = 2, RAFT_ENTRY_CHANGE = 3 };
@@ -66,7 +67,8 @@ struct raft_core_ops {
     /* Follower: begin to move file `info` from leader `from` to here in pieces (the owner's transport);
      * then call raft_core_snapshot_received() or _failed(). */
     void (*snapshot_fetch)(void *arg, uint64_t from, const struct raft_snapshot_info *info);
-    /* Replace the state database by the file of `info` (already stored by store_snapshot). */
+    /* Replace the state database by the file of `info` (already stored by store_snapshot). Called at start
+     * too, for a crash may have come between: do nothing when the state is at or above info->index. */
     void (*snapshot_restore)(void *arg, const struct raft_snapshot_info *info);
 };
 
@@ -145,6 +147,8 @@ void raft_core_snapshot_failed(struct raft_core *c, uint64_t now_ms);
 enum raft_core_state raft_core_state(const struct raft_core *c);
 uint64_t raft_core_term(const struct raft_core *c);
 uint64_t raft_core_leader(const struct raft_core *c);
+/* Newest recorded by store_snapshot and stored; 0: none. Files of this index and newer must be kept. */
+uint64_t raft_core_snapshot_index(const struct raft_core *c);
 uint64_t raft_core_last_index(const struct raft_core *c);
 uint64_t raft_core_stored_index(const struct raft_core *c); /* durable here */
 uint64_t raft_core_commit_index(const struct raft_core *c);

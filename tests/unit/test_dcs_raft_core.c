@@ -398,6 +398,178 @@ static void back_pressure_is_a_limit_not_a_failure(void **state)
     world_free(w);
 }
 
+/* ---- frames that our own sender does not make ---- */
+
+/* A change to n members, as an entry; the bytes go to *b. */
+static struct raft_entry_view change_entry(uint64_t term, uint64_t n, struct buf *b)
+{
+    struct raft_membership m = {.n = n};
+    for (uint64_t i = 0; i < n; i++) {
+        m.servers[i] = (struct raft_server){
+            .id = i + 1, .role = i < 3 ? RAFT_ROLE_VOTER : RAFT_ROLE_LEARNER};
+        m.servers[i].address[0] = (char)('a' + i);
+    }
+    raft_membership_encode(&m, b);
+    return (struct raft_entry_view){
+        .term = term, .type = RAFT_ENTRY_CHANGE, .data = buf_slice(b)};
+}
+
+static void hear(struct world *w, uint64_t to, uint64_t term, uint64_t prev_index,
+                 uint64_t prev_term, struct raft_entry_view *entries, size_t n)
+{
+    struct raft_frame f = {.type = RAFT_FRAME_APPEND, .term = term};
+    f.append.prev_index = prev_index;
+    f.append.prev_term = prev_term;
+    f.append.entries = entries;
+    f.append.n = n;
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    raft_frame_encode(&f, &b);
+    struct errmsg e;
+    assert_int_equal(raft_core_receive(w->nodes[to].core, 1, buf_slice(&b), w->now_ms, &e),
+                     ERR_OK);
+}
+
+static void the_receiver_splits_before_a_change_too(void **state)
+{
+    (void)state;
+    struct world *w = world_of(3, 8192);
+    raft_script(w, "lead 1\n"
+                   "agree\n"
+                   "isolate 3\n");
+    struct raft_core *c = w->nodes[3].core;
+    uint64_t last = raft_core_last_index(c);
+    uint64_t term = raft_core_term(c);
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    struct raft_entry_view v[] = {
+        {.term = term, .type = RAFT_ENTRY_COMMAND, .data = slice_str("x")},
+        {.term = term, .type = RAFT_ENTRY_COMMAND, .data = slice_str("y")},
+        change_entry(term, 4, &b)};
+    hear(w, 3, term, last, term, v, ARRAY_LEN(v));
+    assert_int_equal(raft_core_last_index(c), last + 3);
+    assert_int_equal(raft_core_membership(c)->index, last + 3);
+    assert_int_equal(raft_core_membership(c)->n, 4);
+    world_free(w);
+}
+
+/* The second of two changes proves that the first is committed; when the second goes, the first stays. */
+static void a_change_that_was_overtaken_is_kept(void **state)
+{
+    (void)state;
+    struct world *w = world_of(3, 8192);
+    raft_script(w, "lead 1\n"
+                   "agree\n"
+                   "isolate 3\n");
+    struct raft_core *c = w->nodes[3].core;
+    uint64_t last = raft_core_last_index(c);
+    uint64_t term = raft_core_term(c);
+    struct buf first CLEANUP(buf_close) = BUF_INIT;
+    struct buf second CLEANUP(buf_close) = BUF_INIT;
+    struct raft_entry_view v[] = {change_entry(term, 4, &first),
+                                  change_entry(term, 5, &second)};
+    hear(w, 3, term, last, term, v, ARRAY_LEN(v));
+    assert_int_equal(raft_core_membership(c)->n, 5);
+    struct raft_entry_view other = {
+        .term = term + 1, .type = RAFT_ENTRY_COMMAND, .data = slice_str("z")};
+    hear(w, 3, term + 1, last + 1, term, &other, 1);
+    assert_int_equal(raft_core_membership(c)->n, 4);
+    assert_int_equal(raft_core_membership(c)->index, last + 1);
+    world_free(w);
+}
+
+/* The library would append them behind the end. */
+static void a_late_append_below_the_trimmed_prefix_changes_nothing(void **state)
+{
+    (void)state;
+    struct world *w = world_of(3, 20);
+    raft_script(w, "lead 1\n"
+                   "flood 1 100\n"
+                   "run 1000\n"
+                   "agree\n");
+    struct raft_core *c = w->nodes[3].core;
+    uint64_t last = raft_core_last_index(c);
+    assert_true(w->nodes[3].log.first > 20);
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    struct raft_entry_view v[] = {
+        change_entry(1, 3, &b),
+        {.term = 1, .type = RAFT_ENTRY_COMMAND, .data = slice_str("x")},
+        {.term = 1, .type = RAFT_ENTRY_COMMAND, .data = slice_str("y")}};
+    hear(w, 3, raft_core_term(c), 0, 0, v, ARRAY_LEN(v));
+    assert_int_equal(raft_core_last_index(c), last);
+    assert_int_equal(raft_core_stored_index(c), last);
+    raft_script(w, "put 1 z\n"
+                   "agree\n");
+    world_free(w);
+}
+
+/* The library would never send this member an entry again. */
+static void a_late_rejection_does_not_stop_replication(void **state)
+{
+    (void)state;
+    struct world *w = world_of(3, 8192);
+    raft_script(w, "lead 1\n"
+                   "flood 1 10\n"
+                   "agree\n"
+                   "isolate 3\n"
+                   "run 3000\n");
+    struct raft_core *c = w->nodes[1].core;
+    uint64_t match = raft_core_match_index(c, 3);
+    assert_true(match > 1);
+    struct raft_frame f = {.type = RAFT_FRAME_APPEND_RESULT, .term = raft_core_term(c)};
+    f.append_result.rejected = match;
+    f.append_result.last_index = match - 1;
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    raft_frame_encode(&f, &b);
+    struct errmsg e;
+    assert_int_equal(raft_core_receive(c, 3, buf_slice(&b), w->now_ms, &e), ERR_OK);
+    raft_script(w, "put 1 x\n"
+                   "heal\n"
+                   "agree\n");
+    world_free(w);
+}
+
+static void a_leader_of_our_own_term_is_not_believed(void **state)
+{
+    (void)state;
+    struct world *w = world_of(3, 8192);
+    raft_script(w, "lead 1\n"
+                   "agree\n");
+    struct raft_frame f = {.type = RAFT_FRAME_APPEND, .term = raft_core_term(w->nodes[1].core)};
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    raft_frame_encode(&f, &b);
+    struct errmsg e;
+    assert_int_equal(raft_core_receive(w->nodes[1].core, 2, buf_slice(&b), w->now_ms, &e),
+                     ERR_INVALID);
+    assert_int_equal(raft_core_receive(w->nodes[1].core, 1, buf_slice(&b), w->now_ms, &e),
+                     ERR_INVALID);
+    raft_script(w, "run 2000\n"
+                   "leader 1\n");
+    world_free(w);
+}
+
+static void a_member_that_contradicts_what_is_committed_is_named(void **state)
+{
+    (void)state;
+    struct world *w = world_of(3, 8192);
+    raft_script(w, "lead 1\n"
+                   "put 1 a\n"
+                   "agree\n"
+                   "isolate 3\n");
+    struct raft_core *c = w->nodes[3].core;
+    struct raft_entry_view other = {
+        .term = raft_core_term(c) + 1, .type = RAFT_ENTRY_COMMAND, .data = slice_str("z")};
+    struct raft_frame f = {.type = RAFT_FRAME_APPEND, .term = raft_core_term(c) + 1};
+    f.append.prev_index = 1;
+    f.append.prev_term = 1;
+    f.append.entries = &other;
+    f.append.n = 1;
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    raft_frame_encode(&f, &b);
+    struct errmsg e;
+    assert_int_equal(raft_core_receive(c, 2, buf_slice(&b), w->now_ms, &e), ERR_CORRUPT);
+    assert_non_null(strstr(e.text, "one of the two has lost data"));
+    world_free(w);
+}
+
 static size_t frames_too_big;
 static size_t changes_not_first;
 
@@ -464,6 +636,12 @@ int main(void)
         cmocka_unit_test(a_sole_voter_starts_a_new_term),
         cmocka_unit_test(one_voter_becomes_two_across_a_crash),
         cmocka_unit_test(back_pressure_is_a_limit_not_a_failure),
+        cmocka_unit_test(the_receiver_splits_before_a_change_too),
+        cmocka_unit_test(a_change_that_was_overtaken_is_kept),
+        cmocka_unit_test(a_late_append_below_the_trimmed_prefix_changes_nothing),
+        cmocka_unit_test(a_late_rejection_does_not_stop_replication),
+        cmocka_unit_test(a_leader_of_our_own_term_is_not_believed),
+        cmocka_unit_test(a_member_that_contradicts_what_is_committed_is_named),
         cmocka_unit_test(a_catch_up_comes_in_frames_of_bounded_size),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
