@@ -36,6 +36,7 @@ static void copy_state(const struct fence_shm *s, struct fence_state *t)
     t->kill_budget_ms = get(&s->budget_ms);
     t->frozen = get(&s->frozen) != 0;
     t->challenge = get(&s->challenge);
+    t->swept_ms = get(&s->swept_ms);
     uint64_t features = get(&s->features);
     t->realtime = (features & FENCE_REALTIME) != 0;
     t->locked = (features & FENCE_LOCKED) != 0;

@@ -95,6 +95,7 @@ struct fence_shm {
     char pgdata[FENCE_PATH_MAX]; /* canonical */
     fence_word heartbeat_ms;     /* outside the group */
     fence_word kill_latency_us;  /* of the last kill: from its first signal to nothing left */
+    fence_word swept_ms;         /* when a look last found nothing left after a kill */
 
     _Alignas(64) fence_word deadline_ms; /* CLOCK_BOOTTIME; 0: none */
     fence_word confirmed;    /* the challenge that a renewal submitted after it has answered */

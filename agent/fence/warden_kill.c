@@ -65,8 +65,9 @@ void kill_begin(struct warden *w, uint64_t quit_us, bool requested, bool fenced)
 
 static void kill_done(struct warden *w)
 {
-    uint64_t took = clock_boot_us() - w->kill_started_us;
+    uint64_t now = clock_boot_us(), took = now - w->kill_started_us;
     flag(&w->shm->kill_latency_us, took);
+    flag(&w->shm->swept_ms, now / 1000);
     w->kill = KILL_NONE;
     w->leftovers = false;
     w->dirty = true;

@@ -67,9 +67,9 @@ def wall_of(boot):
 class Driver:
     """fence_driver: the daemon's part. Events are dictionaries, in order."""
 
-    def __init__(self, lab, *more):
+    def __init__(self, lab, *more, before=()):
         self.process = subprocess.Popen(
-            [*as_user(), str(lab.program("fence_driver")), str(lab.socket), *more],
+            [*as_user(), *before, str(lab.program("fence_driver")), str(lab.socket), *more],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd="/")
         self.events = queue.Queue()
         self.last = {}
@@ -129,7 +129,7 @@ class Lab:
         self.root = pathlib.Path(root)
         self.pgdata, self.socket, self.log = self.root / "pg", self.root / "fence.sock", self.root / "pg.log"
         self.drivers, self.clients = [], []
-        for name in ("regent-fence", "fence_driver"):
+        for name in ("regent-fence", "fence_driver", "fake_postgres"):
             shutil.copy(build_dir() / name, self.root / name)
         if os.geteuid() == 0:
             postgres = pwd.getpwnam("postgres")

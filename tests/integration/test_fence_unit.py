@@ -8,7 +8,7 @@ import tempfile
 
 import pytest
 
-from fence_lab import BIN, Lab, as_user, build_dir, wait_for
+from fence_lab import BIN, Driver, Lab, as_user, build_dir, wait_for
 
 pytestmark = [
     pytest.mark.skipif(not (BIN / "postgres").exists(), reason=f"no PostgreSQL in {BIN}"),
@@ -99,3 +99,32 @@ def test_a_wrong_option_is_told(arguments):
                          timeout=10, check=False)
     assert run.returncode == 2
     assert run.stderr.startswith("regent-fence: ")
+
+
+def namespaces_work():
+    try:
+        return subprocess.run([*as_user(), "unshare", "-Urn", "ip", "link", "show", "lo"], capture_output=True, cwd="/",
+                              check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not namespaces_work(), reason="no user and network namespaces, or no iproute2")
+def test_the_virtual_address_goes_with_postgres(lab):
+    inside = ["unshare", "-Urn", "sh", "-c", 'ip addr add 10.98.7.6/32 dev lo && exec "$0" "$@"']
+    driver = Driver(lab, before=inside)
+    lab.drivers.append(driver)
+    driver.changed(connected=1)
+
+    def has_address():
+        return "10.98.7.6" in subprocess.run(
+            ["nsenter", "-U", "-n", "--preserve-credentials", "-t", str(driver.process.pid), "ip", "addr"],
+            capture_output=True, text=True, check=True).stdout
+
+    driver.order("vip lo 10.98.7.6/32")
+    driver.order(f"start {lab.log} free {lab.program('fake_postgres')} -D {lab.pgdata}")
+    driver.until(lambda e: e["kind"] == "changed" and e["postmaster"] != 0, "postmaster")
+    assert has_address()
+    driver.order("arm 7 500")
+    driver.changed(exited=1, left=0)
+    wait_for(lambda: not has_address(), "the address goes")
