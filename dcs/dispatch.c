@@ -177,13 +177,14 @@ static handler *const here[METHOD_COUNT] = {
 
 /* ---- what members say ---------------------------------------------------------------------- */
 
-static void to_node(const struct call_in *c, unsigned method)
+/* on_behalf: the caller passes on its own client's request, which is not forwarded once more. */
+static void to_node(const struct call_in *c, unsigned method, bool on_behalf)
 {
     struct session *x = c->x;
     struct ticket *t = session_begin(x, c->msgid, c->params.n);
     if (t != NULL) {
         struct node_caller caller = {
-            .peer = x->peer ? x->id.member_id : 0, .cb = session_done, .arg = t};
+            .peer = on_behalf ? x->id.member_id : 0, .cb = session_done, .arg = t};
         node_request(x->server->o.node, method, c->params, &caller);
     }
 }
@@ -195,10 +196,13 @@ static void raft_confirm(const struct call_in *c)
     session_reply(c->x, c->msgid, buf_slice(&out));
 }
 
-/* From the node itself, or passed on by a member it reached first. */
+/* From the node itself, or passed on by the member it reached first. */
 static void member_present(const struct call_in *c)
 {
-    to_node(c, NODE_METHOD_PRESENT);
+    struct wire_present p;
+    if (decode(c, &wire_msg_present, &p)) {
+        to_node(c, NODE_METHOD_PRESENT, p.id != c->x->id.member_id);
+    }
 }
 
 static void snapshot_read(const struct call_in *c)
@@ -271,7 +275,7 @@ void dispatch_request(struct session *x, uint64_t msgid, struct slice method,
     } else if (here[m] != NULL) {
         here[m](&c);
     } else {
-        to_node(&c, m);
+        to_node(&c, m, x->peer);
     }
 }
 
