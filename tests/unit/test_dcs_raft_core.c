@@ -508,7 +508,7 @@ static void a_late_rejection_does_not_stop_replication(void **state)
     struct world *w = world_of(3, 8192);
     raft_script(w, "lead 1\n"
                    "flood 1 10\n"
-                   "agree\n"
+                   "run 10\n" /* acknowledged, and the follower has not heard of the commit */
                    "isolate 3\n"
                    "run 3000\n");
     struct raft_core *c = w->nodes[1].core;
