@@ -79,6 +79,7 @@ enum err client_sync_open(const struct client_options *o, uint64_t deadline_ms,
         client_sync_close(s);
         return rc;
     }
+    arm(s, 0);
     *ret_client = s;
     return ERR_OK;
 }

@@ -1,5 +1,6 @@
 /* Private to proto/: the inside of a connection, shared by
- *   conn.c        life: connect, accept, deadlines, close
+ *   conn_open.c   resolve, connect, accept
+ *   conn.c        deadlines and the end
  *   conn_io.c     bytes: socket <-> TLS <-> buffers
  *   conn_frame.c  frames: buffers <-> callbacks */
 #ifndef REGENT_PROTO_CONN_IMPL_H
@@ -90,6 +91,9 @@ struct conn {
 };
 
 /* conn.c */
+void conn_on_handle_closed(uv_handle_t *h);
+void conn_on_timer(uv_timer_t *t);
+void conn_socket_options(struct conn *c);
 void conn_fail(struct conn *c, enum err code, const char *fmt, ...) PRINTF(3, 4);
 void conn_fail_with(struct conn *c, const struct errmsg *why);
 void conn_linger(
