@@ -58,17 +58,6 @@ int cli_error(const struct errmsg *e)
     return cli_fail(e->code, "%s", e->text);
 }
 
-int cli_usage(const char *fmt, ...)
-{
-    va_list ap;
-    (void)fputs("regentctl: ", stderr);
-    va_start(ap, fmt);
-    (void)vfprintf(stderr, fmt, ap);
-    va_end(ap);
-    (void)fputs("; see `regentctl COMMAND --help`\n", stderr);
-    return CLI_USAGE;
-}
-
 /* ---- connection ---- */
 
 enum err cli_config(struct cli *c)

@@ -2,6 +2,8 @@
 #ifndef REGENT_CLI_CLI_H
 #define REGENT_CLI_CLI_H
 
+#include <getopt.h>
+
 #include "base/base.h"
 #include "base/buf.h"
 #include "base/err.h"
@@ -34,8 +36,20 @@ extern const size_t cli_commands_n;
 /* One line on stderr: "regentctl: <text>"; returns the exit code the error stands for. */
 int cli_fail(enum err code, const char *fmt, ...) PRINTF(2, 3);
 int cli_error(const struct errmsg *e);
-/* A wrong use of the command running: text and its usage line. */
+
+/* ---- options ---- */
+/* Names the command in what cli_usage() says; the text must stay. */
+void cli_running(const char *command);
+/* A wrong use of the command running: one line on stderr; returns CLI_USAGE. */
 int cli_usage(const char *fmt, ...) PRINTF(1, 2);
+enum { CLI_BAD_OPTION = '?' };
+/* getopt_long() whose complaints are ours (said already when CLI_BAD_OPTION comes back). Set optind
+ * to 1 before the first call; -1 at the end. */
+int cli_option(int argc, char **argv, const struct option *options);
+/* 0, or the exit code after a complaint: for commands that take nothing. */
+int cli_no_arguments(int argc, char **argv);
+/* "90s", "10m", "1h", "2d" */
+bool cli_duration(const char *text, uint64_t *ret_ms);
 
 /* Loads the configuration; its findings go to stderr. */
 enum err cli_config(struct cli *c) MUST_CHECK;

@@ -44,7 +44,7 @@ static int parse_keys(struct keys *k, int argc, char **argv, int rest_min, int r
     int option;
     *k = (struct keys){0};
     optind = 1;
-    while ((option = getopt_long(argc, argv, "", key_options, NULL)) != -1) {
+    while ((option = cli_option(argc, argv, key_options)) != -1) {
         uint64_t *number = option == 'n' ? &k->limit : option == 'r' ? &k->rev : &k->lease;
         if (option == 'p')
             k->prefix = true;
@@ -54,7 +54,7 @@ static int parse_keys(struct keys *k, int argc, char **argv, int rest_min, int r
             k->local = true;
         else if (option == 'v')
             k->prev = true;
-        else if (option == '?')
+        else if (option == CLI_BAD_OPTION)
             return CLI_USAGE;
         else if (str_parse_u64(optarg, number) != ERR_OK)
             return cli_usage("\"%s\" is not a number", optarg);

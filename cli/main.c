@@ -165,6 +165,7 @@ int main(int argc, char **argv)
         (void)printf("usage: regentctl %s %s\n\n%s.\n", cmd->name, cmd->usage, cmd->help);
         return CLI_DONE;
     }
+    cli_running(cmd->name);
     int rv = cmd->run(&c, argc - words + 1, argv + words - 1);
     client_sync_close(c.client);
     if (c.configured)

@@ -10,28 +10,6 @@
 
 static const struct empty nothing_to_say;
 
-/* "90s", "10m", "1h", "2d" in milliseconds. */
-static bool parse_duration(const char *text, uint64_t *ret_ms)
-{
-    static const struct {
-        char unit;
-        uint64_t ms;
-    } units[] = {{'s', 1000}, {'m', 60000}, {'h', 3600000}, {'d', 86400000}};
-    char digits[16];
-    size_t n = strlen(text);
-    if (n < 2 || n >= sizeof digits)
-        return false;
-    memcpy(digits, text, n - 1);
-    digits[n - 1] = '\0';
-    for (size_t i = 0; i < ARRAY_LEN(units); i++) {
-        if (units[i].unit == text[n - 1] && str_parse_u64(digits, ret_ms) == ERR_OK && *ret_ms > 0 && *ret_ms < 100000) {
-            *ret_ms *= units[i].ms;
-            return true;
-        }
-    }
-    return false;
-}
-
 int cmd_token_create(struct cli *c, int argc, char **argv)
 {
     static const struct option options[] = {{"ttl", required_argument, NULL, 't'},
@@ -42,14 +20,14 @@ int cmd_token_create(struct cli *c, int argc, char **argv)
     struct token_info t;
     int option;
     optind = 1;
-    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (option == 't' && !parse_duration(optarg, &r.ttl_ms))
+    while ((option = cli_option(argc, argv, options)) != -1) {
+        if (option == 't' && !cli_duration(optarg, &r.ttl_ms))
             return cli_usage("--ttl: \"%s\" is not a duration like 90s, 10m, 1h or 2d", optarg);
         if (option == 'u' && (str_parse_u64(optarg, &r.uses) != ERR_OK || r.uses == 0 || r.uses > 64))
             return cli_usage("--uses: \"%s\" is not a number from 1 to 64", optarg);
         if (option == 'r' && str_copy(r.role, sizeof r.role, optarg) != ERR_OK)
             return cli_usage("--role takes voter, learner or witness");
-        if (option == '?')
+        if (option == CLI_BAD_OPTION)
             return CLI_USAGE;
     }
     if (strcmp(r.role, "voter") != 0 && strcmp(r.role, "learner") != 0 && strcmp(r.role, "witness") != 0)

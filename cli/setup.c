@@ -71,7 +71,7 @@ static int set_option(struct setup *s, int option, const char *value)
             return cli_usage("\"%s\" is not a port (1 to 65535)", value);
         return 0;
     default:
-        return CLI_USAGE; /* getopt has said what is wrong */
+        return CLI_USAGE; /* said already */
     }
 }
 
@@ -100,7 +100,7 @@ int setup_parse(struct setup *s, int argc, char **argv)
     int option;
     *s = (struct setup){.data_dir = "/var/lib/regent", .rest_port = REST_PORT, .pg_port = PG_PORT};
     optind = 1;
-    while ((option = getopt_long(argc, argv, "", setup_options, NULL)) != -1) {
+    while ((option = cli_option(argc, argv, setup_options)) != -1) {
         int rv = set_option(s, option, optarg);
         if (rv != 0)
             return rv;
@@ -115,7 +115,7 @@ int setup_parse(struct setup *s, int argc, char **argv)
 /* ---- checks ---- */
 
 /* The newest /usr/lib/postgresql/N/bin with a server in it. */
-static bool find_postgres(char *ret, size_t size)
+bool setup_find_postgres(char *ret, size_t size)
 {
     unsigned long best = 0;
     DIR *d = opendir("/usr/lib/postgresql");
@@ -140,7 +140,7 @@ static enum err check_postgres(struct setup *s, struct errmsg *e)
     if (s->witness)
         return ERR_OK;
     if (s->pg_bin == NULL) {
-        if (!find_postgres(s->pg_bin_found, sizeof s->pg_bin_found))
+        if (!setup_find_postgres(s->pg_bin_found, sizeof s->pg_bin_found))
             return err_set(e, ERR_NOT_FOUND,
                            "no PostgreSQL server under /usr/lib/postgresql; install one (postgresql) or name its programs with --pg-bin");
         s->pg_bin = s->pg_bin_found;

@@ -22,6 +22,8 @@ struct setup {
 };
 
 /* Exit code, 0 when all is well; leaves optind at the first argument that is no option. */
+/* The newest /usr/lib/postgresql/N/bin with a server in it. */
+bool setup_find_postgres(char *ret, size_t size);
 int setup_parse(struct setup *s, int argc, char **argv);
 enum err setup_check(struct setup *s, const char *config_file, struct errmsg *e) MUST_CHECK;
 enum err setup_dirs(struct setup *s, struct errmsg *e) MUST_CHECK;

@@ -27,14 +27,14 @@ static int parse(struct request *q, const char *kind, int argc, char **argv)
     *q = (struct request){.timeout_s = 60};
     str_cut(q->rec.kind, sizeof q->rec.kind, kind);
     optind = 1;
-    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+    while ((option = cli_option(argc, argv, options)) != -1) {
         if (option == 'l')
             str_cut(q->rec.leader, sizeof q->rec.leader, optarg);
         else if (option == 'C')
             str_cut(q->rec.candidate, sizeof q->rec.candidate, optarg);
         else if (option == 'F')
             q->rec.force = true;
-        else if (option == '?')
+        else if (option == CLI_BAD_OPTION)
             return CLI_USAGE;
         else if (str_parse_u64(optarg, &q->timeout_s) != ERR_OK || q->timeout_s == 0 || q->timeout_s > 3600)
             return cli_usage("--timeout: \"%s\" is not a number of seconds up to 3600", optarg);
