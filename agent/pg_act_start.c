@@ -5,7 +5,7 @@
 #include "agent/postgres_private.h"
 #include "base/str.h"
 
-enum { STEP_FILES = 1, STEP_WAIT, STEP_LOG };
+enum { STEP_FILES = 1, STEP_WAIT, STEP_LOG, POSTMASTER_MS = 10000 };
 
 /* Whom to follow from here on. */
 static void set_follow(struct postgres *p)
@@ -37,6 +37,10 @@ static void logged(struct postgres *p, const struct worker_reply *r)
 static void died(struct postgres *p)
 {
     struct worker_req q;
+    if (p->fence_seen.refused[0] != '\0') {
+        action_fail(p, ERR_PRECONDITION, "the fence: %s", p->fence_seen.refused);
+        return;
+    }
     p->act.step = STEP_LOG;
     postgres_req(p, &q, "tail");
     (void)snprintf(q.path, sizeof q.path, "%s", p->log_path);
@@ -57,6 +61,13 @@ void act_start_look(struct postgres *p)
     if (!p->ever_seen || !pg_monitor_accepts(p->monitor))
         return;
     action_end(p, ERR_OK, NULL);
+}
+
+static void late_cb(uv_timer_t *timer)
+{
+    struct postgres *p = timer->data;
+    if (p->act.step == STEP_WAIT && !postgres_running(p))
+        action_fail(p, ERR_TIMEOUT, "the fence has not started PostgreSQL in time");
 }
 
 static void prepared(struct postgres *p, const struct worker_reply *r)
@@ -91,6 +102,7 @@ static void prepared(struct postgres *p, const struct worker_reply *r)
         action_end(p, rv, &e);
         return;
     }
+    action_in(p, POSTMASTER_MS, late_cb);
     postgres_fence_changed(p);
 }
 
@@ -114,6 +126,9 @@ void act_start(struct postgres *p)
         return;
     }
     p->act.step = STEP_FILES;
+    p->conf_dirty = false;
+    /* Commits that waited when it ended became visible: nobody is to see them before they are safe. */
+    p->closed = primary && p->strict && set->k > 0;
     set_follow(p);
     sync_fresh(p, set);
     action_write(p, "prepare", names, prepared);

@@ -1,15 +1,8 @@
 #include "agent/pg_remote.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 
 enum { REMOTE_CONNECT_MS = 3000 };
-
-static bool is_address(const char *host)
-{
-    unsigned char raw[sizeof(struct in6_addr)];
-    return inet_pton(AF_INET, host, raw) == 1 || inet_pton(AF_INET6, host, raw) == 1;
-}
 
 void pg_remote_connect(struct pg_sql *s, const struct postgres_upstream *to,
                        const struct conf_user *user, bool replication, pg_sql_cb *cb, void *arg)
@@ -17,7 +10,7 @@ void pg_remote_connect(struct pg_sql *s, const struct postgres_upstream *to,
     struct pg_sql_target t = {.n = 0};
     char port[8];
     (void)snprintf(port, sizeof port, "%u", to->port);
-    pg_sql_target_add(&t, is_address(to->host) ? "hostaddr" : "host", to->host);
+    pg_sql_target_add(&t, "host", to->host);
     pg_sql_target_add(&t, "port", port);
     pg_sql_target_add(&t, "user", user->username);
     pg_sql_target_add(&t, "password", user->password);

@@ -1,5 +1,4 @@
-/* A connection to another node's PostgreSQL. Host names are given to libpq as they are only when they
- * are addresses: looking one up would hold up the loop, so that is done beside it first. */
+/* A connection to another node's PostgreSQL. */
 #ifndef REGENT_AGENT_PG_REMOTE_H
 #define REGENT_AGENT_PG_REMOTE_H
 

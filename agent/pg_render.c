@@ -225,6 +225,8 @@ enum err pg_render_hba(const struct pg_render *r, struct buf *out, struct errmsg
         rv = put_hba_user(out, "host", "replication", replication, "all scram-sha-256", e);
     if (rv == ERR_OK)
         rv = put_hba_user(out, "host", "postgres", rewind, "all scram-sha-256", e);
+    if (r->closed)
+        return rv;
     bool dynamic = r->dynamic->n_hba > 0 && c->postgresql.n_pg_hba == 0;
     char *const *lines = dynamic ? r->dynamic->hba : c->postgresql.pg_hba;
     size_t n = dynamic ? r->dynamic->n_hba : c->postgresql.n_pg_hba;

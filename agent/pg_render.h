@@ -38,6 +38,7 @@ struct pg_render {
     uint64_t follow_token; /* regent.upstream and regent.follow_token for the next daemon */
     uint64_t retry_interval_ms;
     bool strict; /* a crashed backend ends PostgreSQL instead of restarting it in place */
+    bool closed; /* pg_hba.conf lets only the agent and replication in */
 };
 
 /* ERR_INVALID: a name or value that cannot be written; says which. */

@@ -1,5 +1,7 @@
 #include "agent/pg_sql.h"
 
+#include <arpa/inet.h>
+#include <netdb.h>
 #include <stdio.h>
 
 #include "base/assert.h"
@@ -8,7 +10,15 @@
 
 enum { SQL_MAGIC = 0x5347514c };
 
-enum sql_state { SQL_OFF, SQL_CONNECTING, SQL_READY, SQL_QUERY, SQL_STREAM, SQL_FAILING };
+enum sql_state {
+    SQL_OFF,
+    SQL_RESOLVING,
+    SQL_CONNECTING,
+    SQL_READY,
+    SQL_QUERY,
+    SQL_STREAM,
+    SQL_FAILING
+};
 
 /* A uv handle lives until its close callback: longer than the connection it watched. */
 struct sql_poll {
@@ -17,11 +27,21 @@ struct sql_poll {
     int fd;
 };
 
+/* A host name being looked up by libuv's threads: libpq would hold up the loop for it. Owns copies of
+ * the target; cannot be stopped once it runs, so it outlives its owner's interest. */
+struct sql_lookup {
+    uv_getaddrinfo_t req;
+    struct pg_sql *owner; /* NULL: nobody waits any more */
+    char *text[2 * PG_SQL_PARAMS];
+    size_t n;
+};
+
 struct pg_sql {
     uint32_t magic;
     uv_loop_t *loop;
     PGconn *conn;
     struct sql_poll *poll;
+    struct sql_lookup *lookup;
     uv_timer_t timer;
     enum sql_state state;
     pg_sql_cb *cb;
@@ -102,6 +122,11 @@ void pg_sql_reset(struct pg_sql *s)
     CHECK_MAGIC(s, SQL_MAGIC);
     (void)uv_timer_stop(&s->timer);
     poll_drop(s);
+    if (s->lookup != NULL) {
+        s->lookup->owner = NULL;
+        (void)uv_cancel((uv_req_t *)&s->lookup->req);
+        s->lookup = NULL;
+    }
     if (s->conn != NULL)
         PQfinish(s->conn);
     s->conn = NULL;
@@ -176,7 +201,8 @@ static void fail_cb(uv_timer_t *timer)
         return;
     }
     fail(s, ERR_TIMEOUT,
-         s->state == SQL_CONNECTING ? "no connection in time" : "no answer in time");
+         s->state == SQL_CONNECTING || s->state == SQL_RESOLVING ? "no connection in time"
+                                                                 : "no answer in time");
 }
 
 /* Told from the loop, so that no callback runs inside the call that asked. */
@@ -316,6 +342,7 @@ static void ready_cb(uv_poll_t *handle, int status, int events)
         step_idle(s);
         break;
     case SQL_OFF:
+    case SQL_RESOLVING:
     case SQL_FAILING:
         break;
     }
@@ -327,14 +354,8 @@ static void quiet(void *arg, const PGresult *r)
     (void)r; /* notices of a hostile server do not reach stderr */
 }
 
-void pg_sql_connect(struct pg_sql *s, const struct pg_sql_target *t, uint64_t timeout_ms,
-                    pg_sql_cb *cb, void *arg)
+static void begin_connect(struct pg_sql *s, const struct pg_sql_target *t)
 {
-    CHECK_MAGIC(s, SQL_MAGIC);
-    ASSERT(t->keywords[t->n] == NULL);
-    pg_sql_reset(s);
-    s->cb = cb;
-    s->arg = arg;
     s->state = SQL_CONNECTING;
     s->conn = PQconnectStartParams(t->keywords, t->values, 0);
     if (s->conn == NULL || PQstatus(s->conn) == CONNECTION_BAD) {
@@ -343,9 +364,89 @@ void pg_sql_connect(struct pg_sql *s, const struct pg_sql_target *t, uint64_t ti
         return;
     }
     (void)PQsetNoticeReceiver(s->conn, quiet, NULL);
-    (void)uv_timer_start(&s->timer, fail_cb, timeout_ms, 0);
     if (!poll_for(s, UV_WRITABLE))
         fail_later(s, ERR_UNAVAILABLE, "no socket");
+}
+
+static void lookup_free(struct sql_lookup *l)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        explicit_bzero(l->text[i], strlen(l->text[i])); /* one of them is a password */
+        mem_free(l->text[i]);
+    }
+    mem_free(l);
+}
+
+/* host stays for certificates and the password file; hostaddr says where to. */
+static void resolved_cb(uv_getaddrinfo_t *req, int status, struct addrinfo *found)
+{
+    struct sql_lookup *l = container_of(req, struct sql_lookup, req);
+    struct pg_sql *s = l->owner;
+    char address[NI_MAXHOST] = "";
+    struct pg_sql_target t = {.n = 0};
+    if (status == 0 && getnameinfo(found->ai_addr, found->ai_addrlen, address, sizeof address,
+                                   NULL, 0, NI_NUMERICHOST) != 0)
+        address[0] = '\0';
+    uv_freeaddrinfo(found);
+    if (s != NULL) {
+        CHECK_MAGIC(s, SQL_MAGIC);
+        s->lookup = NULL;
+        for (size_t i = 0; i + 1 < l->n; i += 2)
+            pg_sql_target_add(&t, l->text[i], l->text[i + 1]);
+        pg_sql_target_add(&t, "hostaddr", address);
+        if (address[0] == '\0')
+            fail_later(s, ERR_UNAVAILABLE, "the host name is not known");
+        else
+            begin_connect(s, &t);
+    }
+    lookup_free(l);
+}
+
+static void begin_lookup(struct pg_sql *s, const struct pg_sql_target *t, const char *host)
+{
+    struct sql_lookup *l = mem_alloc(sizeof *l);
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    for (size_t i = 0; i < t->n; i++) {
+        l->text[l->n++] = mem_strdup(t->keywords[i]);
+        l->text[l->n++] = mem_strdup(t->values[i]);
+    }
+    if (uv_getaddrinfo(s->loop, &l->req, resolved_cb, host, NULL, &hints) != 0) {
+        lookup_free(l);
+        fail_later(s, ERR_UNAVAILABLE, "the host name cannot be looked up");
+        return;
+    }
+    l->owner = s;
+    s->lookup = l;
+    s->state = SQL_RESOLVING;
+}
+
+/* A host that needs a look-up: no path of a socket, no address. */
+static const char *name_in(const struct pg_sql_target *t)
+{
+    unsigned char raw[sizeof(struct in6_addr)];
+    for (size_t i = 0; i < t->n; i++)
+        if (strcmp(t->keywords[i], "host") == 0)
+            return t->values[i][0] == '/' || inet_pton(AF_INET, t->values[i], raw) == 1 ||
+                           inet_pton(AF_INET6, t->values[i], raw) == 1
+                       ? NULL
+                       : t->values[i];
+    return NULL;
+}
+
+void pg_sql_connect(struct pg_sql *s, const struct pg_sql_target *t, uint64_t timeout_ms,
+                    pg_sql_cb *cb, void *arg)
+{
+    CHECK_MAGIC(s, SQL_MAGIC);
+    ASSERT(t->keywords[t->n] == NULL);
+    pg_sql_reset(s);
+    s->cb = cb;
+    s->arg = arg;
+    (void)uv_timer_start(&s->timer, fail_cb, timeout_ms, 0);
+    const char *host = name_in(t);
+    if (host != NULL)
+        begin_lookup(s, t, host);
+    else
+        begin_connect(s, t);
 }
 
 void pg_sql_query(struct pg_sql *s, const char *sql, uint64_t timeout_ms, pg_sql_cb *cb,

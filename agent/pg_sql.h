@@ -29,7 +29,8 @@ struct pg_sql_reply {
 
 typedef void pg_sql_cb(void *arg, const struct pg_sql_reply *r);
 
-/* Keywords and values of a connection string; values are borrowed during the call. */
+/* Keywords (static) and values of a connection string; values are borrowed during the call. A host name
+ * is looked up beside the loop. */
 struct pg_sql_target {
     const char *keywords[PG_SQL_PARAMS];
     const char *values[PG_SQL_PARAMS];

@@ -122,6 +122,8 @@ static void finished(struct postgres *p)
     p->sync_waits = p->set.k > 0;
     p->sync_serial = pg_monitor_seen(p->monitor)->serial;
     p->trouble[0] = '\0';
+    p->conf_dirty = p->conf_dirty || p->closed;
+    p->closed = false;
     drop_connections(p);
     postgres_told(p);
 }

@@ -107,6 +107,7 @@ static void render_of(const struct postgres *p, struct pg_render *r, char slot[s
         .follow_token = p->follow.token,
         .retry_interval_ms = p->retry_interval_ms,
         .strict = p->strict,
+        .closed = p->closed,
     };
 }
 

@@ -73,6 +73,7 @@ struct postgres {
     struct pg_settings settings;
     uint64_t retry_interval_ms;
     bool strict, use_slots;
+    bool closed; /* strict: clients are let in when the set is confirmed */
     char members[VIEW_MEMBERS][64];
     size_t members_n;
     uint64_t slots_ms; /* when slots are looked at next */
