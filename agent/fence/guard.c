@@ -108,7 +108,7 @@ static struct guard_verdict step_running(struct guard *g, const struct guard_inp
     bool near = left <= g->budget_us;
     if (!near && !g->doubt)
         return (struct guard_verdict){.wake_us = MIN((uint64_t)LOOK_US, left - g->budget_us)};
-    if (g->can_freeze && left > g->budget_us / 4) {
+    if (g->can_freeze && left > g->budget_us / 2) {
         g->phase = GUARD_FROZEN;
         return (struct guard_verdict){.action = GUARD_FREEZE, .wake_us = LOOK_FROZEN_US};
     }
@@ -121,7 +121,7 @@ static struct guard_verdict step_running(struct guard *g, const struct guard_inp
 static struct guard_verdict step_frozen(struct guard *g, const struct guard_input *in)
 {
     uint64_t left = guard_left_us(g, in->boot_us);
-    if (left <= g->budget_us / 4 || (g->doubt && in->raw_us >= g->doubt_until_us))
+    if (left <= g->budget_us / 2 || (g->doubt && in->raw_us >= g->doubt_until_us))
         return doom(g, left);
     if (left > g->budget_us && !g->doubt) {
         g->phase = GUARD_RUN;

@@ -4,7 +4,7 @@
  * 1. At deadline - budget PostgreSQL is killed (SIGQUIT, then SIGKILL), so that it is dead at the
  *    deadline. Found past the middle of the budget already (the fence itself was stopped): SIGKILL at once.
  * 2. Where PostgreSQL can be frozen it is frozen at deadline - budget instead, thawed when a renewal
- *    has moved the deadline beyond now + budget, and killed frozen at deadline - budget/4.
+ *    has moved the deadline beyond now + budget, and killed frozen at deadline - budget/2.
  * 3. The time that has passed since the deadline last moved is the larger of CLOCK_BOOTTIME's and
  *    CLOCK_MONOTONIC_RAW's: a paused VM's BOOTTIME may stand still while the counter behind RAW runs.
  * 4. When the two disagree by more than 200 ms (plus an eighth of the time between two looks, which a

@@ -115,7 +115,12 @@ static bool is_root(const struct tree *t, const struct proc_stat *s)
            (t->root_start_ticks == 0 || t->root_start_ticks == s->start_ticks);
 }
 
-bool tree_has(const struct tree *t, const struct proc_stat *s)
+/* Parents already found to lead nowhere, during one look at all processes: most have the same few. */
+struct kinless {
+    pid_t pid[256];
+};
+
+static bool has(const struct tree *t, const struct proc_stat *s, struct kinless *k)
 {
     if (proc_is_dead(s) || s->pid == t->reaper)
         return false;
@@ -125,10 +130,19 @@ bool tree_has(const struct tree *t, const struct proc_stat *s)
             return false;
         if (is_root(t, &at) || (t->reaper != 0 && at.ppid == t->reaper))
             return true;
-        if (at.ppid <= 1 || !proc_stat_read(at.ppid, &at))
+        if (at.ppid <= 1 || k->pid[(size_t)at.ppid % ARRAY_LEN(k->pid)] == at.ppid ||
+            !proc_stat_read(at.ppid, &at))
             break;
     }
+    if (s->ppid > 0)
+        k->pid[(size_t)s->ppid % ARRAY_LEN(k->pid)] = s->ppid;
     return lives_in_pgdata(t, s->pid);
+}
+
+bool tree_has(const struct tree *t, const struct proc_stat *s)
+{
+    struct kinless none = {0};
+    return has(t, s, &none);
 }
 
 bool proc_signal(const struct proc_stat *s, int signal_number)
@@ -155,10 +169,10 @@ static pid_t pid_of(const char *name)
     return pid;
 }
 
-static int visit(const struct tree *t, pid_t pid, int signal_number)
+static int visit(const struct tree *t, pid_t pid, int signal_number, struct kinless *k)
 {
     struct proc_stat s;
-    if (pid == 0 || pid == getpid() || !proc_stat_read(pid, &s) || !tree_has(t, &s))
+    if (pid == 0 || pid == getpid() || !proc_stat_read(pid, &s) || !has(t, &s, k))
         return 0;
     if (signal_number != 0)
         (void)proc_signal(&s, signal_number);
@@ -172,12 +186,13 @@ int tree_signal(const struct tree *t, int signal_number)
     if (fd < 0)
         return -1;
     _Alignas(struct dirent_raw) char buf[8192];
+    struct kinless kinless = {0};
     int found = 0;
     long n;
     while ((n = syscall(SYS_getdents64, fd, buf, sizeof buf)) > 0) {
         for (long at = 0; at < n;) {
             const struct dirent_raw *d = (const struct dirent_raw *)(const void *)(buf + at);
-            found += visit(t, pid_of(d->name), signal_number);
+            found += visit(t, pid_of(d->name), signal_number, &kinless);
             at += d->reclen;
         }
     }

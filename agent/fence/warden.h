@@ -55,7 +55,7 @@ struct warden {
     uint64_t token;
 
     enum kill_phase kill;
-    uint64_t kill_started_us, sweep_at_us;
+    uint64_t kill_started_us, sweep_at_us, sweep_next_us;
     bool dirty;    /* facts moved: publish and tell the clients */
     bool stopping; /* exit when nothing is left */
     uint64_t idle_since_us;

@@ -6,7 +6,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 
-enum { SWEEP_US = 2000 };
+enum { SWEEP_US = 3000 };
 
 static void flag(fence_word *word, uint64_t value)
 {
@@ -55,6 +55,7 @@ void kill_begin(struct warden *w, uint64_t quit_us, bool requested, bool fenced)
         return;
     }
     w->kill_started_us = now;
+    w->sweep_next_us = 0;
     w->sweep_at_us = now + quit_us;
     w->kill = KILL_SWEEP;
     if (quit_us > 0 && w->postmaster != 0 && !is_stopped(w->postmaster)) {
@@ -107,10 +108,17 @@ uint64_t kill_step(struct warden *w)
     case KILL_SWEEP:
         break;
     }
-    if (!sweep(w))
-        return SWEEP_US;
-    kill_done(w);
-    return UINT64_MAX;
+    if (now < w->sweep_next_us)
+        return w->sweep_next_us - now;
+    if (sweep(w)) {
+        kill_done(w);
+        return UINT64_MAX;
+    }
+    /* The killed need a processor to die on, and with real-time priority we would be keeping it: rest
+     * for twice as long as the look took, however many SIGCHLD arrive meanwhile. */
+    uint64_t end = clock_boot_us(), rest = MAX((uint64_t)SWEEP_US, 2 * (end - now));
+    w->sweep_next_us = end + rest;
+    return rest;
 }
 
 static void postmaster_gone(struct warden *w, int status)

@@ -72,7 +72,7 @@ static uint64_t guard_tick(struct warden *w)
         break;
     }
     if (w->guard.phase == GUARD_FROZEN && !cgroup_is_frozen(&w->cgroup) &&
-        guard_left_us(&w->guard, in.boot_us) <= w->guard.budget_us / 2) {
+        guard_left_us(&w->guard, in.boot_us) <= w->guard.budget_us / 4 * 3) {
         guard_freeze_failed(&w->guard); /* a task that sleeps in the kernel holds it up */
         v.wake_us = 0;
     }

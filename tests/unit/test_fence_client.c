@@ -12,6 +12,14 @@
 #include "base/clock.h"
 #include "test_fence_world.h"
 
+static void assert_swept_by(const struct world *w, uint64_t deadline)
+{
+    uint64_t swept = world_state(w)->swept_ms;
+    print_message("  nothing left %lld ms before the deadline\n",
+                  (long long)(deadline - swept));
+    assert_true(swept != 0 && swept <= deadline);
+}
+
 /* The last commit, whoever's, lies before the moment. */
 static void assert_no_commit_after(const struct world *w, uint64_t ms)
 {
@@ -80,7 +88,7 @@ static void everything_is_dead_at_the_deadline(void **state)
     world_arm(w, 7, 600);
     uint64_t deadline = world_state(w)->deadline_ms;
     WORLD_UNTIL(w, is_dead);
-    assert_true(world_state(w)->swept_ms <= deadline);
+    assert_swept_by(w, deadline);
     assert_true(world_state(w)->fenced);
     assert_false(world_state(w)->armed);
     assert_false(world_state(w)->requested);
@@ -94,7 +102,7 @@ static void a_postgres_that_ignores_sigquit_is_dead_at_the_deadline_too(void **s
     world_arm(w, 7, 600);
     uint64_t deadline = world_state(w)->deadline_ms;
     WORLD_UNTIL(w, is_dead);
-    assert_true(world_state(w)->swept_ms <= deadline);
+    assert_swept_by(w, deadline);
     assert_no_commit_after(w, deadline);
     assert_int_equal(world_state(w)->exit_status, SIGKILL);
 }
@@ -107,7 +115,7 @@ static void a_stopped_postgres_is_killed_as_it_is(void **state)
     uint64_t deadline = world_state(w)->deadline_ms;
     assert_int_equal(kill(pid, SIGSTOP), 0);
     WORLD_UNTIL(w, is_dead);
-    assert_true(world_state(w)->swept_ms <= deadline);
+    assert_swept_by(w, deadline);
 }
 
 static void an_extension_keeps_it_alive(void **state)
@@ -198,7 +206,7 @@ static void without_a_daemon_it_kills_and_waits_for_one(void **state)
     assert_int_equal(world_fence_pid(w), fence);
     assert_true(is_dead(w));
     assert_true(world_state(w)->fenced);
-    assert_true(world_state(w)->swept_ms <= deadline);
+    assert_swept_by(w, deadline);
 }
 
 static bool is_back(const struct world *w)
