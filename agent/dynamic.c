@@ -91,6 +91,11 @@ enum err config_from_json(struct slice json, struct config_rec *ret_config,
     for (size_t i = 0; i < ARRAY_LEN(on_by_default); i++)
         if (json_object_get(root, on_by_default[i]) == NULL)
             json_object_set_new(root, on_by_default[i], json_true());
+    /* YAML reads a bare on and off as booleans; Patroni takes them too. */
+    json_t *mode = json_object_get(root, "synchronous_mode");
+    if (json_is_boolean(mode))
+        json_object_set_new(root, "synchronous_mode",
+                            json_string(json_is_true(mode) ? "on" : "off"));
     enum err rv = check_keys(root, e);
     char *text = json_dumps(root, JSON_COMPACT);
     json_decref(root);

@@ -132,7 +132,10 @@ static void acquire(struct builder *b)
             b->failed = true;
         expect(b, name, b->v->seal_mod_revisions[at]);
     }
-    put_leader(b, b->p->leader, self_rec(b), b->v->lease);
+    struct leader_rec rec = {.token = b->p->sync.token, .state = "acquired"};
+    str_cut(rec.name, sizeof rec.name, b->v->self);
+    str_cut(rec.incarnation, sizeof rec.incarnation, b->p->sync.incarnation);
+    put_leader(b, rec, self_rec(b), b->v->lease);
     put(b, "sync", &msg_sync_rec, &b->p->sync, 0);
 }
 

@@ -196,6 +196,7 @@ static void dynamic_configuration_is_checked_by_name(void **state)
     } rows[] = {
         {"{}", NULL},
         {"{\"ttl\":30,\"synchronous_mode\":\"on\",\"use_slots\":false}", NULL},
+        {"{\"synchronous_mode\":true}", NULL},
         {"{\"tttl\":30}", "nearest known one is \"ttl\""},
         {"{\"ttl\":1}", "ttl"},
         {"{\"ttl\":\"x\"}", "ttl"},
