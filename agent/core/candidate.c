@@ -182,6 +182,22 @@ enum candidate_verdict candidate_choose(const struct view *v, struct plan *p)
     return CANDIDATE_SELF;
 }
 
+static bool streams_from_us(const struct view *v, const char *incarnation)
+{
+    for (size_t i = 0; i < v->pg.senders_n; i++)
+        if (v->pg.senders[i].streaming &&
+            strcmp(v->pg.senders[i].incarnation, incarnation) == 0)
+            return true;
+    return false;
+}
+
+bool has_shutdown_checkpoint(const struct view *v, const struct member_rec *m)
+{
+    uint64_t end = v->pg.shutdown_lsn;
+    return end != 0 && m->timeline == v->pg.timeline && m->lsn >= end &&
+           m->lsn - end <= HANDOVER_SLACK;
+}
+
 const struct member_rec *candidate_switchover(const struct view *v, const char *wanted,
                                               struct plan *p)
 {
@@ -205,6 +221,8 @@ const struct member_rec *candidate_switchover(const struct view *v, const char *
             why = "is not in the synchronous set";
         else if (m->timeline != v->pg.timeline)
             why = "is on another timeline";
+        else if (v->pg.proc == PG_PROC_RUNNING && !streams_from_us(v, m->incarnation))
+            why = "does not stream from here";
         else if (m->lsn + v->config.maximum_lag_on_failover < v->pg.lsn)
             why = "is too far behind";
         if (why != NULL) {
@@ -242,7 +260,8 @@ static bool before_a_hole(const struct view *v, const struct lineage *recorded)
     return h != NULL && h->parent != 0 && v->pg.timeline < oldest;
 }
 
-static enum candidate_follow follow_recorded(const struct view *v, const struct lineage *recorded,
+static enum candidate_follow follow_recorded(const struct view *v,
+                                             const struct lineage *recorded,
                                              enum candidate_follow diverged)
 {
     const struct view_pg *pg = &v->pg;

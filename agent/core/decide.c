@@ -31,6 +31,7 @@ static const struct rule rules[] = {
     {"no_record", rule_no_record},
     /* The leader key is ours. */
     {"leader_without_data", rule_leader_without_data},
+    {"record_disagrees", rule_record_disagrees},
     {"switch_handover", rule_switch_handover},
     {"leave", rule_leave},
     {"leader_crashed", rule_leader_crashed},

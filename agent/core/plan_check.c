@@ -187,7 +187,7 @@ static bool handover_received(const struct view *v, const struct plan *p)
         return true;
     const struct member_rec *m = view_member(v, p->target);
     return m != NULL && strcmp(m->incarnation, p->leader.incarnation) == 0 && !m->nofailover &&
-           m->lease != 0 && m->lsn >= v->pg.shutdown_lsn && m->timeline == v->pg.timeline &&
+           m->lease != 0 && has_shutdown_checkpoint(v, m) &&
            (v->sync.v_n == 0 || view_record_mode(v) == SYNC_OFF ||
             view_in_v(v, m->incarnation));
 }

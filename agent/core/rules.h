@@ -13,21 +13,23 @@ typedef bool rule_fn(const struct view *v, struct plan *p);
 rule_fn rule_tilt, rule_data_unknown, rule_foreign_leader, rule_writable_without_lease,
     rule_deadline_passed, rule_processes_left;
 /* rules_busy.c: what has to end first */
-rule_fn rule_stop_anyway, rule_dcs_not_ready, rule_txn, rule_busy, rule_other_system, rule_restarting,
-    rule_pause;
+rule_fn rule_stop_anyway, rule_dcs_not_ready, rule_txn, rule_busy, rule_other_system,
+    rule_restarting, rule_pause;
 /* rules_bootstrap.c */
 rule_fn rule_bootstrap;
 /* rules_leader.c: the leader key is ours */
-rule_fn rule_leader_without_data, rule_leader_crashed, rule_leader_start, rule_leader_promote,
-    rule_leader_publish, rule_leader_roles, rule_leader_sync, rule_leader_checkpoint, rule_leader;
+rule_fn rule_leader_without_data, rule_record_disagrees, rule_leader_crashed, rule_leader_start,
+    rule_leader_promote, rule_leader_publish, rule_leader_roles, rule_leader_sync,
+    rule_leader_checkpoint, rule_leader;
 /* rules_switch.c: giving the key away on purpose */
-rule_fn rule_switch_checkpoint, rule_switch_stop, rule_switch_handover, rule_leave, rule_leave_standby;
+rule_fn rule_switch_checkpoint, rule_switch_stop, rule_switch_handover, rule_leave,
+    rule_leave_standby;
 /* rules_follower.c: the leader key is somebody else's */
-rule_fn rule_own_old_key, rule_leader_not_running, rule_clone, rule_stopped_follower, rule_follower_diverged,
-    rule_follow, rule_following;
+rule_fn rule_own_old_key, rule_leader_not_running, rule_clone, rule_stopped_follower,
+    rule_follower_diverged, rule_follow, rule_following;
 /* rules_election.c: there is no leader */
-rule_fn rule_no_record, rule_record_leader, rule_start_lonely, rule_nothing_to_stand_with, rule_seal,
-    rule_publish_seal, rule_election;
+rule_fn rule_no_record, rule_record_leader, rule_start_lonely, rule_nothing_to_stand_with,
+    rule_seal, rule_publish_seal, rule_election;
 
 /* ---- shared by the rules ---- */
 
@@ -45,6 +47,11 @@ bool plan_follow(const struct view *v, struct plan *p, enum plan_action a);
 bool is_state(const char *state, const char *wanted);
 /* A live member whose PostgreSQL runs as a standby, going by what it publishes. */
 bool member_follows(const struct member_rec *m);
+
+/* One that streamed from here has nothing behind our last record; more is the log of another promotion
+ * that chose the same timeline id. The slack covers the size of the record itself. */
+enum { HANDOVER_SLACK = 1024 };
+bool has_shutdown_checkpoint(const struct view *v, const struct member_rec *m);
 
 /* An election leaves this long to those who have not sealed: min(1 s, TTL/4). */
 uint64_t election_grace_ms(const struct view *v);

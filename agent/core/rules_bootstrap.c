@@ -22,7 +22,7 @@ static bool go_on(const struct view *v, struct plan *p)
         p->txn = TXN_BOOTSTRAP_ABORT;
         return plan_say(p, "initdb failed (%s): others may try", v->busy.error);
     }
-    if (v->pg.data == PG_DATA_EMPTY) {
+    if (v->pg.data == PG_DATA_EMPTY && v->pg.proc == PG_PROC_STOPPED) {
         p->action = ACTION_INITDB;
         (void)memcpy(p->lineage, "1:1", 4);
         return plan_say(p, "this node makes the new cluster");
@@ -87,6 +87,9 @@ static bool begin(const struct view *v, struct plan *p)
 
 bool rule_bootstrap(const struct view *v, struct plan *p)
 {
+    /* A record of a leader outlives an `initialize` that somebody deleted: that is no new cluster. */
+    if (v->has_leader || v->has_sync)
+        return false;
     if (!v->has_initialize)
         return begin(v, p);
     if (!v->initialize_leased)

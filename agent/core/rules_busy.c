@@ -71,6 +71,8 @@ static bool obsolete_copy(const struct view *v)
 static bool sync_beside(const struct view *v, struct plan *p)
 {
     if (v->busy.action != ACTION_CHECKPOINT || !view_is_leader(v) ||
+        !view_is_record_leader(v) || v->sync.token != v->leader.token ||
+        v->pg.proc != PG_PROC_RUNNING || v->pg.in_recovery ||
         strcmp(v->leader.state, "running") != 0)
         return false;
     struct plan before = *p;

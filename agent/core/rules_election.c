@@ -82,7 +82,8 @@ bool rule_seal(const struct view *v, struct plan *p)
         return plan_wait(p, UINT64_MAX);
     }
     ASSERT(v->pg.in_recovery); /* rule_writable_without_lease */
-    if (v->pg.sealed_token == v->sync.token)
+    /* Whatever was noted: connected is not sealed. */
+    if (v->pg.sealed_token == v->sync.token && v->pg.upstream[0] == '\0' && !v->pg.walreceiver)
         return false;
     p->action = ACTION_SEAL;
     p->token = v->sync.token;

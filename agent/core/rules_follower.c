@@ -38,7 +38,7 @@ bool rule_leader_not_running(const struct view *v, struct plan *p)
 /* What destroys data that the record counts on waits until the leader has taken it out. */
 static bool leave_v_first(const struct view *v, struct plan *p)
 {
-    if (!view_in_v(v, v->pg.incarnation))
+    if (!view_in_v(v, v->pg.incarnation) && !view_is_record_leader(v))
         return false;
     (void)plan_say(p, "waiting for %s to take this data out of the sync record",
                    v->leader.name);

@@ -26,7 +26,8 @@ bool plan_release(const struct view *v, struct plan *p)
     ASSERT(v->pg.proc == PG_PROC_STOPPED);
     p->txn = TXN_RELEASE;
     p->token = v->leader.token;
-    p->restore_sync = v->has_sync_before;
+    p->restore_sync = v->has_sync_before && v->leader.timeline == 0 &&
+                      view_is_record_leader(v) && v->sync.token == v->leader.token;
     if (p->restore_sync) {
         /* The old leader's sets are in force again with its V; the token never goes back. */
         p->sync = v->sync_before;
@@ -47,6 +48,18 @@ bool rule_leader_without_data(const struct view *v, struct plan *p)
         return true;
     }
     return plan_release(v, p);
+}
+
+/* No transaction of ours leaves them apart: a restored or edited store. The record decides who may lead,
+ * so a key that it does not know is given back, and nothing is made writable meanwhile. */
+bool rule_record_disagrees(const struct view *v, struct plan *p)
+{
+    if (!view_leader_named(v) || (view_is_record_leader(v) && v->sync.token == v->leader.token))
+        return false;
+    (void)plan_say(
+        p, "the leader key is ours with token %llu, the sync record says %s with token %llu",
+        (unsigned long long)v->leader.token, v->sync.leader, (unsigned long long)v->sync.token);
+    return v->pg.proc == PG_PROC_STOPPED ? plan_release(v, p) : plan_wait(p, UINT64_MAX);
 }
 
 const struct member_rec *other_eligible(const struct view *v)

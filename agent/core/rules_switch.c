@@ -120,7 +120,7 @@ bool rule_switch_handover(const struct view *v, struct plan *p)
     }
     if (to == NULL)
         return v->has_failover ? refuse(p) : false;
-    if (to->lsn >= v->pg.shutdown_lsn && to->timeline == v->pg.timeline)
+    if (has_shutdown_checkpoint(v, to))
         return hand_over(v, to, p);
     if (!late) {
         (void)plan_say(p, "waiting for %s to have the shutdown checkpoint", to->name);

@@ -80,7 +80,8 @@ static bool confirmable(const struct view_pg *pg)
     size_t n = 0;
     for (size_t i = 0; i < pg->set.s_n; i++)
         for (size_t j = 0; j < pg->senders_n; j++)
-            if (pg->senders[j].streaming && strcmp(pg->senders[j].incarnation, pg->set.s[i]) == 0) {
+            if (pg->senders[j].streaming &&
+                strcmp(pg->senders[j].incarnation, pg->set.s[i]) == 0) {
                 n++;
                 break;
             }

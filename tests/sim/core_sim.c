@@ -35,7 +35,8 @@ void world_log(struct world *w, const struct node *x, const char *fmt, ...)
     va_list ap;
     if (!w->trace)
         return;
-    (void)printf("%6llu %-5s ", (unsigned long long)(w->now_ms - 100000), x == NULL ? "store" : x->name);
+    (void)printf("%6llu %-5s ", (unsigned long long)(w->now_ms - 100000),
+                 x == NULL ? "store" : x->name);
     va_start(ap, fmt);
     (void)vprintf(fmt, ap);
     va_end(ap);
@@ -65,7 +66,7 @@ void world_init(struct world *w, uint64_t seed, size_t n)
     w->lease_next = 1;
     w->config = (struct view_config){.ttl_ms = TTL_MS,
                                      .sync_node_count = 1,
-                                     .maximum_lag_on_failover = 1 << 20,
+                                     .maximum_lag_on_failover = 1 << 24,
                                      .primary_start_timeout_ms = 300000,
                                      .retry_interval_ms = 100,
                                      .use_pg_rewind = true};
@@ -113,7 +114,8 @@ static void kill_agent(struct world *w, struct node *x, uint64_t for_ms)
 
 static void wipe(struct world *w, struct node *x)
 {
-    bool counts = w->store.has_sync && strcmp(w->store.sync.incarnation, x->data.incarnation) == 0;
+    bool counts =
+        w->store.has_sync && strcmp(w->store.sync.incarnation, x->data.incarnation) == 0;
     if (counts || pg_writable(x) || x->data.state != PG_DATA_OURS || !w->store.has_leader)
         return;
     for (size_t i = 0; i < w->store.sync.v_n; i++)
@@ -200,7 +202,8 @@ static bool settled(const struct world *w)
                 return false;
             leader = &w->node[i];
         }
-    if (leader == NULL || strcmp(w->store.leader.state, "running") != 0 || w->store.has_failover)
+    if (leader == NULL || strcmp(w->store.leader.state, "running") != 0 ||
+        w->store.has_failover)
         return false;
     for (size_t i = 0; i < w->n; i++)
         if (&w->node[i] != leader && !w->node[i].pg.streaming)
@@ -235,7 +238,9 @@ static void run(struct world *w)
 
 static void set_mode(struct world *w, const char *mode)
 {
-    w->config.sync_mode = strcmp(mode, "off") == 0 ? SYNC_OFF : strcmp(mode, "quorum") == 0 ? SYNC_QUORUM : SYNC_ON;
+    w->config.sync_mode = strcmp(mode, "off") == 0      ? SYNC_OFF
+                          : strcmp(mode, "quorum") == 0 ? SYNC_QUORUM
+                                                        : SYNC_ON;
     w->config.sync_strict = strcmp(mode, "strict") == 0;
     w->lossless = w->config.sync_mode != SYNC_OFF;
 }
@@ -274,12 +279,14 @@ int main(int argc, char **argv)
         commits += w.acked_count;
         tokens += w.store.sync.token;
         if (w.violation[0] != '\0') {
-            (void)printf("VIOLATED seed %llu mode %s at %llu ms: %s\n", (unsigned long long)seed, m,
-                         (unsigned long long)(w.now_ms - 100000), w.violation);
+            (void)printf("VIOLATED seed %llu mode %s at %llu ms: %s\n",
+                         (unsigned long long)seed, m, (unsigned long long)(w.now_ms - 100000),
+                         w.violation);
             return 1;
         }
     }
-    (void)printf("clean: %llu seeds, %llu commits acknowledged, %llu leaders\n", (unsigned long long)seeds,
-                 (unsigned long long)commits, (unsigned long long)tokens);
+    (void)printf("clean: %llu seeds, %llu commits acknowledged, %llu leaders\n",
+                 (unsigned long long)seeds, (unsigned long long)commits,
+                 (unsigned long long)tokens);
     return 0;
 }

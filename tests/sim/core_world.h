@@ -47,9 +47,9 @@ struct data {
 struct postgres {
     enum pg_proc proc;
     bool in_recovery, crashed, stuck, streaming, roles, checkpointed;
-    int upstream; /* -1: none */
-    uint64_t token; /* of the last promotion or start as primary: for the checks */
-    size_t acked_n; /* records below are released, or were never anybody's */
+    int upstream;        /* -1: none */
+    uint64_t token;      /* of the last promotion or start as primary: for the checks */
+    size_t acked_n;      /* records below are released, or were never anybody's */
     struct sync_set set; /* as the agent sees it */
     bool set_known, confirmed;
     struct sync_set old[VIEW_SETS];
@@ -59,7 +59,8 @@ struct postgres {
         uint64_t until_ms;
     } force[FORCE];
     size_t force_n;
-    bool taken; /* every walsender took the newest set; then confirm_n is the LSN to be flushed */
+    bool
+        taken; /* every walsender took the newest set; then confirm_n is the LSN to be flushed */
     size_t confirm_n;
 };
 
@@ -131,9 +132,11 @@ bool store_apply(struct world *w, struct node *x, const struct pending_txn *t);
 
 /* core_world_pg.c */
 bool pg_writable(const struct node *x);
-void pg_tick(struct world *w); /* clients write, standbys stream, commits are released, sets confirmed */
+void pg_tick(
+    struct world *w); /* clients write, standbys stream, commits are released, sets confirmed */
 void pg_kill(struct world *w, struct node *x);
-void pg_effect(struct world *w, struct node *x, const struct plan *p); /* of an action that ends well */
+void pg_effect(struct world *w, struct node *x,
+               const struct plan *p); /* of an action that ends well */
 uint64_t pg_lsn(size_t n);
 uint64_t data_timeline(const struct data *d);
 

@@ -24,7 +24,8 @@ static void keep_lease(struct world *w, struct node *x)
         return;
     if (!store_lease_alive(w, x->lease)) {
         x->lease = w->lease_next++;
-        x->armed = false; /* what was ordered under the old lease must not live on the new one */
+        x->armed =
+            false; /* what was ordered under the old lease must not live on the new one */
     }
     ASSERT(x->lease < ARRAY_LEN(w->lease_end_ms));
     /* Submitted a while ago, applied now. */
@@ -85,8 +86,9 @@ static void see_pg(const struct world *w, const struct node *x, struct view_pg *
     pg->clean = d->clean;
     pg->timeline = data_timeline(d);
     pg->lsn = pg->replay_lsn = pg_lsn(d->n);
-    pg->shutdown_lsn = x->pg.proc == PG_PROC_STOPPED && d->clean && !d->standby_signal ? pg_lsn(d->shutdown_n)
-                                                                                       : 0;
+    pg->shutdown_lsn = x->pg.proc == PG_PROC_STOPPED && d->clean && !d->standby_signal
+                           ? pg_lsn(d->shutdown_n)
+                           : 0;
     pg->recovery_ms = 100;
     if (x->pg.upstream >= 0)
         (void)memcpy(pg->upstream, w->node[x->pg.upstream].name, sizeof pg->upstream);
@@ -170,7 +172,10 @@ static void publish(struct world *w, struct node *x)
         (void)memcpy(m->incarnation, x->data.incarnation, sizeof m->incarnation);
     bool running = x->pg.proc == PG_PROC_RUNNING;
     (void)snprintf(m->role, sizeof m->role, "%s", pg_writable(x) ? "primary" : "replica");
-    (void)snprintf(m->state, sizeof m->state, "%s", !running ? "stopped" : x->pg.streaming ? "streaming" : "running");
+    (void)snprintf(m->state, sizeof m->state, "%s",
+                   !running          ? "stopped"
+                   : x->pg.streaming ? "streaming"
+                                     : "running");
     m->timeline = data_timeline(&x->data);
     m->lsn = m->replay_lsn = pg_lsn(x->data.n);
     m->lease = x->lease;
@@ -181,7 +186,8 @@ static void publish(struct world *w, struct node *x)
 
 /* ---- transactions ---- */
 
-static void begin_txn(struct world *w, struct node *x, const struct view *v, const struct plan *p)
+static void begin_txn(struct world *w, struct node *x, const struct view *v,
+                      const struct plan *p)
 {
     struct pending_txn *t = &x->txn;
     (void)memset(t, 0, sizeof *t);
@@ -209,7 +215,8 @@ static void txn_tick(struct world *w, struct node *x)
         t->ok = !(x->isolated && world_chance(w, 900)) && store_apply(w, x, t);
     }
     bool late = w->now_ms > t->reply_ms + 300;
-    if (!t->applied || w->now_ms < t->reply_ms || !x->alive || x->paused || (x->isolated && !late))
+    if (!t->applied || w->now_ms < t->reply_ms || !x->alive || x->paused ||
+        (x->isolated && !late))
         return;
     t->active = false;
     if (x->isolated) {
@@ -234,10 +241,11 @@ static bool still_right(const struct world *w, const struct node *x, const struc
 static void begin_action(struct world *w, struct node *x, const struct plan *p)
 {
     static const uint64_t longest_ms[ACTION_COUNT] = {
-        [ACTION_INITDB] = 300, [ACTION_START_PRIMARY] = 300, [ACTION_START_STANDBY] = 300,
-        [ACTION_FOLLOW] = 30,  [ACTION_SEAL] = 200,          [ACTION_PROMOTE] = 200,
-        [ACTION_CHECKPOINT] = 500, [ACTION_STOP_FAST] = 400, [ACTION_STOP_IMMEDIATE] = 50,
-        [ACTION_REWIND] = 1000, [ACTION_CLONE] = 1500, [ACTION_SET_SYNC] = 20, [ACTION_ENSURE_ROLES] = 50};
+        [ACTION_INITDB] = 300,     [ACTION_START_PRIMARY] = 300, [ACTION_START_STANDBY] = 300,
+        [ACTION_FOLLOW] = 30,      [ACTION_SEAL] = 200,          [ACTION_PROMOTE] = 200,
+        [ACTION_CHECKPOINT] = 500, [ACTION_STOP_FAST] = 400,     [ACTION_STOP_IMMEDIATE] = 50,
+        [ACTION_REWIND] = 1000,    [ACTION_CLONE] = 1500,        [ACTION_SET_SYNC] = 20,
+        [ACTION_ENSURE_ROLES] = 50};
     if (p->action == ACTION_KILL) {
         pg_kill(w, x);
         (void)memset(&x->busy, 0, sizeof x->busy);
@@ -265,9 +273,9 @@ static bool possible(struct world *w, const struct node *x, const struct plan *p
         const struct node *up = world_node(w, p->target);
         return pg_writable(up) && world_linked(w, x, up);
     }
-    bool needs_pg = p->action == ACTION_SEAL || p->action == ACTION_PROMOTE || p->action == ACTION_FOLLOW ||
-                    p->action == ACTION_CHECKPOINT || p->action == ACTION_SET_SYNC ||
-                    p->action == ACTION_ENSURE_ROLES;
+    bool needs_pg = p->action == ACTION_SEAL || p->action == ACTION_PROMOTE ||
+                    p->action == ACTION_FOLLOW || p->action == ACTION_CHECKPOINT ||
+                    p->action == ACTION_SET_SYNC || p->action == ACTION_ENSURE_ROLES;
     return !needs_pg || x->pg.proc == PG_PROC_RUNNING;
 }
 
@@ -276,8 +284,9 @@ static void end_action(struct world *w, struct node *x)
     if (x->busy.action == ACTION_NONE || w->now_ms < x->done_at_ms)
         return;
     /* A primary starts only under an armed fence. */
-    bool fenced = (x->doing.action == ACTION_PROMOTE || x->doing.action == ACTION_START_PRIMARY) &&
-                  (!x->armed || w->now_ms >= x->fence_deadline_ms);
+    bool fenced =
+        (x->doing.action == ACTION_PROMOTE || x->doing.action == ACTION_START_PRIMARY) &&
+        (!x->armed || w->now_ms >= x->fence_deadline_ms);
     bool ok = possible(w, x, &x->doing) && !fenced && !world_chance(w, 20);
     uint64_t action = x->busy.action;
     if (ok) {
@@ -289,7 +298,8 @@ static void end_action(struct world *w, struct node *x)
             world_log(w, x, "becomes primary, token %llu", (unsigned long long)x->doing.token);
         pg_effect(w, x, &x->doing);
     } else {
-        x->busy.failures = x->busy.failed && x->busy.failed_action == action ? x->busy.failures + 1 : 1;
+        x->busy.failures =
+            x->busy.failed && x->busy.failed_action == action ? x->busy.failures + 1 : 1;
         x->busy.failed = true;
         x->busy.failed_action = action;
         x->busy.failed_ms = w->now_ms;
@@ -350,7 +360,8 @@ void agent_tick(struct world *w, struct node *x)
     }
     x->was_paused = false;
     execute(w, x, &v, &p);
-    if (x->stopping && x->pg.proc == PG_PROC_STOPPED && !view_leader_named(&v) && !x->txn.active) {
+    if (x->stopping && x->pg.proc == PG_PROC_STOPPED && !view_leader_named(&v) &&
+        !x->txn.active) {
         x->alive = false;
         w->lease_end_ms[x->lease] = x->lease == 0 ? 0 : w->now_ms;
         x->back_ms = w->now_ms + 500;

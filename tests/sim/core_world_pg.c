@@ -7,7 +7,7 @@
 
 uint64_t pg_lsn(size_t n)
 {
-    return 16 * (uint64_t)n;
+    return 4096 * (uint64_t)n;
 }
 
 uint64_t data_timeline(const struct data *d)
@@ -86,7 +86,8 @@ static void stream(struct world *w, struct node *x)
     take_timelines(&x->data, &up->data);
 }
 
-static const struct node *sender_of(const struct world *w, const struct node *primary, const char *incarnation)
+static const struct node *sender_of(const struct world *w, const struct node *primary,
+                                    const char *incarnation)
 {
     for (size_t i = 0; i < w->n; i++)
         if (w->node[i].pg.streaming && &w->node[w->node[i].pg.upstream] == primary &&
@@ -95,7 +96,8 @@ static const struct node *sender_of(const struct world *w, const struct node *pr
     return NULL;
 }
 
-static bool satisfied(const struct world *w, const struct node *x, const struct sync_set *s, size_t n)
+static bool satisfied(const struct world *w, const struct node *x, const struct sync_set *s,
+                      size_t n)
 {
     size_t have = 0;
     for (size_t i = 0; i < s->s_n; i++) {
@@ -115,7 +117,8 @@ static void release_commits(struct world *w, struct node *x)
             return;
         if (x->pg.token < w->acked_token)
             world_violation(w, "%s acknowledges with token %llu after %llu has", x->name,
-                            (unsigned long long)x->pg.token, (unsigned long long)w->acked_token);
+                            (unsigned long long)x->pg.token,
+                            (unsigned long long)w->acked_token);
         w->acked_token = x->pg.token;
         w->acked[x->data.wal[x->pg.acked_n]] = 1;
         w->acked_count++;
@@ -166,7 +169,8 @@ static void check_complete(struct world *w, const struct node *x)
         have[x->data.wal[i]] = 1;
     for (uint32_t id = 0; id < w->next_id; id++)
         if (w->acked[id] && !have[id]) {
-            world_violation(w, "commit %u was acknowledged and %s, now primary, has not got it", id, x->name);
+            world_violation(w, "commit %u was acknowledged and %s, now primary, has not got it",
+                            id, x->name);
             return;
         }
 }

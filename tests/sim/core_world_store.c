@@ -16,7 +16,8 @@ void store_tick(struct world *w)
         s->has_leader = false;
         s->revision++;
     }
-    if (s->has_initialize && s->initialize_leased && !store_lease_alive(w, s->initialize_lease)) {
+    if (s->has_initialize && s->initialize_leased &&
+        !store_lease_alive(w, s->initialize_lease)) {
         s->has_initialize = false;
         s->initialize_leased = false;
         s->revision++;
@@ -28,10 +29,11 @@ void store_tick(struct world *w)
         }
 }
 
-static bool leader_ours(const struct store *s, const struct node *x, const struct pending_txn *t)
+static bool leader_ours(const struct store *s, const struct node *x,
+                        const struct pending_txn *t)
 {
-    return s->has_leader && strcmp(s->leader.name, x->name) == 0 && s->leader_lease == t->lease &&
-           s->leader.token == t->plan.token;
+    return s->has_leader && strcmp(s->leader.name, x->name) == 0 &&
+           s->leader_lease == t->lease && s->leader.token == t->plan.token;
 }
 
 static void put_sync(struct store *s, const struct sync_rec *r)
@@ -44,7 +46,8 @@ static void put_sync(struct store *s, const struct sync_rec *r)
 static void put_history(struct store *s, const struct history_entry *h)
 {
     if (s->history_n == VIEW_HISTORY) {
-        (void)memmove(&s->history[0], &s->history[1], (VIEW_HISTORY - 1) * sizeof s->history[0]);
+        (void)memmove(&s->history[0], &s->history[1],
+                      (VIEW_HISTORY - 1) * sizeof s->history[0]);
         s->history_n--;
     }
     s->history[s->history_n++] = *h;
@@ -54,7 +57,8 @@ static bool seals_unchanged(const struct world *w, const struct pending_txn *t)
 {
     for (size_t c = 0; c < t->plan.counted_n; c++)
         for (size_t i = 0; i < w->n; i++)
-            if (strcmp(w->node[i].name, t->counted[c]) == 0 && w->store.seal_rev[i] != t->seal_rev[c])
+            if (strcmp(w->node[i].name, t->counted[c]) == 0 &&
+                w->store.seal_rev[i] != t->seal_rev[c])
                 return false;
     return true;
 }
@@ -108,7 +112,8 @@ static bool leader_txn(struct world *w, struct node *x, const struct pending_txn
     } else {
         struct node *to = world_node(w, p->target);
         size_t at = (size_t)(to - w->node);
-        if (s->member_lease[at] == 0 || strcmp(s->members[at].incarnation, p->leader.incarnation) != 0)
+        if (s->member_lease[at] == 0 ||
+            strcmp(s->members[at].incarnation, p->leader.incarnation) != 0)
             return false;
         s->leader = p->leader;
         s->leader_lease = s->member_lease[at];
@@ -174,6 +179,7 @@ bool store_apply(struct world *w, struct node *x, const struct pending_txn *t)
     case TXN_COUNT:
         break;
     }
-    world_log(w, x, "txn %s %s: %s", plan_txn_name(p->txn), ok ? "applied" : "refused", p->reason);
+    world_log(w, x, "txn %s %s: %s", plan_txn_name(p->txn), ok ? "applied" : "refused",
+              p->reason);
     return ok;
 }
