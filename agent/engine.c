@@ -227,20 +227,27 @@ static bool same_plan(const struct plan *a, const struct plan *b)
            a->token == b->token && strcmp(a->target, b->target) == 0;
 }
 
-static void note_plan(struct engine *g, const struct plan *p)
+/* Waiting for our own transaction or action is no decision: neither logged nor journalled. */
+static bool is_decision(const struct plan *p)
 {
-    if (g->planned && same_plan(&g->plan, p)) {
-        g->plan = *p;
-        return;
-    }
+    return strcmp(p->rule, "txn") != 0 && strcmp(p->rule, "busy") != 0;
+}
+
+/* True when the decision is another one than before. */
+static bool note_plan(struct engine *g, const struct plan *p)
+{
+    bool news = is_decision(p) && !(g->planned && same_plan(&g->decided, p));
     g->plan = *p;
     g->planned = true;
+    if (!news)
+        return false;
+    g->decided = *p;
     log_event(LOG_INFO, "plan",
               KV(KV_STR("rule", p->rule), KV_STR("action", plan_action_name(p->action)),
                  KV_STR("txn", plan_txn_name(p->txn)), KV_STR("target", p->target),
                  KV_U64("token", p->token)),
               "%s", p->reason);
-    engine_journal(g, p);
+    return true;
 }
 
 static void decide_and_act(struct engine *g)
@@ -256,9 +263,11 @@ static void decide_and_act(struct engine *g)
         p.txn = TXN_NONE;
         p.wake_ms = g->view.now_ms + ENGINE_HOUSEKEEPING_MS;
     }
-    note_plan(g, &p);
+    bool news = note_plan(g, &p);
     engine_fence_step(g);
     execute(g, &p);
+    if (news)
+        engine_journal(g, &p);
 }
 
 static void schedule(struct engine *g)

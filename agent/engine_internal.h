@@ -29,7 +29,8 @@ struct engine {
     struct fence_state fence;
     struct view view;
     struct plan plan;
-    bool planned; /* plan holds one */
+    bool planned;        /* plan holds one */
+    struct plan decided; /* the last that was no mere waiting */
 
     bool connected;
     bool filling;
