@@ -59,6 +59,7 @@ static void hello(const struct call_in *c)
               strcmp(in.role, "peer") == 0;
     if (x->peer) {
         conn_set_dead_after(x->conn, SERVER_PEER_DEAD_MS);
+        conn_set_write_max(x->conn, SERVER_PEER_WRITE_MAX);
         o->ops->dialed(o->arg, x->id.member_id);
     }
     struct hello_reply out = {

@@ -365,6 +365,10 @@ static void present_request(struct node *n, struct request *r)
 void member_op(struct node *n, struct request *r)
 {
     ASSERT(r->phase == REQUEST_OP && node_is_leader(n));
+    if (raft_core_applied_index(n->raft) < raft_core_term_start(n->raft)) {
+        request_wait(n, r, NODE_RETRY_MS); /* a new leader may not know every member yet */
+        return;
+    }
     if (r->method == METHOD_MEMBER_REMOVE) {
         removal_request(n, r);
     } else if (r->method == METHOD_CLUSTER_TRANSFER) {

@@ -85,6 +85,7 @@ struct node {
     /* Entries of ours, oldest first; the last one may be not submitted yet (Raft's bound was hit). */
     struct list flights;
     struct flight *applying;
+    struct state_batch building; /* empty between uses; keeps its memory */
     struct buf results;
 
     struct read_index read;

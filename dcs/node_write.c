@@ -202,19 +202,19 @@ void write_submit(struct node *n)
         return;
     }
     struct flight *f = flight_new();
-    struct state_batch b = {.n = 0};
-    add_renewals(n, &b, f);
-    add_requests(n, &b, f);
+    struct state_batch *b = &n->building;
+    ASSERT(b->n == 0 && b->body.len == 0);
+    add_renewals(n, b, f);
+    add_requests(n, b, f);
     if (expire && renew_may_expire(&n->renew, raft_core_applied_index(n->raft),
                                    raft_core_term_start(n->raft))) {
-        add_expiries(n, &b, f);
+        add_expiries(n, b, f);
     }
-    if (b.n == 0) {
-        buf_close(&b.body);
+    if (b->n == 0) {
         flight_free(f);
         return;
     }
-    state_batch_end(&b, n->ops->wall_ms(n->arg), &f->entry);
+    state_batch_end(b, n->ops->wall_ms(n->arg), &f->entry);
     list_push(&n->flights, &f->link);
     (void)launch(n, f);
 }
@@ -232,10 +232,10 @@ uint64_t write_deadline(const struct node *n)
     return MIN(n->renew.due_ms, may ? state_next_expiry(n->state) : UINT64_MAX);
 }
 
-static void submit_internal(struct node *n, struct state_batch *b, uint64_t *ret_index)
+static void submit_internal(struct node *n, uint64_t *ret_index)
 {
     struct buf CLEANUP(buf_close) entry = BUF_INIT;
-    state_batch_end(b, n->ops->wall_ms(n->arg), &entry);
+    state_batch_end(&n->building, n->ops->wall_ms(n->arg), &entry);
     if (raft_core_submit(n->raft, buf_slice(&entry), n->now, ret_index) != ERR_OK) {
         *ret_index = 0;
     }
@@ -243,16 +243,14 @@ static void submit_internal(struct node *n, struct state_batch *b, uint64_t *ret
 
 void write_member_state(struct node *n, uint64_t id, const char *new_state, uint64_t *ret_index)
 {
-    struct state_batch b = {.n = 0};
-    (void)state_batch_member(&b, id, new_state);
-    submit_internal(n, &b, ret_index);
+    (void)state_batch_member(&n->building, id, new_state);
+    submit_internal(n, ret_index);
 }
 
 void write_member_init(struct node *n, const struct member *m, uint64_t *ret_index)
 {
-    struct state_batch b = {.n = 0};
-    (void)state_batch_member_init(&b, m);
-    submit_internal(n, &b, ret_index);
+    (void)state_batch_member_init(&n->building, m);
+    submit_internal(n, ret_index);
 }
 
 /* ---- applying ------------------------------------------------------------------------------ */
@@ -384,4 +382,5 @@ void write_free(struct node *n)
     while (!list_empty(&n->flights)) {
         flight_free(container_of(n->flights.next, struct flight, link));
     }
+    buf_close(&n->building.body);
 }

@@ -222,6 +222,7 @@ static void on_ready(void *arg, const struct pki_identity *id)
         return;
     }
     if (id == NULL) {
+        conn_set_dead_after(x->conn, SERVER_STRANGER_MS);
         return;
     }
     if (strcmp(id->cluster_id, x->server->o.cluster_id) != 0) {
@@ -240,8 +241,9 @@ static void on_request(void *arg, uint64_t msgid, struct slice method, struct sl
 {
     struct session *x = arg;
     CHECK_MAGIC(x, SESSION_MAGIC);
-    const char *gone = x->has_id ? removed(x->server, &x->id) : NULL;
-    if (gone != NULL && !x->said_hello) {
+    /* Later on server_check_members() closes the door. */
+    const char *gone = x->has_id && !x->said_hello ? removed(x->server, &x->id) : NULL;
+    if (gone != NULL) {
         session_error(x, msgid, ERR_DENIED, gone);
         return;
     }
@@ -291,6 +293,7 @@ static void open_session(struct server *s, int fd, bool local)
     list_push(&s->sessions, &x->link);
     s->n_sessions++;
     x->conn = conn_from_fd(s->o.loop, fd, local ? NULL : s->o.ctx, true, &session_ops, x);
+    conn_set_write_max(x->conn, SERVER_WRITE_MAX);
 }
 
 /* ---- listening ----------------------------------------------------------------------------- */

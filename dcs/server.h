@@ -22,6 +22,9 @@ enum {
     SERVER_PEER_IN_FLIGHT_MAX = 32768,
     SERVER_PEER_BYTES_MAX = 64 * 1024 * 1024,
     SERVER_WATCH_PENDING_MAX = 8 * 1024 * 1024, /* a slower watcher is cut off */
+    SERVER_WRITE_MAX = 16 * 1024 * 1024,        /* of answers that a client does not read */
+    SERVER_PEER_WRITE_MAX = 128 * 1024 * 1024,
+    SERVER_STRANGER_MS = 30000, /* silence of a connection without a certificate */
     SERVER_PEER_DEAD_MS = 2000
 };
 

@@ -158,7 +158,8 @@ static int load(const struct client_options *o, const char *prefix, uint64_t wor
         put_next(&l);
     }
     (void)uv_run(&loop, UV_RUN_DEFAULT);
-    return 0;
+    (void)fflush(stdout);
+    return uv_loop_close(&loop) == 0 ? 0 : 1;
 }
 
 static void endpoints(struct client_options *o, char *text)
@@ -176,6 +177,18 @@ static uint64_t number(const char *text)
     return str_parse_u64(text, &v) == ERR_OK ? v : 0;
 }
 
+static char ca_file[4096], cert_file[4096], key_file[4096];
+
+static void use_pki(struct client_options *o, const char *dir)
+{
+    (void)snprintf(ca_file, sizeof ca_file, "%s/ca.crt", dir);
+    (void)snprintf(cert_file, sizeof cert_file, "%s/node.crt", dir);
+    (void)snprintf(key_file, sizeof key_file, "%s/node.key", dir);
+    o->ca_file = ca_file;
+    o->cert_file = cert_file;
+    o->key_file = key_file;
+}
+
 int main(int argc, char **argv)
 {
     struct client_options o = {.name = "dcs_tool"};
@@ -184,9 +197,7 @@ int main(int argc, char **argv)
     int i = 1;
     (void)signal(SIGPIPE, SIG_IGN);
     if (argc > 2 && strcmp(argv[1], "-p") == 0) {
-        o.ca_file = mem_printf("%s/ca.crt", argv[2]);
-        o.cert_file = mem_printf("%s/node.crt", argv[2]);
-        o.key_file = mem_printf("%s/node.key", argv[2]);
+        use_pki(&o, argv[2]);
         i = 3;
     }
     if (argc - i < 2) {
