@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 #include <uv.h>
 
@@ -505,6 +506,7 @@ int main(int argc, char **argv)
     if (done >= 0)
         return done;
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)umask(077); /* whatever is written below data_dir is nobody else's */
     if (read_config(&d, config_path(config)) != ERR_OK)
         return EXIT_CONFIG;
     if (check) {
