@@ -33,6 +33,17 @@ static size_t target(const struct member_cluster *c)
     return asked % 2 == 0 && asked > 0 ? asked - 1 : asked;
 }
 
+bool member_settled(const struct member_cluster *c)
+{
+    size_t voters = member_voters(c);
+    for (size_t i = 0; i < c->n; i++) {
+        if (c->m[i].state == MEMBER_JOINING) {
+            return false;
+        }
+    }
+    return !c->change_pending && voters % 2 == 1 && voters >= target(c);
+}
+
 static bool ready(const struct member_cluster *c, const struct member_view *m)
 {
     return m->raft == MEMBER_LEARNER && m->state == MEMBER_ACTIVE && m->wants_vote &&

@@ -52,6 +52,8 @@ struct member_plan {
 };
 
 struct member_plan member_decide(const struct member_cluster *c);
+/* Nothing is on its way: all are active, and the number of voters is odd and cannot grow. */
+bool member_settled(const struct member_cluster *c);
 size_t member_voters(const struct member_cluster *c);
 /* May `id` be taken out? ERR_PRECONDITION says the effect on the quorum; force overrides all but the
  * last voter. */

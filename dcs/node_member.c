@@ -424,6 +424,9 @@ void member_drive(struct node *n)
         look(n, all, k, view);
         struct member_plan p = member_decide(view);
         carry_out(n, all, k, &p);
+        if (member_settled(view)) {
+            n->member_ms = n->now + NODE_SETTLED_MS;
+        }
     }
     mem_free(view);
     mem_free(all);

@@ -12,9 +12,12 @@
 
 enum {
     NODE_MAGIC = 0x4e6f6465,
-    NODE_SCAN_MS = 50,    /* how often deadlines are looked at while requests wait */
-    NODE_RETRY_MS = 50,   /* before a refused forward is tried again */
-    NODE_MEMBER_MS = 100, /* how often the leader looks at the membership */
+    NODE_SCAN_MS = 50,  /* how often deadlines are looked at while requests wait */
+    NODE_RETRY_MS = 50, /* before a refused forward is tried again */
+    NODE_PLENTY_BYTES = 32 * 1024 * 1024,
+    NODE_PLENTY_MS = 100,
+    NODE_SETTLED_MS = 1000, /* the same, when there is nothing left to change */
+    NODE_MEMBER_MS = 100,   /* how often the leader looks at the membership */
     NODE_ENTRY_COMMANDS_MAX = 8192,
     NODE_EXPIRE_MAX = 64, /* leases in one entry */
     NODE_RANGE_MAX = 1024 * 1024 + 512 * 1024
@@ -97,6 +100,7 @@ struct node {
     bool state_dirty;
     bool copying;
     uint64_t newest_snapshot;
+    uint64_t plenty_until_ms; /* the quota is far away */
 
     /* Members (node_member.c). */
     uint64_t member_ms;    /* next look */

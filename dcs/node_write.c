@@ -119,10 +119,20 @@ static struct slice first_key(const struct request *r)
     return op.key;
 }
 
+/* Looking costs as much as a small write: while there is plenty, once in a while is enough. */
+static bool plenty(struct node *n)
+{
+    if (n->now >= n->plenty_until_ms &&
+        state_admit(n->state, NODE_PLENTY_BYTES, false, NULL) == ERR_OK) {
+        n->plenty_until_ms = n->now + NODE_PLENTY_MS;
+    }
+    return n->now < n->plenty_until_ms;
+}
+
 /* Only what stores something is held to the quota; HA keys may use its reserve. */
 static bool admitted(struct node *n, const struct request *r, size_t bytes, struct errmsg *e)
 {
-    if (r->method != METHOD_KV_PUT && r->method != METHOD_KV_TXN) {
+    if ((r->method != METHOD_KV_PUT && r->method != METHOD_KV_TXN) || plenty(n)) {
         return true;
     }
     struct slice key = first_key(r);

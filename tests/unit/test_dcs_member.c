@@ -140,6 +140,7 @@ static void test_growing_to_any_size_ends_odd(void **state)
         }
         size_t want = n >= 7 ? 7 : n % 2 == 0 ? n - 1 : n;
         assert_int_equal(member_voters(&c), want);
+        assert_true(member_settled(&c));
     }
 }
 
