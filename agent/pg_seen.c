@@ -162,14 +162,8 @@ enum err pg_history_last(const char *text, uint64_t *ret_parent, uint64_t *ret_s
 {
     bool found = false;
     for (const char *line = text; line != NULL && *line != '\0';) {
-        char lsn[24];
-        unsigned long parent;
-        uint64_t at;
-        if (sscanf(line, "%lu %23s", &parent, lsn) == 2 && pg_lsn_parse(lsn, &at) == ERR_OK) {
-            *ret_parent = parent;
-            *ret_switch_lsn = at;
+        if (pg_history_line(line, ret_parent, ret_switch_lsn) == ERR_OK)
             found = true;
-        }
         line = strchr(line, '\n');
         line = line != NULL ? line + 1 : NULL;
     }

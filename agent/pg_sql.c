@@ -1,9 +1,8 @@
 #include "agent/pg_sql.h"
 
-#include <arpa/inet.h>
-#include <netdb.h>
 #include <stdio.h>
 
+#include "agent/pg_lookup.h"
 #include "base/assert.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -27,21 +26,12 @@ struct sql_poll {
     int fd;
 };
 
-/* A host name being looked up by libuv's threads: libpq would hold up the loop for it. Owns copies of
- * the target; cannot be stopped once it runs, so it outlives its owner's interest. */
-struct sql_lookup {
-    uv_getaddrinfo_t req;
-    struct pg_sql *owner; /* NULL: nobody waits any more */
-    char *text[2 * PG_SQL_PARAMS];
-    size_t n;
-};
-
 struct pg_sql {
     uint32_t magic;
     uv_loop_t *loop;
     PGconn *conn;
     struct sql_poll *poll;
-    struct sql_lookup *lookup;
+    struct pg_lookup *lookup;
     uv_timer_t timer;
     enum sql_state state;
     pg_sql_cb *cb;
@@ -122,11 +112,8 @@ void pg_sql_reset(struct pg_sql *s)
     CHECK_MAGIC(s, SQL_MAGIC);
     (void)uv_timer_stop(&s->timer);
     poll_drop(s);
-    if (s->lookup != NULL) {
-        s->lookup->owner = NULL;
-        (void)uv_cancel((uv_req_t *)&s->lookup->req);
-        s->lookup = NULL;
-    }
+    pg_lookup_drop(s->lookup);
+    s->lookup = NULL;
     if (s->conn != NULL)
         PQfinish(s->conn);
     s->conn = NULL;
@@ -164,6 +151,7 @@ static void finish(struct pg_sql *s, struct pg_sql_reply *r)
     (void)uv_timer_stop(&s->timer);
     if (cb != NULL)
         cb(s->arg, r);
+    r->results = NULL;
     for (size_t i = 0; i < n; i++)
         PQclear(results[i]);
 }
@@ -368,69 +356,15 @@ static void begin_connect(struct pg_sql *s, const struct pg_sql_target *t)
         fail_later(s, ERR_UNAVAILABLE, "no socket");
 }
 
-static void lookup_free(struct sql_lookup *l)
+static void resolved_cb(void *arg, const struct pg_sql_target *t)
 {
-    for (size_t i = 0; i < l->n; i++) {
-        explicit_bzero(l->text[i], strlen(l->text[i])); /* one of them is a password */
-        mem_free(l->text[i]);
-    }
-    mem_free(l);
-}
-
-/* host stays for certificates and the password file; hostaddr says where to. */
-static void resolved_cb(uv_getaddrinfo_t *req, int status, struct addrinfo *found)
-{
-    struct sql_lookup *l = container_of(req, struct sql_lookup, req);
-    struct pg_sql *s = l->owner;
-    char address[NI_MAXHOST] = "";
-    struct pg_sql_target t = {.n = 0};
-    if (status == 0 && getnameinfo(found->ai_addr, found->ai_addrlen, address, sizeof address,
-                                   NULL, 0, NI_NUMERICHOST) != 0)
-        address[0] = '\0';
-    uv_freeaddrinfo(found);
-    if (s != NULL) {
-        CHECK_MAGIC(s, SQL_MAGIC);
-        s->lookup = NULL;
-        for (size_t i = 0; i + 1 < l->n; i += 2)
-            pg_sql_target_add(&t, l->text[i], l->text[i + 1]);
-        pg_sql_target_add(&t, "hostaddr", address);
-        if (address[0] == '\0')
-            fail_later(s, ERR_UNAVAILABLE, "the host name is not known");
-        else
-            begin_connect(s, &t);
-    }
-    lookup_free(l);
-}
-
-static void begin_lookup(struct pg_sql *s, const struct pg_sql_target *t, const char *host)
-{
-    struct sql_lookup *l = mem_alloc(sizeof *l);
-    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-    for (size_t i = 0; i < t->n; i++) {
-        l->text[l->n++] = mem_strdup(t->keywords[i]);
-        l->text[l->n++] = mem_strdup(t->values[i]);
-    }
-    if (uv_getaddrinfo(s->loop, &l->req, resolved_cb, host, NULL, &hints) != 0) {
-        lookup_free(l);
-        fail_later(s, ERR_UNAVAILABLE, "the host name cannot be looked up");
-        return;
-    }
-    l->owner = s;
-    s->lookup = l;
-    s->state = SQL_RESOLVING;
-}
-
-/* A host that needs a look-up: no path of a socket, no address. */
-static const char *name_in(const struct pg_sql_target *t)
-{
-    unsigned char raw[sizeof(struct in6_addr)];
-    for (size_t i = 0; i < t->n; i++)
-        if (strcmp(t->keywords[i], "host") == 0)
-            return t->values[i][0] == '/' || inet_pton(AF_INET, t->values[i], raw) == 1 ||
-                           inet_pton(AF_INET6, t->values[i], raw) == 1
-                       ? NULL
-                       : t->values[i];
-    return NULL;
+    struct pg_sql *s = arg;
+    CHECK_MAGIC(s, SQL_MAGIC);
+    s->lookup = NULL;
+    if (t != NULL)
+        begin_connect(s, t);
+    else
+        fail_later(s, ERR_UNAVAILABLE, "the host name is not known");
 }
 
 void pg_sql_connect(struct pg_sql *s, const struct pg_sql_target *t, uint64_t timeout_ms,
@@ -442,11 +376,14 @@ void pg_sql_connect(struct pg_sql *s, const struct pg_sql_target *t, uint64_t ti
     s->cb = cb;
     s->arg = arg;
     (void)uv_timer_start(&s->timer, fail_cb, timeout_ms, 0);
-    const char *host = name_in(t);
-    if (host != NULL)
-        begin_lookup(s, t, host);
-    else
+    if (!pg_lookup_needed(t)) {
         begin_connect(s, t);
+        return;
+    }
+    s->state = SQL_RESOLVING;
+    s->lookup = pg_lookup_start(s->loop, t, resolved_cb, s);
+    if (s->lookup == NULL)
+        fail_later(s, ERR_UNAVAILABLE, "the host name cannot be looked up");
 }
 
 void pg_sql_query(struct pg_sql *s, const char *sql, uint64_t timeout_ms, pg_sql_cb *cb,

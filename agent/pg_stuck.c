@@ -76,11 +76,9 @@ static void compare(struct postgres *p, const char *history)
     const struct pg_seen *s = pg_monitor_seen(p->monitor);
     uint64_t at = MAX(s->receive_lsn, s->replay_lsn);
     for (const char *line = history; line != NULL && *line != '\0';) {
-        char text[24];
-        unsigned long timeline;
+        uint64_t timeline;
         uint64_t end;
-        if (sscanf(line, "%lu %23s", &timeline, text) == 2 && timeline == s->timeline &&
-            pg_lsn_parse(text, &end) == ERR_OK) {
+        if (pg_history_line(line, &timeline, &end) == ERR_OK && timeline == s->timeline) {
             if (at > end)
                 found(p, "has WAL of its timeline behind the point where the upstream left it");
             else

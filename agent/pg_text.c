@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static int hex_value(char c)
 {
@@ -43,6 +44,25 @@ enum err pg_lsn_parse(const char *text, uint64_t *ret_lsn)
 void pg_lsn_text(uint64_t lsn, char ret[static PG_LSN_TEXT])
 {
     (void)snprintf(ret, PG_LSN_TEXT, "%" PRIX64 "/%" PRIX64, lsn >> 32, lsn & 0xffffffffU);
+}
+
+enum err pg_history_line(const char *line, uint64_t *ret_timeline, uint64_t *ret_lsn)
+{
+    char lsn[24];
+    char *end = NULL;
+    unsigned long timeline = strtoul(line, &end, 10);
+    if (end == line || (*end != '\t' && *end != ' '))
+        return ERR_INVALID;
+    const char *from = end + strspn(end, "\t ");
+    size_t n = strcspn(from, "\t \n");
+    if (n == 0 || n >= sizeof lsn)
+        return ERR_INVALID;
+    memcpy(lsn, from, n);
+    lsn[n] = '\0';
+    if (pg_lsn_parse(lsn, ret_lsn) != ERR_OK)
+        return ERR_INVALID;
+    *ret_timeline = timeline;
+    return ERR_OK;
 }
 
 enum err pg_bool_parse(const char *text, bool *ret)

@@ -12,6 +12,10 @@ enum { PG_LSN_TEXT = 20 };
 /* "16/B374D848"; ERR_INVALID for anything else. */
 enum err pg_lsn_parse(const char *text, uint64_t *ret_lsn) MUST_CHECK;
 void pg_lsn_text(uint64_t lsn, char ret[static PG_LSN_TEXT]);
+/* A line of a timeline history file, "2<tab>0/3000148<tab>reason": the timeline and where it was
+ * left. */
+enum err pg_history_line(const char *line, uint64_t *ret_timeline, uint64_t *ret_lsn)
+    MUST_CHECK;
 /* "t" or "f". */
 enum err pg_bool_parse(const char *text, bool *ret) MUST_CHECK;
 

@@ -164,6 +164,7 @@ void sync_fresh(struct postgres *p,
 void sync_adopted(struct postgres *p);
 void sync_look(struct postgres *p); /* a look arrived */
 void sync_stop(struct postgres *p); /* no postmaster */
+void sync_step(struct postgres *p); /* pg_sync_step.c: does what is due next */
 enum err sync_text(const struct sync_set *set, char *ret, size_t size) MUST_CHECK;
 
 /* pg_house.c: slots, reload after a change of configuration */

@@ -91,7 +91,7 @@ static enum err next_frame(struct worker *w, struct worker_req *q, size_t *ret_s
 
 void worker_listen(struct worker *w)
 {
-    struct worker_req q;
+    struct worker_req q = {0};
     struct errmsg e = {0};
     size_t size = 0;
     read_more(w, false);
@@ -134,7 +134,7 @@ static void serve(int fd)
 {
     struct worker w = {.fd = fd, .in = {.max = 2 * WORKER_FRAME_MAX}};
     while (!w.gone) {
-        struct worker_req q;
+        struct worker_req q = {0};
         struct errmsg e = {0};
         size_t size = 0;
         enum err rv = next_frame(&w, &q, &size, &e);

@@ -167,14 +167,11 @@ static uint64_t parent_of(uint64_t pid)
 {
     char path[64];
     char text[1024];
-    unsigned long parent = 0;
     (void)snprintf(path, sizeof path, "/proc/%" PRIu64 "/stat", pid);
     if (files_read(path, text, sizeof text, NULL) != ERR_OK)
         return 0;
     const char *close = strrchr(text, ')');
-    if (close == NULL || sscanf(close + 1, " %*c %lu", &parent) != 1)
-        return 0;
-    return parent;
+    return close != NULL && strlen(close) > 4 ? strtoul(close + 4, NULL, 10) : 0;
 }
 
 /* Only to a child of this data directory's postmaster: the number may be somebody else's by now. */

@@ -64,19 +64,20 @@ static void read_seal(const struct worker_req *q, struct worker_reply *r)
 {
     char path[FILES_PATH];
     char text[160];
-    char incarnation[40];
-    uint64_t token;
-    uint64_t lsn;
-    uint64_t timeline;
+    char *at = text;
+    uint64_t number[3];
     if (files_path(path, q->data_dir, SEAL_FILE, NULL) != ERR_OK ||
         files_read(path, text, sizeof text, NULL) != ERR_OK ||
-        sscanf(text, "%39s %" SCNu64 " %" SCNu64 " %" SCNu64, incarnation, &token, &lsn,
-               &timeline) != 4 ||
-        strcmp(incarnation, r->incarnation) != 0)
+        strcmp(r->incarnation, strsep(&at, " ")) != 0)
         return;
-    r->seal_token = token;
-    r->seal_lsn = lsn;
-    r->seal_timeline = timeline;
+    for (size_t i = 0; i < ARRAY_LEN(number); i++) {
+        char *word = at != NULL ? strsep(&at, " \n") : NULL;
+        if (word == NULL || str_parse_u64(word, &number[i]) != ERR_OK)
+            return;
+    }
+    r->seal_token = number[0];
+    r->seal_lsn = number[1];
+    r->seal_timeline = number[2];
 }
 
 static void read_lineage(const struct worker_req *q, struct worker_reply *r)

@@ -82,11 +82,17 @@ static enum err run_rewind(struct worker *w, const struct worker_req *q, const c
 static bool diverged_at(const char *text, uint64_t *ret_lsn, uint64_t *ret_timeline)
 {
     char lsn[24];
+    char *end = NULL;
     const char *p = strstr(text, "diverged at WAL location ");
-    return p != NULL &&
-           sscanf(p, "diverged at WAL location %23s on timeline %" SCNu64, lsn, ret_timeline) ==
-               2 &&
-           pg_lsn_parse(lsn, ret_lsn) == ERR_OK;
+    const char *on = p != NULL ? strstr(p, " on timeline ") : NULL;
+    if (p == NULL || on == NULL)
+        return false;
+    p += strlen("diverged at WAL location ");
+    if (on < p || str_copy_slice(lsn, sizeof lsn, slice_of(p, (size_t)(on - p))) != ERR_OK)
+        return false;
+    on += strlen(" on timeline ");
+    *ret_timeline = strtoul(on, &end, 10);
+    return end != on && pg_lsn_parse(lsn, ret_lsn) == ERR_OK;
 }
 
 static enum err copy_file(const char *from, const char *to, struct errmsg *e)
@@ -150,7 +156,7 @@ static enum err keep_tail(const struct worker_req *q, const char *text, uint64_t
     DIR *d = rv == ERR_OK ? opendir(wal) : NULL;
     if (rv == ERR_OK && d == NULL)
         rv = err_set(e, err_from_errno(errno), "open %s: %s", wal, strerror(errno));
-    for (struct dirent *entry; rv == ERR_OK && (entry = readdir(d)) != NULL;)
+    for (struct dirent *entry; rv == ERR_OK && d != NULL && (entry = readdir(d)) != NULL;)
         rv = keep_segment(q, entry->d_name, to, lsn, timeline, segment, &kept, e);
     if (d != NULL)
         (void)closedir(d);
