@@ -81,16 +81,19 @@ static const char *file_of(const char *env, const char *configured)
 static void split_hosts(char *hosts, struct client_options *o)
 {
     char *save = NULL;
-    for (char *h = strtok_r(hosts, ",", &save); h != NULL && o->n_endpoints < CLIENT_ENDPOINTS_MAX;
-         h = strtok_r(NULL, ",", &save))
+    for (char *h = strtok_r(hosts, ",", &save);
+         h != NULL && o->n_endpoints < CLIENT_ENDPOINTS_MAX; h = strtok_r(NULL, ",", &save))
         o->endpoints[o->n_endpoints++] = h;
 }
 
 static enum err connect_hosts(struct cli *c, struct errmsg *e)
 {
-    bool env_only = getenv("REGENT_CACERT") != NULL && getenv("REGENT_CERT") != NULL && getenv("REGENT_KEY") != NULL;
+    bool env_only = getenv("REGENT_CACERT") != NULL && getenv("REGENT_CERT") != NULL &&
+                    getenv("REGENT_KEY") != NULL;
     if (!env_only && cli_config(c) != ERR_OK)
-        return err_set(e, ERR_INVALID, "-H needs certificates: a configuration file, or REGENT_CACERT, REGENT_CERT and REGENT_KEY");
+        return err_set(e, ERR_INVALID,
+                       "-H needs certificates: a configuration file, or REGENT_CACERT, "
+                       "REGENT_CERT and REGENT_KEY");
     struct client_options o = {
         .ca_file = file_of("REGENT_CACERT", c->config.dcs.tls.ca),
         .cert_file = file_of("REGENT_CERT", c->config.dcs.tls.cert),
@@ -116,11 +119,15 @@ static enum err connect_members(struct cli *c, struct errmsg *e)
 
 static enum err connect_local(struct cli *c, struct errmsg *e)
 {
-    char *socket_path CLEANUP(mem_cleanup) = mem_printf("unix:%s/regent.sock", c->config.data_dir);
-    struct client_options o = {.endpoints = {socket_path}, .n_endpoints = 1, .name = "regentctl"};
-    if (access(socket_path + strlen("unix:"), W_OK) != 0)
-        return err_set(e, ERR_UNAVAILABLE, "%s: %s; is regentd running on this node?", socket_path + strlen("unix:"),
-                       strerror(errno));
+    char *socket_path CLEANUP(mem_cleanup) =
+        mem_printf("unix:%s/regent.sock", c->config.data_dir);
+    struct client_options o = {
+        .endpoints = {socket_path}, .n_endpoints = 1, .name = "regentctl"};
+    const char *path = socket_path + strlen("unix:");
+    if (access(path, W_OK) != 0)
+        return err_set(e, err_from_errno(errno), "%s: %s; %s", path, strerror(errno),
+                       errno == EACCES ? "only root and the daemon's user may: use sudo"
+                                       : "is regentd running on this node?");
     return client_sync_open(&o, CLIENT_DEADLINE_MS, &c->client, e);
 }
 
@@ -155,7 +162,9 @@ enum err cli_call(struct cli *c, enum method m, const void *params, void *ret_re
     rv = client_sync_call(c->client, m, params, CLIENT_DEADLINE_MS, ret_result, &e);
     if (rv != ERR_OK)
         (void)cli_fail(rv, "%s%s", e.text,
-                       rv == ERR_OUTCOME_UNKNOWN ? "; it may have been applied: look before doing it again" : "");
+                       rv == ERR_OUTCOME_UNKNOWN
+                           ? "; it may have been applied: look before doing it again"
+                           : "");
     return rv;
 }
 
@@ -163,7 +172,8 @@ enum err cli_call(struct cli *c, enum method m, const void *params, void *ret_re
 
 void cli_key(const struct cli *c, char ret_key[static CLI_KEY_MAX], const char *name)
 {
-    (void)snprintf(ret_key, CLI_KEY_MAX, "/regent/%s/%s", c->config.scope != NULL ? c->config.scope : "", name);
+    (void)snprintf(ret_key, CLI_KEY_MAX, "/regent/%s/%s",
+                   c->config.scope != NULL ? c->config.scope : "", name);
 }
 
 enum err cli_records(struct cli *c, const char *prefix, cli_record_cb *cb, void *arg)
@@ -197,8 +207,8 @@ enum err cli_records(struct cli *c, const char *prefix, cli_record_cb *cb, void 
     return rv;
 }
 
-enum err cli_record(struct cli *c, const char *name, const struct msg *m, void *ret_record, struct msg_arena *arena,
-                    uint64_t *ret_mod)
+enum err cli_record(struct cli *c, const char *name, const struct msg *m, void *ret_record,
+                    struct msg_arena *arena, uint64_t *ret_mod)
 {
     char key[CLI_KEY_MAX];
     struct range_reply reply;

@@ -18,7 +18,7 @@ struct cli {
     const char *hosts;       /* -H */
     enum cli_format format;
     bool format_given;
-    bool configured;         /* config is loaded */
+    bool configured; /* config is loaded */
     struct config config;
     struct client_sync *client;
 };
@@ -56,18 +56,21 @@ enum err cli_config(struct cli *c) MUST_CHECK;
 /* Connects when not connected: the node's own socket first, else the members over TLS. Prints why not. */
 enum err cli_connect(struct cli *c) MUST_CHECK;
 /* Calls, and prints the error; *ret_result is the method's result struct. */
-enum err cli_call(struct cli *c, enum method m, const void *params, void *ret_result) MUST_CHECK;
+enum err cli_call(struct cli *c, enum method m, const void *params, void *ret_result)
+    MUST_CHECK;
 int cli_exit_code(enum err code);
 
 /* ---- HA records ---- */
 enum { CLI_KEY_MAX = 256 };
 void cli_key(const struct cli *c, char ret_key[static CLI_KEY_MAX], const char *name);
 /* Everything below /regent/<scope>/<prefix>: calls each with the rest of the key. */
-typedef enum err cli_record_cb(void *arg, const char *name, const struct kv *kv, struct errmsg *e);
-enum err cli_records(struct cli *c, const char *prefix, cli_record_cb *cb, void *arg) MUST_CHECK;
+typedef enum err cli_record_cb(void *arg, const char *name, const struct kv *kv,
+                               struct errmsg *e);
+enum err cli_records(struct cli *c, const char *prefix, cli_record_cb *cb, void *arg)
+    MUST_CHECK;
 /* One record; ERR_NOT_FOUND silently. *ret_mod may be NULL. */
-enum err cli_record(struct cli *c, const char *name, const struct msg *m, void *ret_record, struct msg_arena *arena,
-                    uint64_t *ret_mod) MUST_CHECK;
+enum err cli_record(struct cli *c, const char *name, const struct msg *m, void *ret_record,
+                    struct msg_arena *arena, uint64_t *ret_mod) MUST_CHECK;
 
 /* ---- output ---- */
 /* Rows of texts under headings, in the format asked for. A column whose `number` is set is written
@@ -78,7 +81,8 @@ struct output_column {
     bool right;
 };
 struct output;
-struct output *output_new(const struct cli *c, const char *title, const struct output_column *columns, size_t n);
+struct output *output_new(const struct cli *c, const char *title,
+                          const struct output_column *columns, size_t n);
 void output_row(struct output *o, const char *const *cells); /* copies */
 void output_print(struct output *o);                         /* to stdout; frees */
 

@@ -1,4 +1,4 @@
-/* dcs get|put|del|txn|watch|status|transfer: etcdctl's options where they exist. */
+/* dcs get|put|del|watch|status|transfer: etcdctl's options where they exist. */
 #include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/commands.h"
+#include "cli/dcs.h"
 
 /* ---- options every key command shares ---- */
 
@@ -21,9 +22,10 @@ struct keys {
 };
 
 static const struct option key_options[] = {
-    {"prefix", no_argument, NULL, 'p'},       {"keys-only", no_argument, NULL, 'k'}, {"local", no_argument, NULL, 'l'},
-    {"prev-kv", no_argument, NULL, 'v'},      {"limit", required_argument, NULL, 'n'}, {"rev", required_argument, NULL, 'r'},
-    {"lease", required_argument, NULL, 'L'},  {NULL, 0, NULL, 0}};
+    {"prefix", no_argument, NULL, 'p'},      {"keys-only", no_argument, NULL, 'k'},
+    {"local", no_argument, NULL, 'l'},       {"prev-kv", no_argument, NULL, 'v'},
+    {"limit", required_argument, NULL, 'n'}, {"rev", required_argument, NULL, 'r'},
+    {"lease", required_argument, NULL, 'L'}, {NULL, 0, NULL, 0}};
 
 /* The range of a prefix ends at the prefix with its last byte that is not 0xff raised; everything: "\0". */
 static void prefix_range(struct keys *k)
@@ -62,7 +64,8 @@ static int parse_keys(struct keys *k, int argc, char **argv, int rest_min, int r
     k->rest = argv + optind;
     k->rest_n = argc - optind;
     if (k->rest_n < rest_min || k->rest_n > rest_max)
-        return cli_usage("%s", rest_min == 2 ? "KEY and VALUE are needed" : "one KEY is needed, and END at most");
+        return cli_usage("%s", rest_min == 2 ? "KEY and VALUE are needed"
+                                             : "one KEY is needed, and END at most");
     k->key = slice_str(k->rest[0]);
     if (k->prefix)
         prefix_range(k);
@@ -71,20 +74,20 @@ static int parse_keys(struct keys *k, int argc, char **argv, int rest_min, int r
     return 0;
 }
 
-static void print_bytes(struct slice s)
+void dcs_print_bytes(struct slice s)
 {
     (void)fwrite(s.p, 1, s.n, stdout);
     (void)fputc('\n', stdout);
 }
 
-static void print_result(const struct msg *m, const void *result)
+void dcs_print_result(const struct msg *m, const void *result)
 {
     struct buf b CLEANUP(buf_close) = BUF_INIT;
     msg_to_json(m, result, &b);
-    print_bytes(buf_slice(&b));
+    dcs_print_bytes(buf_slice(&b));
 }
 
-static void print_kvs(const struct cli *c, struct slice kvs, bool keys_only)
+void dcs_print_kvs(const struct cli *c, struct slice kvs, bool keys_only)
 {
     struct msg_iter it;
     struct kv kv;
@@ -96,12 +99,12 @@ static void print_kvs(const struct cli *c, struct slice kvs, bool keys_only)
     while (msg_iter_next(&it, &msg_kv, &kv, NULL) == ERR_OK) {
         if (c->format == CLI_JSON) {
             (void)printf("%s", comma);
-            print_result(&msg_kv, &kv);
+            dcs_print_result(&msg_kv, &kv);
             comma = ",";
         } else {
-            print_bytes(kv.key);
+            dcs_print_bytes(kv.key);
             if (!keys_only)
-                print_bytes(kv.value);
+                dcs_print_bytes(kv.value);
         }
     }
     if (c->format == CLI_JSON)
@@ -117,14 +120,18 @@ int cmd_dcs_get(struct cli *c, int argc, char **argv)
     int rv = parse_keys(&k, argc, argv, 1, 2);
     if (rv != 0)
         return rv;
-    struct range_req r = {.key = k.key, .end = k.end, .limit = k.limit, .local = k.local, .keys_only = k.keys_only};
+    struct range_req r = {.key = k.key,
+                          .end = k.end,
+                          .limit = k.limit,
+                          .local = k.local,
+                          .keys_only = k.keys_only};
     char *from CLEANUP(mem_cleanup) = NULL;
     enum err err;
     do { /* a reply holds as much as fits into a message */
         err = cli_call(c, METHOD_KV_RANGE, &r, &reply);
         if (err != ERR_OK)
             break;
-        print_kvs(c, reply.kvs, k.keys_only);
+        dcs_print_kvs(c, reply.kvs, k.keys_only);
         struct msg_iter it;
         struct kv kv = {0};
         if (!reply.more || k.limit != 0 || msg_iter_init(&it, reply.kvs) != ERR_OK)
@@ -133,7 +140,8 @@ int cmd_dcs_get(struct cli *c, int argc, char **argv)
             ;
         mem_free(from);
         from = mem_dup(kv.key.p, kv.key.n);
-        r.key = slice_of(from, kv.key.n + 1); /* the key behind the last one: itself and a NUL */
+        /* the key behind the last one: itself and a NUL */
+        r.key = slice_of(from, kv.key.n + 1);
     } while (true);
     mem_free(k.text);
     return cli_exit_code(err);
@@ -146,10 +154,11 @@ int cmd_dcs_put(struct cli *c, int argc, char **argv)
     int rv = parse_keys(&k, argc, argv, 2, 2);
     if (rv != 0)
         return rv;
-    struct put_req r = {.key = k.key, .value = slice_str(k.rest[1]), .lease = k.lease, .prev_kv = k.prev};
+    struct put_req r = {
+        .key = k.key, .value = slice_str(k.rest[1]), .lease = k.lease, .prev_kv = k.prev};
     enum err err = cli_call(c, METHOD_KV_PUT, &r, &reply);
     if (err == ERR_OK && c->format == CLI_JSON)
-        print_result(&msg_op_result, &reply);
+        dcs_print_result(&msg_op_result, &reply);
     else if (err == ERR_OK)
         (void)printf("OK\n");
     return cli_exit_code(err);
@@ -165,142 +174,11 @@ int cmd_dcs_del(struct cli *c, int argc, char **argv)
     struct delete_req r = {.key = k.key, .end = k.end, .prev_kv = k.prev};
     enum err err = cli_call(c, METHOD_KV_DELETE, &r, &reply);
     if (err == ERR_OK && c->format == CLI_JSON)
-        print_result(&msg_op_result, &reply);
+        dcs_print_result(&msg_op_result, &reply);
     else if (err == ERR_OK)
         (void)printf("%" PRIu64 "\n", reply.count);
     mem_free(k.text);
     return cli_exit_code(err);
-}
-
-/* etcdctl's notation: `mod("key") = "5"` in the first paragraph, `put key value`, `get key`, `del key` in
- * the next two. Words may be quoted. */
-static bool next_word(char **text, char *ret, size_t size)
-{
-    char *p = *text + strspn(*text, " \t");
-    size_t n;
-    if (*p == '"') {
-        n = strcspn(++p, "\"");
-        *text = p + n + (p[n] == '"');
-    } else {
-        n = strcspn(p, " \t()");
-        *text = p + n;
-    }
-    return (n > 0 || p[-1] == '"') && str_copy_slice(ret, size, slice_of(p, n)) == ERR_OK;
-}
-
-enum { WORD_MAX = 1024 };
-
-static bool parse_compare(char *line, struct msg_list *l)
-{
-    char target[16];
-    char key[WORD_MAX];
-    char op[4];
-    char value[WORD_MAX];
-    struct compare cmp = {0};
-    if (!next_word(&line, target, sizeof target) || *line++ != '(' || !next_word(&line, key, sizeof key) ||
-        *line++ != ')' || !next_word(&line, op, sizeof op) || !next_word(&line, value, sizeof value))
-        return false;
-    cmp.key = slice_str(key);
-    cmp.value = slice_str(value);
-    if (strcmp(target, "val") == 0)
-        str_cut(target, sizeof target, "value");
-    if (strcmp(target, "ver") == 0)
-        str_cut(target, sizeof target, "version");
-    str_cut(cmp.target, sizeof cmp.target, target);
-    str_cut(cmp.op, sizeof cmp.op, op);
-    if (strcmp(target, "value") != 0) {
-        cmp.value = slice_of(NULL, 0);
-        if (str_parse_u64(value, &cmp.number) != ERR_OK)
-            return false;
-    }
-    msg_list_append(l, &msg_compare, &cmp);
-    return true;
-}
-
-static bool parse_op(char *line, struct msg_list *l)
-{
-    char verb[16];
-    char key[WORD_MAX];
-    char value[WORD_MAX] = "";
-    struct txn_op op = {0};
-    if (!next_word(&line, verb, sizeof verb) || !next_word(&line, key, sizeof key))
-        return false;
-    bool more = next_word(&line, value, sizeof value);
-    str_cut(op.op, sizeof op.op, strcmp(verb, "get") == 0 ? "range" : strcmp(verb, "del") == 0 ? "delete" : verb);
-    op.key = slice_str(key);
-    if (strcmp(op.op, "put") == 0)
-        op.value = slice_str(value);
-    else if (strcmp(op.op, "range") != 0 && strcmp(op.op, "delete") != 0)
-        return false;
-    else if (more)
-        op.end = slice_str(value);
-    msg_list_append(l, &msg_txn_op, &op);
-    return true;
-}
-
-static int read_txn(struct msg_list parts[3])
-{
-    char line[4 * WORD_MAX];
-    size_t part = 0;
-    for (unsigned number = 1; fgets(line, sizeof line, stdin) != NULL; number++) {
-        line[strcspn(line, "\n")] = '\0';
-        if (line[0] == '\0') {
-            part++;
-            continue;
-        }
-        if (part > 2)
-            return cli_usage("line %u: behind the third paragraph", number);
-        if (!(part == 0 ? parse_compare(line, &parts[part]) : parse_op(line, &parts[part])))
-            return cli_usage("line %u: \"%s\" is not %s", number, line,
-                             part == 0 ? "like mod(\"key\") = \"5\" (value, version, create, mod, lease)"
-                                       : "`put KEY VALUE`, `get KEY [END]` or `del KEY [END]`");
-    }
-    return 0;
-}
-
-static void print_txn(const struct cli *c, const struct txn_reply *r)
-{
-    struct msg_iter it;
-    struct op_result one;
-    if (c->format == CLI_JSON) {
-        print_result(&msg_txn_reply, r);
-        return;
-    }
-    (void)printf("%s\n", r->succeeded ? "SUCCESS" : "FAILURE");
-    if (msg_iter_init(&it, r->results) != ERR_OK)
-        return;
-    while (msg_iter_next(&it, &msg_op_result, &one, NULL) == ERR_OK) {
-        (void)printf("\n");
-        if (strcmp(one.op, "put") == 0)
-            (void)printf("OK\n");
-        else if (strcmp(one.op, "delete") == 0)
-            (void)printf("%" PRIu64 "\n", one.count);
-        else
-            print_kvs(c, one.kvs, false);
-    }
-}
-
-int cmd_dcs_txn(struct cli *c, int argc, char **argv)
-{
-    struct msg_list parts[3] = {0};
-    struct buf encoded[3] = {0};
-    struct txn_reply reply;
-    (void)argv;
-    if (argc > 1)
-        return cli_usage("dcs txn reads the transaction from standard input");
-    int rv = read_txn(parts);
-    for (size_t i = 0; i < 3; i++)
-        msg_list_end(&parts[i], &encoded[i]);
-    if (rv == 0) {
-        struct txn_req r = {.compare = buf_slice(&encoded[0]), .then = buf_slice(&encoded[1]), .otherwise = buf_slice(&encoded[2])};
-        enum err err = cli_call(c, METHOD_KV_TXN, &r, &reply);
-        if (err == ERR_OK)
-            print_txn(c, &reply);
-        rv = cli_exit_code(err);
-    }
-    for (size_t i = 0; i < 3; i++)
-        buf_close(&encoded[i]);
-    return rv;
 }
 
 struct follow {
@@ -323,13 +201,13 @@ static void on_event(void *arg, enum err status, const struct watch_event *ev)
         return;
     while (msg_iter_next(&it, &msg_event, &one, NULL) == ERR_OK) {
         if (f->c->format == CLI_JSON) {
-            print_result(&msg_event, &one);
+            dcs_print_result(&msg_event, &one);
             continue;
         }
         (void)printf("%s\n", strcmp(one.type, "put") == 0 ? "PUT" : "DELETE");
-        print_bytes(one.kv.key);
+        dcs_print_bytes(one.kv.key);
         if (strcmp(one.type, "put") == 0)
-            print_bytes(one.kv.value);
+            dcs_print_bytes(one.kv.value);
     }
     if (fflush(stdout) != 0)
         f->stop = true; /* nobody reads any more */
@@ -346,11 +224,15 @@ int cmd_dcs_watch(struct cli *c, int argc, char **argv)
     enum err err = cli_connect(c);
     if (err != ERR_OK)
         return cli_exit_code(err);
-    struct watch_req r = {.key = k.key, .end = k.end, .start_revision = k.rev, .prev_kv = k.prev};
+    struct watch_req r = {
+        .key = k.key, .end = k.end, .start_revision = k.rev, .prev_kv = k.prev};
     err = client_sync_watch(c->client, &r, on_event, &f, &f.stop, 0, &e);
     mem_free(k.text);
     if (f.why == ERR_COMPACTED)
-        return cli_fail(f.why, "the watch ended: revision %" PRIu64 " is compacted; start again from a newer one", k.rev);
+        return cli_fail(f.why,
+                        "the watch ended: revision %" PRIu64
+                        " is compacted; start again from a newer one",
+                        k.rev);
     return err == ERR_OK ? CLI_DONE : cli_fail(err, "the watch ended: %s", e.text);
 }
 
@@ -365,17 +247,22 @@ int cmd_dcs_status(struct cli *c, int argc, char **argv)
     if (rv != ERR_OK)
         return cli_exit_code(rv);
     if (c->format == CLI_JSON) {
-        print_result(&msg_status_reply, &s);
+        dcs_print_result(&msg_status_reply, &s);
         return CLI_DONE;
     }
     (void)printf("node           %s (id %" PRIu64 "), %s\n", s.name, s.member_id, s.state);
     (void)printf("cluster        %s\n", s.cluster_id);
-    (void)printf("Raft leader    %s, term %" PRIu64 "\n", s.leader[0] != '\0' ? s.leader : "none", s.term);
-    (void)printf("quorum         %" PRIu64 " of %" PRIu64 " voters, %" PRIu64 " reachable\n", s.quorum, s.voters, s.reachable_voters);
-    (void)printf("revision       %" PRIu64 " (compacted below %" PRIu64 ")\n", s.revision, s.compacted_revision);
-    (void)printf("log            last %" PRIu64 ", committed %" PRIu64 ", applied %" PRIu64 "\n", s.last_index, s.commit_index,
-                 s.applied_index);
-    (void)printf("size           state %" PRIu64 " KiB, log %" PRIu64 " KiB\n", s.db_bytes / 1024, s.log_bytes / 1024);
+    (void)printf("Raft leader    %s, term %" PRIu64 "\n",
+                 s.leader[0] != '\0' ? s.leader : "none", s.term);
+    (void)printf("quorum         %" PRIu64 " of %" PRIu64 " voters, %" PRIu64 " reachable\n",
+                 s.quorum, s.voters, s.reachable_voters);
+    (void)printf("revision       %" PRIu64 " (compacted below %" PRIu64 ")\n", s.revision,
+                 s.compacted_revision);
+    (void)printf("log            last %" PRIu64 ", committed %" PRIu64 ", applied %" PRIu64
+                 "\n",
+                 s.last_index, s.commit_index, s.applied_index);
+    (void)printf("size           state %" PRIu64 " KiB, log %" PRIu64 " KiB\n",
+                 s.db_bytes / 1024, s.log_bytes / 1024);
     (void)printf("log fsync p99  %" PRIu64 " us\n", s.fsync_us_p99);
     return CLI_DONE;
 }

@@ -23,12 +23,16 @@ static int set_dir(struct demo *d, const char *dir)
     if (dir[0] == '/')
         rv = str_copy(d->dir, sizeof d->dir, dir);
     else
-        rv = getcwd(cwd, sizeof cwd) == NULL ? ERR_LIMIT : str_format(d->dir, sizeof d->dir, "%s/%s", cwd, dir);
+        rv = getcwd(cwd, sizeof cwd) == NULL
+                 ? ERR_LIMIT
+                 : str_format(d->dir, sizeof d->dir, "%s/%s", cwd, dir);
     for (size_t n = strlen(d->dir); n > 1 && d->dir[n - 1] == '/'; n--)
         d->dir[n - 1] = '\0';
-    return rv == ERR_OK && dir[0] != '\0' ? 0
-                                          : cli_usage("--dir: \"%s\" is longer than %d characters: too long for unix sockets below it",
-                                                      dir, DEMO_DIR_MAX - 1);
+    return rv == ERR_OK && dir[0] != '\0'
+               ? 0
+               : cli_usage("--dir: \"%s\" is longer than %d characters: too long for unix "
+                           "sockets below it",
+                           dir, DEMO_DIR_MAX - 1);
 }
 
 static int set_option(struct demo *d, int option, const char *value)
@@ -44,12 +48,16 @@ static int set_option(struct demo *d, int option, const char *value)
         d->pg_bin = value;
         return 0;
     case 'n':
-        if (str_parse_u64(value, &d->nodes) != ERR_OK || d->nodes == 0 || d->nodes > DEMO_NODES_MAX)
-            return cli_usage("--nodes: \"%s\" is not a number from 1 to %d", value, DEMO_NODES_MAX);
+        if (str_parse_u64(value, &d->nodes) != ERR_OK || d->nodes == 0 ||
+            d->nodes > DEMO_NODES_MAX)
+            return cli_usage("--nodes: \"%s\" is not a number from 1 to %d", value,
+                             DEMO_NODES_MAX);
         return 0;
     case 'p':
-        if (str_parse_u64(value, &d->base_port) != ERR_OK || d->base_port < PORT_MIN || d->base_port > PORT_MAX)
-            return cli_usage("--base-port: \"%s\" is not a port from %d to %d", value, PORT_MIN, PORT_MAX);
+        if (str_parse_u64(value, &d->base_port) != ERR_OK || d->base_port < PORT_MIN ||
+            d->base_port > PORT_MAX)
+            return cli_usage("--base-port: \"%s\" is not a port from %d to %d", value, PORT_MIN,
+                             PORT_MAX);
         return 0;
     default:
         return CLI_USAGE; /* said already */
@@ -73,12 +81,13 @@ static int default_dir(struct demo *d)
 /* Environment variables override every key of every node's file: not what anybody means here. */
 static void clear_environment(void)
 {
-    extern char **environ;
     for (size_t i = 0; environ[i] != NULL;) {
         char name[64];
         size_t n = strcspn(environ[i], "=");
-        bool ours = str_starts(environ[i], "REGENT_") && !str_starts(environ[i], "REGENT_FENCE=");
-        if (ours && str_copy_slice(name, sizeof name, slice_of(environ[i], n)) == ERR_OK && unsetenv(name) == 0)
+        bool ours =
+            str_starts(environ[i], "REGENT_") && !str_starts(environ[i], "REGENT_FENCE=");
+        if (ours && str_copy_slice(name, sizeof name, slice_of(environ[i], n)) == ERR_OK &&
+            unsetenv(name) == 0)
             i = 0;
         else
             i++;
@@ -120,7 +129,9 @@ static int check_dir(struct demo *d, bool needed)
     (void)snprintf(marker, sizeof marker, "%s/" DEMO_MARKER, d->dir);
     d->marked = access(marker, F_OK) == 0;
     if (!d->marked && needed)
-        return cli_fail(ERR_NOT_FOUND, "there is no demo cluster in %s; make one with `regentctl demo up`, or name its --dir",
+        return cli_fail(ERR_NOT_FOUND,
+                        "there is no demo cluster in %s; make one with `regentctl demo up`, or "
+                        "name its --dir",
                         d->dir);
     DIR *dir = d->marked ? NULL : opendir(d->dir);
     while (dir != NULL && readdir(dir) != NULL)
@@ -128,7 +139,8 @@ static int check_dir(struct demo *d, bool needed)
     if (dir != NULL)
         (void)closedir(dir);
     if (found > 2) /* more than . and .. */
-        return cli_fail(ERR_EXISTS, "%s is not empty and no demo cluster; choose another --dir", d->dir);
+        return cli_fail(ERR_EXISTS, "%s is not empty and no demo cluster; choose another --dir",
+                        d->dir);
     char *real = d->marked ? realpath(d->dir, NULL) : NULL;
     bool fits = real == NULL || str_copy(d->dir, sizeof d->dir, real) == ERR_OK;
     free(real);
@@ -172,8 +184,10 @@ static int wanted_node(struct demo *d, struct demo_node **ret_node)
         return 0;
     for (size_t i = 0; i < DEMO_NODES_MAX; i++)
         if (d->node[i].exists)
-            (void)snprintf(names + strlen(names), sizeof names - strlen(names), " %s", d->node[i].name);
-    return cli_fail(ERR_NOT_FOUND, "the demo cluster has no node \"%s\", but%s", d->rest[0], names);
+            (void)snprintf(names + strlen(names), sizeof names - strlen(names), " %s",
+                           d->node[i].name);
+    return cli_fail(ERR_NOT_FOUND, "the demo cluster has no node \"%s\", but%s", d->rest[0],
+                    names);
 }
 
 int cmd_demo_up(struct cli *c, int argc, char **argv)
@@ -193,7 +207,7 @@ int cmd_demo_up(struct cli *c, int argc, char **argv)
 int cmd_demo_kill(struct cli *c, int argc, char **argv)
 {
     struct demo d;
-    struct demo_node *n = NULL;
+    struct demo_node *n = &d.node[0];
     struct errmsg e = {0};
     int rv = demo_open(&d, c, argc, argv, true);
     if (rv == 0)
@@ -211,7 +225,7 @@ int cmd_demo_kill(struct cli *c, int argc, char **argv)
 int cmd_demo_start(struct cli *c, int argc, char **argv)
 {
     struct demo d;
-    struct demo_node *n = NULL;
+    struct demo_node *n = &d.node[0];
     struct errmsg e = {0};
     int rv = demo_open(&d, c, argc, argv, true);
     if (rv == 0)

@@ -12,7 +12,13 @@
 
 #include "cli/cli.h"
 
-enum { DEMO_NODES_MAX = 7, DEMO_DIR_MAX = 72, DEMO_PATH_MAX = 256, DEMO_LIMIT_MS = 120000, DEMO_PROGRAMS = 3 };
+enum {
+    DEMO_NODES_MAX = 7,
+    DEMO_DIR_MAX = 72,
+    DEMO_PATH_MAX = 256,
+    DEMO_LIMIT_MS = 120000,
+    DEMO_PROGRAMS = 3
+};
 
 #define DEMO_MARKER ".regent-demo"
 
@@ -71,21 +77,23 @@ enum err demo_user_remove(struct demo *d, struct errmsg *e) MUST_CHECK;
 /* ---- demo_run.c ---- */
 /* regentctl -c CONFIG ARGUMENTS (NULL at the end): its exit code, what it wrote to out and to
  * complaints. A failure to run it at all is -1, with a complaint. */
-int demo_run(const struct demo *d, const struct demo_node *n, const char *const *arguments, struct buf *out,
-             struct buf *complaints);
+int demo_run(const struct demo *d, const struct demo_node *n, const char *const *arguments,
+             struct buf *out, struct buf *complaints);
 enum err demo_start(struct demo *d, struct demo_node *n, struct errmsg *e) MUST_CHECK;
 bool demo_died(struct demo_node *n);          /* started by us and ended since */
 bool demo_answers(const struct demo_node *n); /* regentd takes connections */
 /* Waits until it answers or dies, at most until DEMO_LIMIT_MS after the start of all. */
 enum err demo_wait(struct demo *d, struct demo_node *n, struct errmsg *e) MUST_CHECK;
 void demo_show_log(const struct demo_node *n); /* its last lines, on stderr */
-void demo_say(const struct demo *d, const char *fmt, ...) PRINTF(2, 3); /* a line with the time */
+/* a line with the time */
+void demo_say(const struct demo *d, const char *fmt, ...) PRINTF(2, 3);
 
 /* ---- demo_proc.c ---- */
 /* Processes of a node (NULL: of all nodes), by program; 0: none. */
 pid_t demo_find(const struct demo *d, const struct demo_node *n, const char *program);
 /* kill -9 to every process of a node, daemon first, until none is left. */
-enum err demo_kill(const struct demo *d, const struct demo_node *n, struct errmsg *e) MUST_CHECK;
+enum err demo_kill(const struct demo *d, const struct demo_node *n, struct errmsg *e)
+    MUST_CHECK;
 /* The same for all nodes, but PostgreSQL may clear its shared memory away. */
 enum err demo_stop(const struct demo *d, struct errmsg *e) MUST_CHECK;
 

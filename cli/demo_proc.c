@@ -12,7 +12,13 @@
 #include "base/str.h"
 #include "cli/demo.h"
 
-enum { PROCS_MAX = 4096, CMDLINE_MAX = 4096, KILL_LIMIT_MS = 10000, GRACE_MS = 3000, PASS_MS = 10 };
+enum {
+    PROCS_MAX = 4096,
+    CMDLINE_MAX = 4096,
+    KILL_LIMIT_MS = 10000,
+    GRACE_MS = 3000,
+    PASS_MS = 10
+};
 
 struct proc {
     pid_t pid, parent;
@@ -65,17 +71,20 @@ static bool read_proc(const struct demo *d, pid_t pid, struct proc *ret)
     if (read_all(path, text, sizeof text) == 0)
         return false;
     const char *name = status_field(text, "Name:");
-    *ret = (struct proc){.pid = pid, .parent = (pid_t)strtol(status_field(text, "\nPPid:"), NULL, 10)};
+    *ret = (struct proc){.pid = pid,
+                         .parent = (pid_t)strtol(status_field(text, "\nPPid:"), NULL, 10)};
     (void)snprintf(ret->program, sizeof ret->program, "%.*s", (int)strcspn(name, "\n"), name);
     const char *state = status_field(text, "\nState:");
-    return *state != 'Z' && *state != 'X' && (uid_t)strtoul(status_field(text, "\nUid:"), NULL, 10) == d->uid;
+    return *state != 'Z' && *state != 'X' &&
+           (uid_t)strtoul(status_field(text, "\nUid:"), NULL, 10) == d->uid;
 }
 
 /* dir itself or something below it, as one whole path in a text of n bytes. */
 static bool names_path(const char *text, size_t n, const char *dir)
 {
     size_t len = strlen(dir);
-    for (const char *at = text; (at = memmem(at, n - (size_t)(at - text), dir, len)) != NULL; at++) {
+    for (const char *at = text; (at = memmem(at, n - (size_t)(at - text), dir, len)) != NULL;
+         at++) {
         bool starts = at == text || at[-1] == '\0' || at[-1] == '=';
         bool ends = at + len == text + n || at[len] == '\0' || at[len] == '/';
         if (starts && ends)
@@ -157,7 +166,8 @@ pid_t demo_find(const struct demo *d, const struct demo_node *n, const char *pro
 {
     static struct procs all;
     find(d, n, &all);
-    for (size_t i = 0; i < all.n; i++) { /* the postmaster is the one whose parent is no postgres */
+    /* the postmaster is the one whose parent is no postgres */
+    for (size_t i = 0; i < all.n; i++) {
         const struct proc *parent = by_pid(&all, all.p[i].parent);
         if (strncmp(all.p[i].program, program, 15) == 0 &&
             (parent == NULL || strcmp(parent->program, all.p[i].program) != 0))
@@ -184,8 +194,10 @@ enum err demo_kill(const struct demo *d, const struct demo_node *n, struct errms
     uint64_t start_ms = clock_mono_ms();
     for (find(d, n, &all); all.n > 0; find(d, n, &all)) {
         if (clock_mono_ms() - start_ms > KILL_LIMIT_MS)
-            return err_set(e, ERR_TIMEOUT, "process %d (%s) is still there after %d s of kill -9; it hangs in the kernel?",
-                           (int)all.p[0].pid, all.p[0].program, KILL_LIMIT_MS / 1000);
+            return err_set(
+                e, ERR_TIMEOUT,
+                "process %d (%s) is still there after %d s of kill -9; it hangs in the kernel?",
+                (int)all.p[0].pid, all.p[0].program, KILL_LIMIT_MS / 1000);
         kill_found(&all, SIZE_MAX);
         rest();
     }
@@ -199,7 +211,8 @@ enum err demo_stop(const struct demo *d, struct errmsg *e)
     enum { DAEMON_AND_FENCE = 2 };
     static struct procs all;
     uint64_t start_ms = clock_mono_ms();
-    for (find(d, NULL, &all); all.n > 0 && clock_mono_ms() - start_ms < GRACE_MS; find(d, NULL, &all)) {
+    for (find(d, NULL, &all); all.n > 0 && clock_mono_ms() - start_ms < GRACE_MS;
+         find(d, NULL, &all)) {
         kill_found(&all, DAEMON_AND_FENCE);
         rest();
     }

@@ -45,8 +45,8 @@ static void take_text(int fd, struct buf *ret)
     (void)close(fd);
 }
 
-static NORETURN void be_regentctl(const struct demo *d, const struct demo_node *n, const char *const *arguments, int out,
-                                  int complaints)
+static NORETURN void be_regentctl(const struct demo *d, const struct demo_node *n,
+                                  const char *const *arguments, int out, int complaints)
 {
     const char *argv[ARGUMENTS_MAX + 4] = {"regentctl", "-c", n->config};
     for (size_t i = 0; i < ARGUMENTS_MAX && arguments[i] != NULL; i++)
@@ -57,8 +57,8 @@ static NORETURN void be_regentctl(const struct demo *d, const struct demo_node *
     _exit(NOT_RUN);
 }
 
-int demo_run(const struct demo *d, const struct demo_node *n, const char *const *arguments, struct buf *out,
-             struct buf *complaints)
+int demo_run(const struct demo *d, const struct demo_node *n, const char *const *arguments,
+             struct buf *out, struct buf *complaints)
 {
     int status = 0;
     int text = memfd_create("out", MFD_CLOEXEC);
@@ -135,7 +135,8 @@ bool demo_answers(const struct demo_node *n)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool ok = fd >= 0 && str_format(a.sun_path, sizeof a.sun_path, "%s/regent.sock", n->dir) == ERR_OK &&
+    bool ok = fd >= 0 &&
+              str_format(a.sun_path, sizeof a.sun_path, "%s/regent.sock", n->dir) == ERR_OK &&
               connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
     if (fd >= 0)
         (void)close(fd);

@@ -32,7 +32,8 @@ static const char *number(char ret[static NUMBER], int64_t value, bool shown)
     return shown ? ret : NULL;
 }
 
-static void status_row(struct demo *d, struct output *o, const struct demo_node *n, const json_t *row)
+static void status_row(struct demo *d, struct output *o, const struct demo_node *n,
+                       const json_t *row)
 {
     char tl[NUMBER];
     char daemon[NUMBER];
@@ -44,9 +45,11 @@ static void status_row(struct demo *d, struct output *o, const struct demo_node 
     if (regentd == 0 && row == NULL)
         state = "dead";
     output_row(o, (const char *[]){n->name, json_string_value(json_object_get(row, "Host")),
-                                   json_string_value(json_object_get(row, "Role")), state != NULL ? state : "starting",
+                                   json_string_value(json_object_get(row, "Role")),
+                                   state != NULL ? state : "starting",
                                    number(tl, json_integer_value(timeline), timeline != NULL),
-                                   number(daemon, regentd, regentd != 0), number(postmaster, postgres, postgres != 0)});
+                                   number(daemon, regentd, regentd != 0),
+                                   number(postmaster, postgres, postgres != 0)});
 }
 
 static bool has_leader(const json_t *list)
@@ -65,9 +68,12 @@ static bool has_leader(const json_t *list)
 int cmd_demo_status(struct cli *c, int argc, char **argv)
 {
     static const struct output_column columns[] = {
-        {.name = "Member"},  {.name = "Host"},
-        {.name = "Role"},    {.name = "State"},
-        {.name = "TL", .number = true, .right = true},      {.name = "regentd", .number = true, .right = true},
+        {.name = "Member"},
+        {.name = "Host"},
+        {.name = "Role"},
+        {.name = "State"},
+        {.name = "TL", .number = true, .right = true},
+        {.name = "regentd", .number = true, .right = true},
         {.name = "postgres", .number = true, .right = true}};
     struct demo d;
     struct buf complaints CLEANUP(buf_close) = {.max = 65536};
@@ -84,8 +90,10 @@ int cmd_demo_status(struct cli *c, int argc, char **argv)
             status_row(&d, o, &d.node[i], row_of(list, d.node[i].name));
     output_print(o);
     if (!has_leader(list))
-        rv = complaints.len > 0 ? (fwrite(complaints.p, 1, complaints.len, stderr), CLI_FAILED)
-                                : cli_fail(ERR_UNAVAILABLE, "no node answers that knows a leader; `regentctl demo up` starts what is dead");
+        rv = complaints.len > 0
+                 ? (fwrite(complaints.p, 1, complaints.len, stderr), CLI_FAILED)
+                 : cli_fail(ERR_UNAVAILABLE, "no node answers that knows a leader; `regentctl "
+                                             "demo up` starts what is dead");
     json_decref(list);
     return rv;
 }
@@ -98,7 +106,8 @@ struct hosts {
     char psql[512];
 };
 
-static enum err take_node(struct demo *d, const struct demo_node *n, struct hosts *h, struct errmsg *e)
+static enum err take_node(struct demo *d, const struct demo_node *n, struct hosts *h,
+                          struct errmsg *e)
 {
     struct config config;
     struct buf report CLEANUP(buf_close) = {.max = 65536};
@@ -151,7 +160,8 @@ static NORETURN void exec_psql(const struct demo *d, struct hosts *h)
     }
     (void)execv(h->psql, argv);
     (void)execvp("psql", argv);
-    exit(cli_fail(ERR_NOT_FOUND, "cannot run psql: %s; install it (postgresql-client)", strerror(errno)));
+    exit(cli_fail(ERR_NOT_FOUND, "cannot run psql: %s; install it (postgresql-client)",
+                  strerror(errno)));
 }
 
 int cmd_demo_psql(struct cli *c, int argc, char **argv)
@@ -166,7 +176,9 @@ int cmd_demo_psql(struct cli *c, int argc, char **argv)
         if (d.node[i].exists && take_node(&d, &d.node[i], &h, &e) != ERR_OK)
             return cli_error(&e);
     if (h.host.len == 0)
-        return cli_fail(ERR_NOT_FOUND, "the demo cluster in %s has no node; make it with `regentctl demo up`", d.dir);
+        return cli_fail(ERR_NOT_FOUND,
+                        "the demo cluster in %s has no node; make it with `regentctl demo up`",
+                        d.dir);
     set_environment(&h);
     exec_psql(&d, &h);
 }

@@ -14,7 +14,15 @@
 #include "base/str.h"
 #include "cli/demo.h"
 
-enum { DCS_BASE = 17400, REST_BASE = 18008, PG_BASE = 15432, SHIFT = 10, SHIFTS_MAX = 50, POLL_MS = 100, NODES_DEFAULT = 3 };
+enum {
+    DCS_BASE = 17400,
+    REST_BASE = 18008,
+    PG_BASE = 15432,
+    SHIFT = 10,
+    SHIFTS_MAX = 50,
+    POLL_MS = 100,
+    NODES_DEFAULT = 3
+};
 
 /* ---- ports ---- */
 
@@ -54,7 +62,8 @@ static enum err choose_ports(struct demo *d, int *ret_shift, struct errmsg *e)
             return ERR_OK;
         }
     }
-    return err_set(e, ERR_EXISTS, "port %d is in use; name other ports with --base-port", taken);
+    return err_set(e, ERR_EXISTS, "port %d is in use; name other ports with --base-port",
+                   taken);
 }
 
 /* Where a cluster that exists has its ports: further nodes go beside it. */
@@ -65,8 +74,9 @@ static enum err existing_shift(struct demo *d, int *ret_shift, struct errmsg *e)
     char host[256];
     uint16_t port = 0;
     if (config_load(d->node[0].config, &config, &report) != ERR_OK)
-        return err_set(e, ERR_INVALID, "%s is damaged: %s; `regentctl demo down` removes this demo", d->node[0].config,
-                       buf_cstr(&report));
+        return err_set(e, ERR_INVALID,
+                       "%s is damaged: %s; `regentctl demo down` removes this demo",
+                       d->node[0].config, buf_cstr(&report));
     enum err rv = str_host_port(config.dcs.listen, host, sizeof host, &port);
     config_close(&config);
     *ret_shift = port - DCS_BASE;
@@ -83,8 +93,8 @@ static void first_line(struct buf *text)
         buf_consume(text, strlen("regentctl: "));
 }
 
-static enum err run_or_say(struct demo *d, struct demo_node *n, const char *const *arguments, struct buf *out,
-                           struct errmsg *e)
+static enum err run_or_say(struct demo *d, struct demo_node *n, const char *const *arguments,
+                           struct buf *out, struct errmsg *e)
 {
     struct buf complaints CLEANUP(buf_close) = {.max = 65536};
     int code = demo_run(d, n, arguments, out, &complaints);
@@ -97,7 +107,8 @@ static enum err run_or_say(struct demo *d, struct demo_node *n, const char *cons
 enum { NUMBER = 24 };
 
 /* init without a token, else join. */
-static enum err make_node(struct demo *d, struct demo_node *n, const char *token, struct errmsg *e)
+static enum err make_node(struct demo *d, struct demo_node *n, const char *token,
+                          struct errmsg *e)
 {
     char listen[NUMBER];
     char first[NUMBER];
@@ -115,11 +126,24 @@ static enum err make_node(struct demo *d, struct demo_node *n, const char *token
     (void)snprintf(rest, sizeof rest, "%d", REST_BASE + shift + i);
     (void)snprintf(pg, sizeof pg, "%d", PG_BASE + shift + i);
     (void)snprintf(pg_data, sizeof pg_data, "%.200s/pg", n->dir);
-    const char *common[] = {"--name",   n->name,     "--listen",  listen, "--data-dir", n->dir, "--pg-data",
-                            pg_data,    "--pg-port", pg,          "--rest-port", rest,
-                            d->pg_bin != NULL ? "--pg-bin" : NULL, d->pg_bin, NULL};
+    const char *common[] = {"--name",
+                            n->name,
+                            "--listen",
+                            listen,
+                            "--data-dir",
+                            n->dir,
+                            "--pg-data",
+                            pg_data,
+                            "--pg-port",
+                            pg,
+                            "--rest-port",
+                            rest,
+                            d->pg_bin != NULL ? "--pg-bin" : NULL,
+                            d->pg_bin,
+                            NULL};
     const char *init[] = {"init", "--scope", "demo", "--set",
-                          d->async ? "bootstrap.dcs.synchronous_mode=\"off\"" : "bootstrap.dcs.synchronous_mode=\"on\""};
+                          d->async ? "bootstrap.dcs.synchronous_mode=\"off\""
+                                   : "bootstrap.dcs.synchronous_mode=\"on\""};
     const char *join[] = {"join", first, "--token", token};
     const char *all[ARRAY_LEN(common) + ARRAY_LEN(init)] = {NULL};
     size_t n_words = token == NULL ? ARRAY_LEN(init) : ARRAY_LEN(join);
@@ -128,7 +152,8 @@ static enum err make_node(struct demo *d, struct demo_node *n, const char *token
     rv = run_or_say(d, n, all, &out, e);
     n->exists = rv == ERR_OK;
     if (rv == ERR_OK)
-        demo_say(d, "%s: made; DCS %s, REST 127.0.0.1:%s, PostgreSQL 127.0.0.1:%s", n->name, listen, rest, pg);
+        demo_say(d, "%s: made; DCS %s, REST 127.0.0.1:%s, PostgreSQL 127.0.0.1:%s", n->name,
+                 listen, rest, pg);
     return rv;
 }
 
@@ -171,7 +196,8 @@ static void wait_a_little(void)
 }
 
 /* A fresh daemon answers before it leads: tries until it can. */
-static enum err make_token(struct demo *d, uint64_t uses, struct buf *ret_token, struct errmsg *e)
+static enum err make_token(struct demo *d, uint64_t uses, struct buf *ret_token,
+                           struct errmsg *e)
 {
     char number[NUMBER];
     (void)snprintf(number, sizeof number, "%" PRIu64, uses);
@@ -251,7 +277,8 @@ static void look_at(struct demo *d, const json_t *list, struct health *ret)
         char now[sizeof n->shown];
         ret->leaders += leads && strcmp(state, "running") == 0;
         ret->streaming += !leads && strcmp(state, "streaming") == 0;
-        ret->synchronous += strcmp(role, "Sync Standby") == 0 || strcmp(role, "Quorum Standby") == 0;
+        ret->synchronous +=
+            strcmp(role, "Sync Standby") == 0 || strcmp(role, "Quorum Standby") == 0;
         (void)snprintf(now, sizeof now, "%.24s, %.32s", role, state);
         if (n == NULL || strcmp(now, n->shown) == 0)
             continue;
@@ -269,7 +296,8 @@ static bool is_synchronous(struct demo *d)
         if (d->node[i].exists && demo_run(d, &d->node[i], words, &out, &complaints) == CLI_DONE)
             break;
     json_t *config = json_loadb((const char *)out.p, out.len, 0, NULL);
-    bool on = strcmp(text_of(config, "synchronous_mode"), "off") != 0 && text_of(config, "synchronous_mode")[0] != '\0';
+    bool on = strcmp(text_of(config, "synchronous_mode"), "off") != 0 &&
+              text_of(config, "synchronous_mode")[0] != '\0';
     json_decref(config);
     return on;
 }
@@ -315,7 +343,8 @@ static enum err wait_health(struct demo *d, struct demo_node **ret_failed, struc
     }
     *ret_failed = slow_node(d);
     first_line(&complaints);
-    return err_set(e, ERR_TIMEOUT, "%s is not well within %d s (%s)", (*ret_failed)->name, DEMO_LIMIT_MS / 1000,
+    return err_set(e, ERR_TIMEOUT, "%s is not well within %d s (%s)", (*ret_failed)->name,
+                   DEMO_LIMIT_MS / 1000,
                    complaints.len > 0 ? buf_cstr(&complaints) : (*ret_failed)->shown);
 }
 
@@ -329,7 +358,8 @@ static void farewell(const struct demo *d)
                  "  regentctl demo psql --dir %s\n"
                  "Kill a node, then bring it back: regentctl demo kill|start n1 --dir %s\n"
                  "Remove everything: regentctl demo down --dir %s\n",
-                 (double)(clock_mono_ms() - d->start_ms) / 1000, d->node[0].config, d->dir, d->dir, d->dir, d->dir);
+                 (double)(clock_mono_ms() - d->start_ms) / 1000, d->node[0].config, d->dir,
+                 d->dir, d->dir, d->dir);
 }
 
 int demo_up(struct demo *d)

@@ -19,7 +19,8 @@
 
 enum { REMOVE_FDS = 16 };
 
-static const char *const demo_programs[DEMO_PROGRAMS] = {"regentctl", "regentd", "regent-fence"};
+static const char *const demo_programs[DEMO_PROGRAMS] = {"regentctl", "regentd",
+                                                         "regent-fence"};
 
 static bool runs(const char *path)
 {
@@ -33,7 +34,8 @@ static bool in_path(const char *program, char *ret, size_t size)
     char *dirs CLEANUP(mem_cleanup) = mem_strdup(path != NULL ? path : "");
     char *save = NULL;
     for (char *dir = strtok_r(dirs, ":", &save); dir != NULL; dir = strtok_r(NULL, ":", &save))
-        if (dir[0] == '/' && str_format(ret, size, "%s/%s", dir, program) == ERR_OK && runs(ret))
+        if (dir[0] == '/' && str_format(ret, size, "%s/%s", dir, program) == ERR_OK &&
+            runs(ret))
             return true;
     return false;
 }
@@ -44,14 +46,18 @@ static enum err find_programs(struct demo *d, struct errmsg *e)
     d->self[n > 0 ? n : 0] = '\0';
     const char *slash = strrchr(d->self, '/');
     int dir = slash != NULL ? (int)(slash - d->self) : 0;
-    if (str_format(d->regentd, sizeof d->regentd, "%.*s/regentd", dir, d->self) == ERR_OK && runs(d->regentd))
+    if (str_format(d->regentd, sizeof d->regentd, "%.*s/regentd", dir, d->self) == ERR_OK &&
+        runs(d->regentd))
         return ERR_OK;
     if (in_path("regentd", d->regentd, sizeof d->regentd))
         return ERR_OK;
     const char *named = getenv("REGENTD");
-    if (named != NULL && str_copy(d->regentd, sizeof d->regentd, named) == ERR_OK && runs(d->regentd))
+    if (named != NULL && str_copy(d->regentd, sizeof d->regentd, named) == ERR_OK &&
+        runs(d->regentd))
         return ERR_OK;
-    return err_set(e, ERR_NOT_FOUND, "regentd is neither in %.*s nor in PATH; set REGENTD to its path", dir, d->self);
+    return err_set(e, ERR_NOT_FOUND,
+                   "regentd is neither in %.*s nor in PATH; set REGENTD to its path", dir,
+                   d->self);
 }
 
 /* The owner of an existing demo; else postgres, the user behind sudo, nobody. */
@@ -68,8 +74,10 @@ static enum err pick_user(struct demo *d, struct errmsg *e)
             p = NULL;
     }
     if (p == NULL)
-        return err_set(e, ERR_NOT_FOUND, "PostgreSQL does not run as root, and there is no user `postgres` or `nobody`; "
-                                         "run this as an ordinary user");
+        return err_set(
+            e, ERR_NOT_FOUND,
+            "PostgreSQL does not run as root, and there is no user `postgres` or `nobody`; "
+            "run this as an ordinary user");
     d->uid = p->pw_uid;
     d->gid = p->pw_gid;
     return str_copy(d->user, sizeof d->user, p->pw_name);
@@ -92,7 +100,8 @@ enum err demo_user_become(struct demo *d, struct errmsg *e)
     (void)setenv("HOME", d->dir, 1);
     (void)setenv("USER", d->user, 1);
     (void)setenv("LOGNAME", d->user, 1);
-    return chdir("/") == 0 ? ERR_OK : err_set(e, ERR_IO, "cannot change to /: %s", strerror(errno));
+    return chdir("/") == 0 ? ERR_OK
+                           : err_set(e, ERR_IO, "cannot change to /: %s", strerror(errno));
 }
 
 /* ---- programs ---- */
@@ -150,7 +159,9 @@ static bool find_fence(const struct demo *d, char *ret, size_t size)
     const char *named = getenv("REGENT_FENCE");
     if (str_format(ret, size, "%.*s/regent-fence", dir, d->regentd) == ERR_OK && runs(ret))
         return true;
-    if (str_format(ret, size, "%.*s/../libexec/regent/regent-fence", dir, d->regentd) == ERR_OK && runs(ret))
+    if (str_format(ret, size, "%.*s/../libexec/regent/regent-fence", dir, d->regentd) ==
+            ERR_OK &&
+        runs(ret))
         return true;
     return named != NULL && str_copy(ret, size, named) == ERR_OK && runs(ret);
 }
@@ -160,16 +171,21 @@ static enum err copy_programs(struct demo *d, struct errmsg *e)
 {
     char fence[DEMO_PATH_MAX];
     if (!find_fence(d, fence, sizeof fence))
-        return err_set(e, ERR_NOT_FOUND, "regent-fence is not beside %s; set REGENT_FENCE to its path", d->regentd);
+        return err_set(e, ERR_NOT_FOUND,
+                       "regent-fence is not beside %s; set REGENT_FENCE to its path",
+                       d->regentd);
     const char *const from[DEMO_PROGRAMS] = {d->self, d->regentd, fence};
     enum err rv = ERR_OK;
     for (size_t i = 0; i < DEMO_PROGRAMS; i++) {
         d->sources[i] = open(from[i], O_RDONLY | O_CLOEXEC);
         if (d->sources[i] < 0)
-            rv = err_set(e, err_from_errno(errno), "cannot read %s: %s", from[i], strerror(errno));
+            rv = err_set(e, err_from_errno(errno), "cannot read %s: %s", from[i],
+                         strerror(errno));
     }
     if (rv == ERR_OK && !as_user(d, copy_all))
-        rv = err_set(e, ERR_IO, "cannot copy the programs, which user %s cannot reach, to %s/bin", d->user, d->dir);
+        rv = err_set(e, ERR_IO,
+                     "cannot copy the programs, which user %s cannot reach, to %s/bin", d->user,
+                     d->dir);
     for (size_t i = 0; i < DEMO_PROGRAMS; i++)
         if (d->sources[i] >= 0)
             (void)close(d->sources[i]);
@@ -188,7 +204,8 @@ static enum err make_dirs(const char *dir, struct errmsg *e)
         if (str_copy_slice(path, sizeof path, slice_of(dir, n)) != ERR_OK)
             return err_set(e, ERR_LIMIT, "%s is too long a path", dir);
         if (mkdir(path, p != NULL ? 0755 : 0700) != 0 && errno != EEXIST)
-            return err_set(e, err_from_errno(errno), "cannot create %s: %s; choose another --dir", path, strerror(errno));
+            return err_set(e, err_from_errno(errno),
+                           "cannot create %s: %s; choose another --dir", path, strerror(errno));
         if (p == NULL)
             return ERR_OK;
     }
@@ -200,10 +217,12 @@ static enum err mark(struct demo *d, struct errmsg *e)
     struct stat st;
     (void)snprintf(path, sizeof path, "%s/" DEMO_MARKER, d->dir);
     if (stat(d->dir, &st) != 0 || st.st_uid != geteuid())
-        return err_set(e, ERR_DENIED, "%s belongs to another user; choose another --dir", d->dir);
+        return err_set(e, ERR_DENIED, "%s belongs to another user; choose another --dir",
+                       d->dir);
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
-        return err_set(e, err_from_errno(errno), "cannot write %s: %s; choose another --dir", path, strerror(errno));
+        return err_set(e, err_from_errno(errno), "cannot write %s: %s; choose another --dir",
+                       path, strerror(errno));
     (void)dprintf(fd, "`regentctl demo down` deletes this directory.\n");
     (void)close(fd);
     d->marked = true;
@@ -214,14 +233,18 @@ enum err demo_user_prepare(struct demo *d, struct errmsg *e)
 {
     enum err rv = d->marked ? ERR_OK : make_dirs(d->dir, e);
     char *canonical = rv == ERR_OK ? realpath(d->dir, NULL) : NULL;
-    if (rv == ERR_OK && (canonical == NULL || str_copy(d->dir, sizeof d->dir, canonical) != ERR_OK))
-        rv = err_set(e, ERR_LIMIT, "%s is longer than %d characters: too long for unix sockets below it; choose a shorter --dir",
+    if (rv == ERR_OK &&
+        (canonical == NULL || str_copy(d->dir, sizeof d->dir, canonical) != ERR_OK))
+        rv = err_set(e, ERR_LIMIT,
+                     "%s is longer than %d characters: too long for unix sockets below it; "
+                     "choose a shorter --dir",
                      canonical != NULL ? canonical : d->dir, DEMO_DIR_MAX - 1);
     free(canonical);
     if (rv == ERR_OK && !d->marked) {
         rv = mark(d, e);
         if (rv == ERR_OK && geteuid() == 0 && (chown(d->dir, d->uid, d->gid) != 0))
-            rv = err_set(e, ERR_DENIED, "cannot give %s to user %s: %s", d->dir, d->user, strerror(errno));
+            rv = err_set(e, ERR_DENIED, "cannot give %s to user %s: %s", d->dir, d->user,
+                         strerror(errno));
     }
     if (rv == ERR_OK && geteuid() == 0 && !as_user(d, can_run_all))
         rv = copy_programs(d, e);
@@ -247,6 +270,7 @@ enum err demo_user_remove(struct demo *d, struct errmsg *e)
 {
     (void)as_user(d, remove_below);
     if (rmdir(d->dir) != 0)
-        return err_set(e, err_from_errno(errno), "cannot remove %s: %s", d->dir, strerror(errno));
+        return err_set(e, err_from_errno(errno), "cannot remove %s: %s", d->dir,
+                       strerror(errno));
     return ERR_OK;
 }

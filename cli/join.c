@@ -7,32 +7,38 @@
 #include "cli/commands.h"
 #include "cli/setup.h"
 
-static enum err redeem(struct setup *s, const char *host, struct slice csr, struct client_sync **ret_client,
-                       struct token_grant *ret_grant, struct errmsg *e)
+static enum err redeem(struct setup *s, const char *host, struct slice csr,
+                       struct client_sync **ret_client, struct token_grant *ret_grant,
+                       struct errmsg *e)
 {
     struct pki_token token;
     enum err rv = pki_token_parse(s->token, &token, e);
     if (rv != ERR_OK)
         return rv;
-    struct client_options o = {
-        .endpoints = {host}, .n_endpoints = 1, .ca_fingerprint = token.ca_fingerprint, .name = s->name, .no_session = true};
+    struct client_options o = {.endpoints = {host},
+                               .n_endpoints = 1,
+                               .ca_fingerprint = token.ca_fingerprint,
+                               .name = s->name,
+                               .no_session = true};
     rv = client_sync_open(&o, CLIENT_DEADLINE_MS, ret_client, e);
     if (rv != ERR_OK)
         return err_wrap(e, rv, "cannot reach %s", host);
     struct token_redeem r = {.csr = csr};
     bool v6 = strchr(s->host, ':') != NULL;
-    if (str_copy(r.token, sizeof r.token, s->token) != ERR_OK || str_copy(r.name, sizeof r.name, s->name) != ERR_OK ||
-        str_format(r.address, sizeof r.address, v6 ? "[%s]:%u" : "%s:%u", s->host, (unsigned)s->dcs_port) != ERR_OK)
+    if (str_copy(r.token, sizeof r.token, s->token) != ERR_OK ||
+        str_copy(r.name, sizeof r.name, s->name) != ERR_OK ||
+        str_format(r.address, sizeof r.address, v6 ? "[%s]:%u" : "%s:%u", s->host,
+                   (unsigned)s->dcs_port) != ERR_OK)
         return err_set(e, ERR_LIMIT, "name or address is too long");
-    return client_sync_call(*ret_client, METHOD_TOKEN_REDEEM, &r, 2 * CLIENT_DEADLINE_MS, ret_grant, e);
+    return client_sync_call(*ret_client, METHOD_TOKEN_REDEEM, &r, 2 * CLIENT_DEADLINE_MS,
+                            ret_grant, e);
 }
 
-static enum err write_grant(struct setup *s, const struct token_grant *g, struct slice key, struct errmsg *e)
+static enum err write_grant(struct setup *s, const struct token_grant *g, struct slice key,
+                            struct errmsg *e)
 {
     char *pki CLEANUP(mem_cleanup) = mem_printf("%s/pki", s->data_dir);
-    enum err rv = setup_dirs(s, e);
-    if (rv == ERR_OK)
-        rv = setup_write(s, pki, "ca.crt", g->ca, 0644, e);
+    enum err rv = setup_write(s, pki, "ca.crt", g->ca, 0644, e);
     if (rv == ERR_OK)
         rv = setup_write(s, pki, "node.crt", g->cert, 0644, e);
     if (rv == ERR_OK)
@@ -63,6 +69,8 @@ static enum err join(struct setup *s, const char *host, const char *file, struct
     if (rv == ERR_OK)
         rv = pki_csr_new(s->name, &csr, &key, e);
     if (rv == ERR_OK)
+        rv = setup_dirs(s, e); /* what fails here must not cost the token */
+    if (rv == ERR_OK)
         rv = redeem(s, host, buf_slice(&csr), &client, &grant, e);
     if (rv == ERR_OK) {
         take_members(s, &grant);
@@ -89,8 +97,10 @@ int cmd_join(struct cli *c, int argc, char **argv)
     if (optind + 1 != argc)
         return cli_usage("one HOST:PORT of a running member is needed");
     if (s.token == NULL || s.scope != NULL)
-        return cli_usage(s.token == NULL ? "--token is missing; make one with `regentctl token create` on a member"
-                                         : "--scope comes with the token");
+        return cli_usage(
+            s.token == NULL
+                ? "--token is missing; make one with `regentctl token create` on a member"
+                : "--scope comes with the token");
     if (str_host_port(argv[optind], host, sizeof host, &port) != ERR_OK)
         return cli_usage("\"%s\" is not HOST:PORT", argv[optind]);
     enum err rv = join(&s, argv[optind], file, &e);

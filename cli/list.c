@@ -51,7 +51,8 @@ static enum err read_cluster(struct cli *c, struct cluster *cl)
     if (rv == ERR_OK)
         rv = optional(cli_record(c, "sync", &msg_sync_rec, &cl->sync, NULL, NULL));
     if (rv == ERR_OK)
-        rv = optional(cli_record(c, "initialize", &msg_initialize_rec, &cl->initialize, NULL, NULL));
+        rv = optional(
+            cli_record(c, "initialize", &msg_initialize_rec, &cl->initialize, NULL, NULL));
     return rv;
 }
 
@@ -81,24 +82,32 @@ static uint64_t top_lsn(const struct cluster *cl)
     return top;
 }
 
-static void list_row(struct output *o, const struct cli *c, const struct cluster *cl, const struct member_rec *m)
+static void list_row(struct output *o, const struct cli *c, const struct cluster *cl,
+                     const struct member_rec *m)
 {
     char host[200];
     char tl[24];
     char lag[24];
     uint64_t top = top_lsn(cl);
-    (void)snprintf(host, sizeof host, m->conn_port == 5432 ? "%s" : "%s:%" PRIu64, m->conn_host, m->conn_port);
+    (void)snprintf(host, sizeof host, m->conn_port == 5432 ? "%s" : "%s:%" PRIu64, m->conn_host,
+                   m->conn_port);
     (void)snprintf(tl, sizeof tl, "%" PRIu64, m->timeline);
     (void)snprintf(lag, sizeof lag, "%" PRIu64, (top - MIN(top, m->lsn)) / 1048576);
-    output_row(o, (const char *[]){c->config.scope, m->name, host, role_of(cl, m), m->state, m->timeline != 0 ? tl : NULL,
+    output_row(o, (const char *[]){c->config.scope, m->name, host, role_of(cl, m), m->state,
+                                   m->timeline != 0 ? tl : NULL,
                                    is_leader(cl, m) || m->lsn == 0 ? NULL : lag});
 }
 
 int cmd_list(struct cli *c, int argc, char **argv)
 {
     static const struct output_column columns[] = {
-        {.name = "Cluster"}, {.name = "Member"}, {.name = "Host"}, {.name = "Role"}, {.name = "State"},
-        {.name = "TL", .number = true, .right = true}, {.name = "Lag in MB", .number = true, .right = true}};
+        {.name = "Cluster"},
+        {.name = "Member"},
+        {.name = "Host"},
+        {.name = "Role"},
+        {.name = "State"},
+        {.name = "TL", .number = true, .right = true},
+        {.name = "Lag in MB", .number = true, .right = true}};
     static struct cluster cl;
     (void)argv;
     if (argc > 1)
@@ -107,7 +116,8 @@ int cmd_list(struct cli *c, int argc, char **argv)
     if (rv != ERR_OK)
         return cli_exit_code(rv);
     char title[160];
-    (void)snprintf(title, sizeof title, "+ Cluster: %s (%" PRIu64 ") +", c->config.scope, cl.initialize.system_id);
+    (void)snprintf(title, sizeof title, "+ Cluster: %s (%" PRIu64 ") +", c->config.scope,
+                   cl.initialize.system_id);
     struct output *o = output_new(c, title, columns, ARRAY_LEN(columns));
     for (size_t i = 0; i < cl.members.n; i++)
         list_row(o, c, &cl, &cl.members.m[i]);
@@ -117,12 +127,13 @@ int cmd_list(struct cli *c, int argc, char **argv)
 
 int cmd_history(struct cli *c, int argc, char **argv)
 {
-    static const struct output_column columns[] = {{.name = "TL", .number = true, .right = true},
-                                                   {.name = "LSN", .right = true},
-                                                   {.name = "Reason"},
-                                                   {.name = "Timestamp"},
-                                                   {.name = "New Leader"},
-                                                   {.name = "Token", .number = true, .right = true}};
+    static const struct output_column columns[] = {
+        {.name = "TL", .number = true, .right = true},
+        {.name = "LSN", .right = true},
+        {.name = "Reason"},
+        {.name = "Timestamp"},
+        {.name = "New Leader"},
+        {.name = "Token", .number = true, .right = true}};
     static struct history_rec h;
     (void)argc;
     (void)argv;
@@ -139,7 +150,8 @@ int cmd_history(struct cli *c, int argc, char **argv)
         (void)snprintf(tl, sizeof tl, "%" PRIu64, x->timeline);
         (void)snprintf(token, sizeof token, "%" PRIu64, x->token);
         clock_wall_text(x->at_ms, at);
-        output_row(o, (const char *[]){tl, cli_lsn(x->switch_lsn, lsn), x->reason, at, x->name, token});
+        output_row(o, (const char *[]){tl, cli_lsn(x->switch_lsn, lsn), x->reason, at, x->name,
+                                       token});
     }
     output_print(o);
     return CLI_DONE;
@@ -152,7 +164,8 @@ struct journal {
     uint64_t seen;
 };
 
-static enum err count_journal(void *arg, const char *name, const struct kv *kv, struct errmsg *e)
+static enum err count_journal(void *arg, const char *name, const struct kv *kv,
+                              struct errmsg *e)
 {
     (void)name;
     (void)kv;
@@ -161,7 +174,8 @@ static enum err count_journal(void *arg, const char *name, const struct kv *kv, 
     return ERR_OK;
 }
 
-static enum err print_journal(void *arg, const char *name, const struct kv *kv, struct errmsg *e)
+static enum err print_journal(void *arg, const char *name, const struct kv *kv,
+                              struct errmsg *e)
 {
     struct journal *j = arg;
     struct msg_arena arena CLEANUP(msg_arena_close) = MSG_ARENA_INIT;
@@ -178,8 +192,9 @@ static enum err print_journal(void *arg, const char *name, const struct kv *kv, 
     clock_wall_text(r.at_ms, at);
     bool acts = strcmp(r.action, "none") != 0;
     bool writes = strcmp(r.txn, "none") != 0;
-    (void)printf("%s  %s  %s: %s%s%s%s%s\n", at, r.node, r.rule, r.reason, acts ? "; does " : "", acts ? r.action : "",
-                 writes ? "; writes " : "", writes ? r.txn : "");
+    (void)printf("%s  %s  %s: %s%s%s%s%s\n", at, r.node, r.rule, r.reason,
+                 acts ? "; does " : "", acts ? r.action : "", writes ? "; writes " : "",
+                 writes ? r.txn : "");
     return ERR_OK;
 }
 
@@ -221,7 +236,8 @@ int cmd_show_config(struct cli *c, int argc, char **argv)
     (void)argv;
     enum err rv = cli_record(c, "config", &msg_config_rec, &r, &arena, NULL);
     if (rv == ERR_NOT_FOUND)
-        return cli_fail(rv, "no dynamic configuration yet: the cluster has not been initialised");
+        return cli_fail(rv,
+                        "no dynamic configuration yet: the cluster has not been initialised");
     if (rv != ERR_OK)
         return cli_exit_code(rv);
     char *text = config_text(&r, JSON_INDENT(2));
@@ -231,7 +247,8 @@ int cmd_show_config(struct cli *c, int argc, char **argv)
 }
 
 /* The record as JSON with `sets` laid over it; NULL with a complaint. */
-static enum err apply_sets(const struct config_rec *old, char *const *sets, size_t n, struct buf *ret, struct errmsg *e)
+static enum err apply_sets(const struct config_rec *old, char *const *sets, size_t n,
+                           struct buf *ret, struct errmsg *e)
 {
     char *before = config_text(old, 0);
     json_t *j = json_loads(before, 0, NULL);
@@ -246,7 +263,8 @@ static enum err apply_sets(const struct config_rec *old, char *const *sets, size
         *value++ = '\0';
         if (json_object_get(j, key) == NULL) {
             json_decref(j);
-            return err_set(e, ERR_INVALID, "unknown key \"%s\"; `regentctl show-config` lists the keys", key);
+            return err_set(e, ERR_INVALID,
+                           "unknown key \"%s\"; `regentctl show-config` lists the keys", key);
         }
         json_t *parsed = json_loads(value, JSON_DECODE_ANY, NULL);
         json_object_set_new(j, key, parsed != NULL ? parsed : json_string(value));
@@ -272,7 +290,8 @@ int cmd_edit_config(struct cli *c, int argc, char **argv)
     size_t n = 0;
     uint64_t mod = 0;
     for (int i = 1; i < argc; i += 2) {
-        if ((strcmp(argv[i], "-s") != 0 && strcmp(argv[i], "--set") != 0) || i + 1 >= argc || n == SETS_MAX)
+        if ((strcmp(argv[i], "-s") != 0 && strcmp(argv[i], "--set") != 0) || i + 1 >= argc ||
+            n == SETS_MAX)
             return cli_usage("edit-config takes -s KEY=VALUE");
         sets[n++] = argv[i + 1];
     }
@@ -280,7 +299,8 @@ int cmd_edit_config(struct cli *c, int argc, char **argv)
         return cli_usage("edit-config takes -s KEY=VALUE");
     enum err rv = cli_record(c, "config", &msg_config_rec, &old, &arena, &mod);
     if (rv == ERR_NOT_FOUND)
-        return cli_fail(rv, "no dynamic configuration yet: the cluster has not been initialised");
+        return cli_fail(rv,
+                        "no dynamic configuration yet: the cluster has not been initialised");
     if (rv != ERR_OK)
         return cli_exit_code(rv);
     rv = apply_sets(&old, sets, n, &json, &e);
@@ -291,18 +311,25 @@ int cmd_edit_config(struct cli *c, int argc, char **argv)
     char key[CLI_KEY_MAX];
     cli_key(c, key, "config");
     struct msg_list list = {0};
-    msg_list_append(&list, &msg_compare,
-                    &(struct compare){.key = slice_str(key), .target = "mod", .op = "=", .number = mod});
+    msg_list_append(
+        &list, &msg_compare,
+        &(struct compare){.key = slice_str(key), .target = "mod", .op = "=", .number = mod});
     msg_list_end(&list, &compares);
     list = (struct msg_list){0};
-    msg_list_append(&list, &msg_txn_op, &(struct txn_op){.op = "put", .key = slice_str(key), .value = buf_slice(&json)});
+    msg_list_append(
+        &list, &msg_txn_op,
+        &(struct txn_op){.op = "put", .key = slice_str(key), .value = buf_slice(&json)});
     msg_list_end(&list, &ops);
     struct txn_reply reply;
-    rv = cli_call(c, METHOD_KV_TXN, &(struct txn_req){.compare = buf_slice(&compares), .then = buf_slice(&ops)}, &reply);
+    rv = cli_call(c, METHOD_KV_TXN,
+                  &(struct txn_req){.compare = buf_slice(&compares), .then = buf_slice(&ops)},
+                  &reply);
     if (rv != ERR_OK)
         return cli_exit_code(rv);
     if (!reply.succeeded)
-        return cli_fail(ERR_INVALID, "somebody else changed the configuration meanwhile; nothing changed: do it again");
+        return cli_fail(
+            ERR_INVALID,
+            "somebody else changed the configuration meanwhile; nothing changed: do it again");
     (void)printf("Configuration changed\n");
     return CLI_DONE;
 }
@@ -326,6 +353,7 @@ int cmd_dsn(struct cli *c, int argc, char **argv)
     (void)printf(" port=");
     for (size_t i = 0; i < cl.members.n; i++)
         (void)printf("%s%" PRIu64, i > 0 ? "," : "", cl.members.m[i].conn_port);
-    (void)printf(" dbname=postgres connect_timeout=2 target_session_attrs=%s\n", read_only ? "prefer-standby" : "read-write");
+    (void)printf(" dbname=postgres connect_timeout=2 target_session_attrs=%s\n",
+                 read_only ? "prefer-standby" : "read-write");
     return CLI_DONE;
 }

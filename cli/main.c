@@ -9,35 +9,49 @@
 #include "cli/commands.h"
 
 const struct command cli_commands[] = {
-    {"init", "--scope S --name N --listen HOST[:PORT] [--data-dir D] [--pg-data D] [--pg-bin D] [--pg-port P] [--rest-port P] [--set KEY=VALUE]... [--witness] [-c FILE]",
-     "make the first node: certificates, passwords, configuration file; starts nothing", cmd_init},
+    {"init",
+     "--scope S --name N --listen HOST[:PORT] [--data-dir D] [--pg-data D] [--pg-bin D] "
+     "[--pg-port P] [--rest-port P] [--set KEY=VALUE]... [--witness] [-c FILE]",
+     "make the first node: certificates, passwords, configuration file; starts nothing",
+     cmd_init},
     {"join", "HOST:PORT --token T --name N --listen HOST[:PORT] [as init]",
      "make a further node of a running cluster; starts nothing", cmd_join},
-    {"token create", "[--ttl 1h] [--uses 1] [--role voter|learner|witness]", "make a token for `join`", cmd_token_create},
+    {"token create", "[--ttl 1h] [--uses 1] [--role voter|learner|witness]",
+     "make a token for `join`", cmd_token_create},
     {"token list", "", "tokens that can still be used", cmd_token_list},
     {"token revoke", "ID", "make a token useless", cmd_token_revoke},
     {"member list", "", "members of the DCS", cmd_member_list},
-    {"member remove", "NAME [--force]", "take a member out of the DCS for good", cmd_member_remove},
+    {"member remove", "NAME [--force]", "take a member out of the DCS for good",
+     cmd_member_remove},
     {"list", "", "PostgreSQL nodes: role, state, timeline, lag", cmd_list},
     {"history", "", "timelines and who started them", cmd_history},
     {"explain", "[-n COUNT]", "the last decisions in words, newest last", cmd_explain},
     {"show-config", "", "the dynamic configuration", cmd_show_config},
-    {"edit-config", "-s KEY=VALUE [-s ...]", "change the dynamic configuration", cmd_edit_config},
-    {"switchover", "[--leader L] [--candidate C] [--timeout SECONDS]", "hand the leadership over without loss", cmd_switchover},
-    {"failover", "--candidate C --force [--timeout SECONDS]", "make a node the leader although data may be lost", cmd_failover},
+    {"edit-config", "-s KEY=VALUE [-s ...]", "change the dynamic configuration",
+     cmd_edit_config},
+    {"switchover", "[--leader L] [--candidate C] [--timeout SECONDS]",
+     "hand the leadership over without loss", cmd_switchover},
+    {"failover", "--candidate C --force [--timeout SECONDS]",
+     "make a node the leader although data may be lost", cmd_failover},
     {"dsn", "[--read-only]", "a libpq connection string that finds the primary", cmd_dsn},
-    {"dcs get", "KEY [END] [--prefix] [--keys-only] [--limit N] [--local]", "read keys", cmd_dcs_get},
+    {"dcs get", "KEY [END] [--prefix] [--keys-only] [--limit N] [--local]", "read keys",
+     cmd_dcs_get},
     {"dcs put", "KEY VALUE [--lease ID]", "write a key", cmd_dcs_put},
     {"dcs del", "KEY [END] [--prefix]", "delete keys", cmd_dcs_del},
-    {"dcs txn", "", "a transaction from standard input: compares, empty line, then, empty line, else", cmd_dcs_txn},
+    {"dcs txn", "",
+     "a transaction from standard input: compares, empty line, then, empty line, else",
+     cmd_dcs_txn},
     {"dcs watch", "KEY [END] [--prefix] [--rev N]", "follow changes", cmd_dcs_watch},
-    {"dcs status", "", "Raft leader, term, revision, indices of the node asked", cmd_dcs_status},
+    {"dcs status", "", "Raft leader, term, revision, indices of the node asked",
+     cmd_dcs_status},
     {"dcs transfer", "[NAME]", "move the Raft leadership", cmd_dcs_transfer},
-    {"demo up", "[--nodes 3] [--dir D] [--base-port P] [--async]", "a real cluster on loopback", cmd_demo_up},
+    {"demo up", "[--nodes 3] [--dir D] [--base-port P] [--async]", "a real cluster on loopback",
+     cmd_demo_up},
     {"demo status", "[--dir D]", "the demo cluster as `list` shows it", cmd_demo_status},
     {"demo kill", "NODE [--dir D]", "kill -9 every process of a node", cmd_demo_kill},
     {"demo start", "NODE [--dir D]", "start a killed node again", cmd_demo_start},
-    {"demo psql", "[--dir D] [-- PSQL-ARGUMENTS]", "psql on the primary of the demo cluster", cmd_demo_psql},
+    {"demo psql", "[--dir D] [-- PSQL-ARGUMENTS]", "psql on the primary of the demo cluster",
+     cmd_demo_psql},
     {"demo down", "[--dir D]", "stop the demo cluster and delete its files", cmd_demo_down},
     {"version", "", "versions of this program and of the node", cmd_version},
 };
@@ -45,11 +59,15 @@ const size_t cli_commands_n = ARRAY_LEN(cli_commands);
 
 static void usage(FILE *to)
 {
-    (void)fprintf(to, "usage: regentctl [-c FILE] [-H HOST:PORT,...] [-f table|json|yaml|tsv] COMMAND\n\n");
+    (void)fprintf(
+        to,
+        "usage: regentctl [-c FILE] [-H HOST:PORT,...] [-f table|json|yaml|tsv] COMMAND\n\n");
     for (size_t i = 0; i < cli_commands_n; i++)
         (void)fprintf(to, "  %-15s %s\n", cli_commands[i].name, cli_commands[i].help);
-    (void)fprintf(to, "\n`regentctl COMMAND --help` shows the options of a command.\n"
-                      "Exit codes: 0 done, 1 failed, 2 usage, 3 outcome unknown, 4 refused for safety.\n");
+    (void)fprintf(
+        to,
+        "\n`regentctl COMMAND --help` shows the options of a command.\n"
+        "Exit codes: 0 done, 1 failed, 2 usage, 3 outcome unknown, 4 refused for safety.\n");
 }
 
 /* Words of the command's name found at the front of argv; 0: it is another command. */
@@ -85,12 +103,17 @@ static int unknown(int argc, char **argv)
         usage(stderr);
         return CLI_USAGE;
     }
-    (void)snprintf(text, sizeof text, "%s%s%s", argv[0], argc > 1 ? " " : "", argc > 1 ? argv[1] : "");
+    (void)snprintf(text, sizeof text, "%s%s%s", argv[0], argc > 1 ? " " : "",
+                   argc > 1 ? argv[1] : "");
     for (size_t i = 1; i < cli_commands_n; i++)
-        if (MIN(str_distance(cli_commands[i].name, text), str_distance(cli_commands[i].name, argv[0])) <
+        if (MIN(str_distance(cli_commands[i].name, text),
+                str_distance(cli_commands[i].name, argv[0])) <
             MIN(str_distance(best, text), str_distance(best, argv[0])))
             best = cli_commands[i].name;
-    (void)fprintf(stderr, "regentctl: unknown command \"%s\"; did you mean \"%s\"? `regentctl --help` lists all\n", text, best);
+    (void)fprintf(stderr,
+                  "regentctl: unknown command \"%s\"; did you mean \"%s\"? `regentctl --help` "
+                  "lists all\n",
+                  text, best);
     return CLI_USAGE;
 }
 

@@ -23,14 +23,16 @@ int cmd_token_create(struct cli *c, int argc, char **argv)
     while ((option = cli_option(argc, argv, options)) != -1) {
         if (option == 't' && !cli_duration(optarg, &r.ttl_ms))
             return cli_usage("--ttl: \"%s\" is not a duration like 90s, 10m, 1h or 2d", optarg);
-        if (option == 'u' && (str_parse_u64(optarg, &r.uses) != ERR_OK || r.uses == 0 || r.uses > 64))
+        if (option == 'u' &&
+            (str_parse_u64(optarg, &r.uses) != ERR_OK || r.uses == 0 || r.uses > 64))
             return cli_usage("--uses: \"%s\" is not a number from 1 to 64", optarg);
         if (option == 'r' && str_copy(r.role, sizeof r.role, optarg) != ERR_OK)
             return cli_usage("--role takes voter, learner or witness");
         if (option == CLI_BAD_OPTION)
             return CLI_USAGE;
     }
-    if (strcmp(r.role, "voter") != 0 && strcmp(r.role, "learner") != 0 && strcmp(r.role, "witness") != 0)
+    if (strcmp(r.role, "voter") != 0 && strcmp(r.role, "learner") != 0 &&
+        strcmp(r.role, "witness") != 0)
         return cli_usage("--role takes voter, learner or witness");
     enum err rv = cli_call(c, METHOD_TOKEN_CREATE, &r, &t);
     if (rv != ERR_OK)
@@ -42,7 +44,10 @@ int cmd_token_create(struct cli *c, int argc, char **argv)
 int cmd_token_list(struct cli *c, int argc, char **argv)
 {
     static const struct output_column columns[] = {
-        {.name = "ID"}, {.name = "Role"}, {.name = "Uses left", .number = true, .right = true}, {.name = "Expires"}};
+        {.name = "ID"},
+        {.name = "Role"},
+        {.name = "Uses left", .number = true, .right = true},
+        {.name = "Expires"}};
     static struct token_list list;
     (void)argc;
     (void)argv;
@@ -73,13 +78,17 @@ int cmd_token_revoke(struct cli *c, int argc, char **argv)
 static void print_members(struct cli *c, const struct member_list *list)
 {
     static const struct output_column columns[] = {
-        {.name = "id", .number = true, .right = true},          {.name = "name"},
-        {.name = "address"},                                    {.name = "role"},
-        {.name = "state"},                                      {.name = "match_index", .number = true, .right = true},
-        {.name = "lag_entries", .number = true, .right = true}, {.name = "leader"}};
+        {.name = "id", .number = true, .right = true},
+        {.name = "name"},
+        {.name = "address"},
+        {.name = "role"},
+        {.name = "state"},
+        {.name = "match_index", .number = true, .right = true},
+        {.name = "lag_entries", .number = true, .right = true},
+        {.name = "leader"}};
     char title[160];
-    (void)snprintf(title, sizeof title, "%" PRIu64 " voters, quorum %" PRIu64 ", term %" PRIu64, list->voters,
-                   list->quorum, list->term);
+    (void)snprintf(title, sizeof title, "%" PRIu64 " voters, quorum %" PRIu64 ", term %" PRIu64,
+                   list->voters, list->quorum, list->term);
     struct output *o = output_new(c, title, columns, ARRAY_LEN(columns));
     for (size_t i = 0; i < list->members_n; i++) {
         const struct member *m = &list->members[i];
@@ -89,7 +98,8 @@ static void print_members(struct cli *c, const struct member_list *list)
         (void)snprintf(id, sizeof id, "%" PRIu64, m->id);
         (void)snprintf(match, sizeof match, "%" PRIu64, m->match_index);
         (void)snprintf(lag, sizeof lag, "%" PRIu64, m->lag_entries);
-        output_row(o, (const char *[]){id, m->name, m->address, m->role, m->state, match, lag, m->leader ? "yes" : NULL});
+        output_row(o, (const char *[]){id, m->name, m->address, m->role, m->state, match, lag,
+                                       m->leader ? "yes" : NULL});
     }
     output_print(o);
 }
@@ -112,7 +122,8 @@ int cmd_member_remove(struct cli *c, int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--force") == 0)
             r.force = true;
-        else if (r.name[0] != '\0' || str_copy(r.name, sizeof r.name, argv[i]) != ERR_OK || argv[i][0] == '-')
+        else if (r.name[0] != '\0' || str_copy(r.name, sizeof r.name, argv[i]) != ERR_OK ||
+                 argv[i][0] == '-')
             return cli_usage("one NAME of `member list` is needed");
     }
     if (r.name[0] == '\0')

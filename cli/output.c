@@ -17,7 +17,8 @@ struct output {
     size_t rows;
 };
 
-struct output *output_new(const struct cli *c, const char *title, const struct output_column *columns, size_t n)
+struct output *output_new(const struct cli *c, const char *title,
+                          const struct output_column *columns, size_t n)
 {
     struct output *o = mem_alloc(sizeof *o);
     o->format = c->format;
@@ -46,7 +47,8 @@ static void print_table(const struct output *o)
     ASSERT(t != NULL);
     scols_table_enable_colors(t, 0);
     for (size_t i = 0; i < o->n; i++)
-        (void)scols_table_new_column(t, o->columns[i].name, 0, o->columns[i].right ? SCOLS_FL_RIGHT : 0);
+        (void)scols_table_new_column(t, o->columns[i].name, 0,
+                                     o->columns[i].right ? SCOLS_FL_RIGHT : 0);
     (void)scols_table_set_column_separator(t, "  ");
     for (size_t r = 0; r < o->rows; r++) {
         struct libscols_line *line = scols_table_new_line(t, NULL);
@@ -70,7 +72,8 @@ static json_t *to_json(const struct output *o)
             if (text == NULL)
                 continue;
             json_object_set_new(row, o->columns[i].name,
-                                o->columns[i].number ? json_integer(strtoll(text, NULL, 10)) : json_string(text));
+                                o->columns[i].number ? json_integer(strtoll(text, NULL, 10))
+                                                     : json_string(text));
         }
         json_array_append_new(list, row);
     }
@@ -98,7 +101,8 @@ static void print_yaml(const struct output *o)
             if (text == NULL)
                 continue;
             json_t *quoted = json_string(text);
-            char *value = o->columns[i].number ? strdup(text) : json_dumps(quoted, JSON_ENCODE_ANY);
+            char *value =
+                o->columns[i].number ? strdup(text) : json_dumps(quoted, JSON_ENCODE_ANY);
             (void)printf("%s%s: %s\n", lead, o->columns[i].name, value);
             lead = "  ";
             free(value);

@@ -1,5 +1,5 @@
-/* init and join: everything a node needs before regentd starts. Checks first, writes later, and takes away
- * what it wrote when it fails half-way. */
+/* What init and join share: options, checks before anything is written, writing, and taking away what
+ * was written when it fails half-way. */
 #include <dirent.h>
 #include <errno.h>
 #include <getopt.h>
@@ -98,7 +98,8 @@ static int split_listen(struct setup *s)
 int setup_parse(struct setup *s, int argc, char **argv)
 {
     int option;
-    *s = (struct setup){.data_dir = "/var/lib/regent", .rest_port = REST_PORT, .pg_port = PG_PORT};
+    *s = (struct setup){
+        .data_dir = "/var/lib/regent", .rest_port = REST_PORT, .pg_port = PG_PORT};
     optind = 1;
     while ((option = cli_option(argc, argv, setup_options)) != -1) {
         int rv = set_option(s, option, optarg);
@@ -122,7 +123,9 @@ bool setup_find_postgres(char *ret, size_t size)
     for (struct dirent *e = d != NULL ? readdir(d) : NULL; e != NULL; e = readdir(d)) {
         char path[512];
         unsigned long version = strtoul(e->d_name, NULL, 10);
-        if (version > best && str_format(path, sizeof path, "/usr/lib/postgresql/%s/bin/postgres", e->d_name) == ERR_OK &&
+        if (version > best &&
+            str_format(path, sizeof path, "/usr/lib/postgresql/%s/bin/postgres", e->d_name) ==
+                ERR_OK &&
             access(path, X_OK) == 0) {
             best = version;
             path[strlen(path) - strlen("/postgres")] = '\0';
@@ -142,37 +145,46 @@ static enum err check_postgres(struct setup *s, struct errmsg *e)
     if (s->pg_bin == NULL) {
         if (!setup_find_postgres(s->pg_bin_found, sizeof s->pg_bin_found))
             return err_set(e, ERR_NOT_FOUND,
-                           "no PostgreSQL server under /usr/lib/postgresql; install one (postgresql) or name its programs with --pg-bin");
+                           "no PostgreSQL server under /usr/lib/postgresql; install one "
+                           "(postgresql) or name its programs with --pg-bin");
         s->pg_bin = s->pg_bin_found;
         return ERR_OK;
     }
     char *postgres CLEANUP(mem_cleanup) = mem_printf("%s/postgres", s->pg_bin);
     if (access(postgres, X_OK) != 0)
-        return err_set(e, ERR_NOT_FOUND, "no PostgreSQL server: %s: %s; --pg-bin names the directory with `postgres` in it",
-                       postgres, strerror(errno));
+        return err_set(
+            e, ERR_NOT_FOUND,
+            "no PostgreSQL server: %s: %s; --pg-bin names the directory with `postgres` in it",
+            postgres, strerror(errno));
     return ERR_OK;
 }
 
-static enum err check_absent(const char *path, const char *what, struct errmsg *e)
+static enum err check_absent(const char *path, const char *option, struct errmsg *e)
 {
     if (access(path, F_OK) == 0)
-        return err_set(e, ERR_EXISTS, "%s exists already: %s; this machine seems to have a node: choose another %s or remove it first",
-                       what, path, what);
+        return err_set(e, ERR_EXISTS,
+                       "%s exists already: there is a node here; remove it first, or name "
+                       "another place with %s",
+                       path, option);
     return ERR_OK;
 }
 
+/* Everything that can be known to be wrong before the first byte is written. */
 enum err setup_check(struct setup *s, const char *config_file, struct errmsg *e)
 {
-    char *pki CLEANUP(mem_cleanup) = mem_printf("%s/pki", s->data_dir);
-    char *log CLEANUP(mem_cleanup) = mem_printf("%s/log.db", s->data_dir);
+    static const char *const leftovers[] = {"pki", "log.db", "state.db", "secrets.yml"};
+    struct buf text CLEANUP(buf_close) = {.max = 65536};
+    struct setup look = *s;
     enum err rv = check_postgres(s, e);
     if (rv == ERR_OK)
-        rv = check_absent(config_file, "configuration file", e);
-    if (rv == ERR_OK)
-        rv = check_absent(pki, "certificate directory", e);
-    if (rv == ERR_OK)
-        rv = check_absent(log, "DCS", e);
-    return rv;
+        rv = check_absent(config_file, "-c FILE", e);
+    for (size_t i = 0; i < ARRAY_LEN(leftovers) && rv == ERR_OK; i++) {
+        char *path CLEANUP(mem_cleanup) = mem_printf("%s/%s", s->data_dir, leftovers[i]);
+        rv = check_absent(path, "--data-dir", e);
+    }
+    look.pg_bin = s->pg_bin;
+    look.scope = s->scope != NULL ? s->scope : "unknown"; /* a joining node hears it later */
+    return rv == ERR_OK ? setup_config_text(&look, &text, e) : rv;
 }
 
 /* ---- writing, with undo ---- */
@@ -211,14 +223,16 @@ static enum err make_dir(struct setup *s, const char *path, struct errmsg *e)
         if (mkdir(copy, last ? 0700 : 0755) == 0)
             made(s, mem_strdup(copy));
         else if (errno != EEXIST)
-            return err_set(e, err_from_errno(errno), "cannot create %s: %s", copy, strerror(errno));
+            return err_set(e, err_from_errno(errno), "cannot create %s: %s", copy,
+                           strerror(errno));
         if (last)
             return ERR_OK;
         *p = '/';
     }
 }
 
-enum err setup_write(struct setup *s, const char *dir, const char *name, struct slice data, unsigned mode, struct errmsg *e)
+enum err setup_write(struct setup *s, const char *dir, const char *name, struct slice data,
+                     unsigned mode, struct errmsg *e)
 {
     char *path = mem_printf("%s/%s", dir, name);
     enum err rv = pki_write_file(path, data, mode, false, e);
@@ -248,125 +262,20 @@ void setup_secrets(struct buf *ret)
     }
 }
 
-static void host_port(char ret[static 300], const char *host, uint64_t port)
-{
-    bool v6 = strchr(host, ':') != NULL;
-    (void)snprintf(ret, 300, v6 ? "[%s]:%" PRIu64 : "%s:%" PRIu64, host, port);
-}
-
-/* Values given by --set land in their section: "bootstrap.dcs.ttl=10". */
-static void config_sets(struct setup *s, struct buf *b, const char *section, const char *indent)
-{
-    size_t n = strlen(section);
-    for (size_t i = 0; i < s->sets_n; i++) {
-        const char *rest = s->sets[i];
-        if (strncmp(rest, section, n) != 0 || rest[n] != '.' || strcspn(rest + n + 1, ".") < strcspn(rest + n + 1, "="))
-            continue;
-        rest += n + 1;
-        size_t k = strcspn(rest, "=");
-        buf_printf(b, "%s%.*s: %s\n", indent, (int)k, rest, rest + k + 1);
-    }
-}
-
-static void config_text(struct setup *s, struct buf *b)
-{
-    char at[300];
-    host_port(at, s->host, s->dcs_port);
-    buf_printf(b, "# Written by regentctl; see regent.yml(5).\nscope: %s\nname: %s\ndata_dir: %s\ndcs:\n  listen: \"%s\"\n",
-               s->scope, s->name, s->data_dir, at);
-    buf_printf(b, "  role: %s\n", s->witness ? "witness" : s->role != NULL ? s->role : "voter");
-    for (size_t i = 0; i < s->join_n; i++)
-        buf_printf(b, "%s    - \"%s\"\n", i == 0 ? "  join:\n" : "", s->join[i]);
-    config_sets(s, b, "dcs", "  ");
-    host_port(at, s->host, s->rest_port);
-    buf_printf(b, "restapi:\n  listen: \"%s\"\n", at);
-    config_sets(s, b, "restapi", "  ");
-    buf_printf(b, "log:\n  level: info\n");
-    if (s->witness)
-        return;
-    buf_printf(b, "bootstrap:\n  initdb: [encoding: UTF8, data-checksums]\n  dcs:\n    ttl: 5\n");
-    config_sets(s, b, "bootstrap.dcs", "    ");
-    host_port(at, s->host, s->pg_port);
-    buf_printf(b, "postgresql:\n  listen: \"%s\"\n", at);
-    if (s->pg_data != NULL)
-        buf_printf(b, "  data_dir: %s\n", s->pg_data);
-    else
-        buf_printf(b, "  data_dir: %s/postgres\n", s->data_dir);
-    buf_printf(b, "  bin_dir: %s\n", s->pg_bin);
-    config_sets(s, b, "postgresql", "  ");
-    buf_printf(b, "  parameters: {");
-    for (size_t i = 0; i < s->sets_n; i++) {
-        static const char section[] = "postgresql.parameters.";
-        if (str_starts(s->sets[i], section)) {
-            const char *rest = s->sets[i] + strlen(section);
-            size_t k = strcspn(rest, "=");
-            buf_printf(b, "%.*s: \"%s\", ", (int)k, rest, rest + k + 1);
-        }
-    }
-    buf_printf(b, "}\n");
-}
-
-/* Written beside, read back by the parser itself, then moved into place: never a file regentd refuses. */
 enum err setup_config(struct setup *s, const char *file, struct errmsg *e)
 {
     struct buf text CLEANUP(buf_close) = {.max = 65536};
-    struct buf report CLEANUP(buf_close) = {.max = 65536};
-    struct config parsed;
-    config_text(s, &text);
     char *dir CLEANUP(mem_cleanup) = mem_strdup(file);
     char *slash = strrchr(dir, '/');
-    enum err rv = ERR_OK;
-    if (slash != NULL && slash != dir) {
+    enum err rv = setup_config_text(s, &text, e);
+    if (rv == ERR_OK && slash != NULL && slash != dir) {
         *slash = '\0';
         rv = make_dir(s, dir, e);
     }
-    if (rv == ERR_OK)
-        rv = pki_write_file(file, buf_slice(&text), 0640, false, e);
-    if (rv != ERR_OK)
-        return rv;
-    made(s, mem_strdup(file));
-    if (config_load(file, &parsed, &report) != ERR_OK) {
-        report.len -= report.len > 0; /* the last newline */
-        return err_set(e, ERR_INVALID, "%s", buf_cstr(&report));
-    }
-    config_close(&parsed);
-    return ERR_OK;
-}
-
-/* ---- init ---- */
-
-static enum err make_identity(struct setup *s, struct errmsg *e)
-{
-    struct buf ca CLEANUP(buf_close) = BUF_INIT;
-    struct buf ca_key CLEANUP(buf_close) = BUF_INIT;
-    struct buf csr CLEANUP(buf_close) = BUF_INIT;
-    struct buf key CLEANUP(buf_close) = BUF_INIT;
-    struct buf cert CLEANUP(buf_close) = BUF_INIT;
-    struct buf secrets CLEANUP(buf_close) = BUF_INIT;
-    struct pki_identity id = {.kind = "first", .member_id = 1};
-    uint8_t random[16];
-    const char *hosts[] = {s->host};
-    rng_system(random, sizeof random);
-    hex_encode(id.cluster_id, random, sizeof random);
-    str_cut(id.name, sizeof id.name, s->name);
-    enum err rv = pki_ca_new(id.cluster_id, &ca, &ca_key, e);
-    if (rv == ERR_OK)
-        rv = pki_csr_new(s->name, &csr, &key, e);
-    if (rv == ERR_OK)
-        rv = pki_sign(buf_slice(&ca), buf_slice(&ca_key), buf_slice(&csr), &id, hosts, 1, &cert, e);
-    setup_secrets(&secrets);
-    char *pki CLEANUP(mem_cleanup) = mem_printf("%s/pki", s->data_dir);
-    if (rv == ERR_OK)
-        rv = setup_write(s, pki, "ca.crt", buf_slice(&ca), 0644, e);
-    if (rv == ERR_OK)
-        rv = setup_write(s, pki, "ca.key", buf_slice(&ca_key), 0600, e);
-    if (rv == ERR_OK)
-        rv = setup_write(s, pki, "node.crt", buf_slice(&cert), 0644, e);
-    if (rv == ERR_OK)
-        rv = setup_write(s, pki, "node.key", buf_slice(&key), 0600, e);
-    if (rv == ERR_OK)
-        rv = setup_write(s, s->data_dir, "secrets.yml", buf_slice(&secrets), 0600, e);
-    return rv;
+    return rv == ERR_OK
+               ? setup_write(s, slash != NULL ? dir : ".", slash != NULL ? slash + 1 : file,
+                             buf_slice(&text), 0640, e)
+               : rv;
 }
 
 int setup_finish(struct setup *s, enum err rv, const struct errmsg *e, const char *file)
@@ -376,28 +285,7 @@ int setup_finish(struct setup *s, enum err rv, const struct errmsg *e, const cha
         return cli_fail(rv == ERR_OUTCOME_UNKNOWN ? rv : ERR_IO, "%s", e->text);
     }
     setup_done(s);
-    (void)printf("Node %s of cluster %s is ready.\nStart it: regentd -c %s\n", s->name, s->scope, file);
+    (void)printf("Node %s of cluster %s is ready.\nStart it: regentd -c %s\n", s->name,
+                 s->scope, file);
     return CLI_DONE;
-}
-
-int cmd_init(struct cli *c, int argc, char **argv)
-{
-    struct setup s;
-    struct errmsg e = {0};
-    const char *file = config_path(c->config_path);
-    int usage = setup_parse(&s, argc, argv);
-    if (usage != 0)
-        return usage;
-    if (optind < argc)
-        return cli_usage("unexpected argument \"%s\"", argv[optind]);
-    if (s.scope == NULL || s.token != NULL)
-        return cli_usage(s.scope == NULL ? "--scope is missing" : "--token belongs to join");
-    enum err rv = setup_check(&s, file, &e);
-    if (rv == ERR_OK)
-        rv = setup_dirs(&s, &e);
-    if (rv == ERR_OK)
-        rv = make_identity(&s, &e);
-    if (rv == ERR_OK)
-        rv = setup_config(&s, file, &e);
-    return setup_finish(&s, rv, &e, file);
 }

@@ -21,14 +21,16 @@ struct setup {
     size_t made_n;
 };
 
-/* Exit code, 0 when all is well; leaves optind at the first argument that is no option. */
 /* The newest /usr/lib/postgresql/N/bin with a server in it. */
 bool setup_find_postgres(char *ret, size_t size);
+/* Exit code, 0 when all is well; leaves optind at the first argument that is no option. */
 int setup_parse(struct setup *s, int argc, char **argv);
 enum err setup_check(struct setup *s, const char *config_file, struct errmsg *e) MUST_CHECK;
 enum err setup_dirs(struct setup *s, struct errmsg *e) MUST_CHECK;
-enum err setup_write(struct setup *s, const char *dir, const char *name, struct slice data, unsigned mode,
-                     struct errmsg *e) MUST_CHECK;
+enum err setup_write(struct setup *s, const char *dir, const char *name, struct slice data,
+                     unsigned mode, struct errmsg *e) MUST_CHECK;
+/* The configuration file as text that the parser has accepted. */
+enum err setup_config_text(const struct setup *s, struct buf *ret, struct errmsg *e) MUST_CHECK;
 enum err setup_config(struct setup *s, const char *file, struct errmsg *e) MUST_CHECK;
 void setup_secrets(struct buf *ret);
 void setup_undo(struct setup *s);

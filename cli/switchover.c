@@ -36,7 +36,8 @@ static int parse(struct request *q, const char *kind, int argc, char **argv)
             q->rec.force = true;
         else if (option == CLI_BAD_OPTION)
             return CLI_USAGE;
-        else if (str_parse_u64(optarg, &q->timeout_s) != ERR_OK || q->timeout_s == 0 || q->timeout_s > 3600)
+        else if (str_parse_u64(optarg, &q->timeout_s) != ERR_OK || q->timeout_s == 0 ||
+                 q->timeout_s > 3600)
             return cli_usage("--timeout: \"%s\" is not a number of seconds up to 3600", optarg);
     }
     if (optind < argc)
@@ -60,16 +61,21 @@ static int check(struct cli *c, struct request *q)
         return cli_exit_code(rv);
     bool switchover = strcmp(q->rec.kind, "switchover") == 0;
     if (switchover && !has_leader)
-        return cli_fail(ERR_PRECONDITION, "there is no leader to switch over from; see `regentctl list`, or use `failover`");
+        return cli_fail(
+            ERR_PRECONDITION,
+            "there is no leader to switch over from; see `regentctl list`, or use `failover`");
     if (q->rec.leader[0] != '\0' && strcmp(q->rec.leader, leader.name) != 0)
-        return cli_fail(ERR_PRECONDITION, "the leader is \"%s\", not \"%s\"; nothing changed", leader.name, q->rec.leader);
+        return cli_fail(ERR_PRECONDITION, "the leader is \"%s\", not \"%s\"; nothing changed",
+                        leader.name, q->rec.leader);
     if (has_leader && strcmp(q->rec.candidate, leader.name) == 0)
-        return cli_fail(ERR_PRECONDITION, "\"%s\" is the leader already; nothing changed", leader.name);
+        return cli_fail(ERR_PRECONDITION, "\"%s\" is the leader already; nothing changed",
+                        leader.name);
     if (q->rec.candidate[0] != '\0') {
         (void)snprintf(name, sizeof name, "members/%s", q->rec.candidate);
         rv = cli_record(c, name, &msg_member_rec, &member, NULL, NULL);
         if (rv == ERR_NOT_FOUND)
-            return cli_fail(rv, "no node \"%s\" is running; `regentctl list` shows the nodes", q->rec.candidate);
+            return cli_fail(rv, "no node \"%s\" is running; `regentctl list` shows the nodes",
+                            q->rec.candidate);
         if (rv != ERR_OK)
             return cli_exit_code(rv);
     }
@@ -90,12 +96,17 @@ static enum err submit(struct cli *c, const struct request *q, bool *ret_taken)
     cli_key(c, key, "failover");
     msg_to_json(&msg_failover_rec, &q->rec, &json);
     struct msg_list list = {0};
-    msg_list_append(&list, &msg_compare, &(struct compare){.key = slice_str(key), .target = "mod", .op = "="});
+    msg_list_append(&list, &msg_compare,
+                    &(struct compare){.key = slice_str(key), .target = "mod", .op = "="});
     msg_list_end(&list, &compares);
     list = (struct msg_list){0};
-    msg_list_append(&list, &msg_txn_op, &(struct txn_op){.op = "put", .key = slice_str(key), .value = buf_slice(&json)});
+    msg_list_append(
+        &list, &msg_txn_op,
+        &(struct txn_op){.op = "put", .key = slice_str(key), .value = buf_slice(&json)});
     msg_list_end(&list, &ops);
-    enum err rv = cli_call(c, METHOD_KV_TXN, &(struct txn_req){.compare = buf_slice(&compares), .then = buf_slice(&ops)}, &reply);
+    enum err rv = cli_call(
+        c, METHOD_KV_TXN,
+        &(struct txn_req){.compare = buf_slice(&compares), .then = buf_slice(&ops)}, &reply);
     *ret_taken = rv == ERR_OK && reply.succeeded;
     return rv;
 }
@@ -129,19 +140,26 @@ static int follow(struct cli *c, const struct request *q)
     for (;;) {
         uint64_t took_ms = clock_mono_ms() - start_ms;
         enum err rv = cli_record(c, "leader", &msg_leader_rec, &leader, NULL, NULL);
-        bool moved = rv == ERR_OK && leader.token != q->first_token && strcmp(leader.name, q->first_leader) != 0;
+        bool moved = rv == ERR_OK && leader.token != q->first_token &&
+                     strcmp(leader.name, q->first_leader) != 0;
         if (moved && strcmp(leader.state, "running") == 0) {
             (void)printf("Successfully %s over to \"%s\" (%" PRIu64 " ms)\n",
-                         strcmp(q->rec.kind, "failover") == 0 ? "failed" : "switched", leader.name, took_ms);
+                         strcmp(q->rec.kind, "failover") == 0 ? "failed" : "switched",
+                         leader.name, took_ms);
             return CLI_DONE;
         }
         if (rv == ERR_OK || rv == ERR_NOT_FOUND)
             rv = cli_record(c, "status", &msg_status_rec, &status, NULL, NULL);
-        if (rv == ERR_OK && strcmp(status.request_id, q->rec.id) == 0 && strcmp(status.request_result, "done") != 0 && !moved)
-            return cli_fail(ERR_IO, "%s was called off: %s; the leader is unchanged", q->rec.kind, status.request_result);
+        if (rv == ERR_OK && strcmp(status.request_id, q->rec.id) == 0 &&
+            strcmp(status.request_result, "done") != 0 && !moved)
+            return cli_fail(ERR_IO, "%s was called off: %s; the leader is unchanged",
+                            q->rec.kind, status.request_result);
         if (took_ms > q->timeout_s * 1000)
-            return cli_fail(ERR_OUTCOME_UNKNOWN, "%s has not ended within %" PRIu64 " s and may still go on; see `regentctl list` and `regentctl explain`",
-                            q->rec.kind, q->timeout_s);
+            return cli_fail(
+                ERR_OUTCOME_UNKNOWN,
+                "%s has not ended within %" PRIu64
+                " s and may still go on; see `regentctl list` and `regentctl explain`",
+                q->rec.kind, q->timeout_s);
         wait_change(c);
     }
 }
@@ -158,7 +176,8 @@ static int request(struct cli *c, struct request *q)
     if (rv != ERR_OK)
         return cli_exit_code(rv);
     if (!taken)
-        return cli_fail(ERR_PRECONDITION, "another switchover or failover is under way; wait for it, or see `regentctl explain`");
+        return cli_fail(ERR_PRECONDITION, "another switchover or failover is under way; wait "
+                                          "for it, or see `regentctl explain`");
     return follow(c, q);
 }
 
@@ -178,7 +197,7 @@ int cmd_failover(struct cli *c, int argc, char **argv)
     if (q.rec.candidate[0] == '\0')
         return cli_usage("--candidate is missing: a failover goes to a node that you name");
     if (!q.rec.force)
-        return cli_fail(ERR_PRECONDITION,
-                        "a failover may lose commits that only the old leader has; say --force, or use `switchover`");
+        return cli_fail(ERR_PRECONDITION, "a failover may lose commits that only the old "
+                                          "leader has; say --force, or use `switchover`");
     return request(c, &q);
 }

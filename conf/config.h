@@ -2,7 +2,7 @@
  *
  * One table describes every key (type, default, range, help); the parser reports all errors of a
  * file at once, each with its line, unknown keys with the nearest known one. REGENT_A_B overrides
- * key a.b. The struct owns its strings. */
+ * key a.b; lists and maps are YAML there. The struct owns its strings; after an error it is empty. */
 #ifndef REGENT_CONF_CONFIG_H
 #define REGENT_CONF_CONFIG_H
 
@@ -29,8 +29,8 @@ struct config {
     char *data_dir;
     struct {
         char *listen;
-        char *connect_address; /* default: listen */
-        char *role;            /* voter | learner | witness */
+        char *connect_address;     /* default: listen */
+        char *role;                /* voter | learner | witness */
         char *join[CONF_LIST_MAX]; /* members known at join time; written by `regentctl join` */
         size_t n_join;
         struct {
@@ -48,21 +48,23 @@ struct config {
         size_t n_allowlist;
     } restapi;
     struct {
-        char *dcs_json;    /* bootstrap.dcs as JSON object text: the first dynamic configuration; "{}" */
+        /* bootstrap.dcs as JSON object text: the first dynamic configuration; "{}" */
+        char *dcs_json;
         char *initdb[CONF_LIST_MAX]; /* "--encoding=UTF8", "--data-checksums", ... */
         size_t n_initdb;
     } bootstrap;
     struct {
-        char *listen;          /* host:port; "" for a witness */
+        char *listen; /* host:port; "" for a witness */
         char *connect_address;
         char *data_dir;
-        char *bin_dir;         /* "" = found by version in the usual places */
+        char *bin_dir; /* "" = found by version in the usual places */
         struct conf_pair parameters[CONF_LIST_MAX];
         size_t n_parameters;
         char *pg_hba[CONF_LIST_MAX];
         size_t n_pg_hba;
         struct {
-            struct conf_user superuser, replication, rewind; /* passwords default to secrets.yml */
+            /* passwords default to secrets.yml */
+            struct conf_user superuser, replication, rewind;
         } authentication;
     } postgresql;
     struct {
@@ -79,7 +81,11 @@ struct config {
 
 /* Reads, overrides from the environment, fills defaults, checks. All findings go to ret_report, one
  * a line ("FILE:LINE: what, why, remedy"), also when the result is ERR_OK (warnings). */
-enum err config_load(const char *path, struct config *ret_config, struct buf *ret_report) MUST_CHECK;
+enum err config_load(const char *path, struct config *ret_config, struct buf *ret_report)
+    MUST_CHECK;
+/* The same for text that is at hand; `name` stands in the findings. */
+enum err config_parse(const char *name, struct slice text, struct config *ret_config,
+                      struct buf *ret_report) MUST_CHECK;
 void config_close(struct config *c);
 /* First of: explicit, REGENT_CONFIG, /etc/regent/regent.yml. */
 const char *config_path(const char *explicit_path);

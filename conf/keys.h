@@ -1,5 +1,4 @@
-/* The table of configuration keys: the parser, the environment, `--check-config` and the generated
- * reference all read it. */
+/* The table of configuration keys: the parser, the environment and the manual page all go by it. */
 #ifndef REGENT_CONF_KEYS_H
 #define REGENT_CONF_KEYS_H
 
@@ -23,6 +22,7 @@ struct conf_key {
     size_t count_offset;
     const char *fallback; /* default as text; NULL: none */
     const char *choices;  /* "a|b|c": the only values; NULL: any */
+    uint64_t max;         /* CONF_U64: 0: any */
     bool host_port;       /* must read host:port */
     bool required;
     const char *help;

@@ -1,0 +1,123 @@
+/* What follows from other keys, and what must hold between them. */
+#include <ctype.h>
+#include <inttypes.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "conf/loader.h"
+
+static void default_path(char **at, const char *dir, const char *file)
+{
+    if ((*at)[0] == '\0') {
+        mem_free(*at);
+        *at = mem_printf("%s/%s", dir, file);
+    }
+}
+
+static bool is_wildcard(const char *listen)
+{
+    static const char *const all[] = {"0.0.0.0", "::", "*"};
+    char host[256];
+    uint16_t port;
+    if (str_host_port(listen, host, sizeof host, &port) != ERR_OK)
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        if (strcmp(host, all[i]) == 0)
+            return true;
+    return false;
+}
+
+/* Others dial connect_address: what stands for every address of this machine is none of theirs. */
+static void default_address(struct loader *l, const char *section, char **at,
+                            const char *listen)
+{
+    if ((*at)[0] == '\0') {
+        mem_free(*at);
+        *at = mem_strdup(listen);
+    }
+    if (is_wildcard(*at))
+        conf_complain(l, NULL,
+                      "%s.connect_address is missing: listen is \"%s\", which others cannot "
+                      "dial; name the address that they can",
+                      section, listen);
+}
+
+static void check_name(struct loader *l, const char *key, const char *value)
+{
+    enum { NAME_LEN_MAX = 60 };
+    if (strlen(value) > NAME_LEN_MAX)
+        conf_complain(l, NULL, "%s: \"%.70s\" is longer than %d characters", key, value,
+                      NAME_LEN_MAX);
+    for (const char *p = value; *p != '\0'; p++) {
+        if (!isalnum((unsigned char)*p) && strchr("_-.", *p) == NULL) {
+            conf_complain(l, NULL, "%s: \"%.70s\" may hold letters, digits, and _ - . only",
+                          key, value);
+            return;
+        }
+    }
+}
+
+static void check_absolute(struct loader *l, const char *key, const char *path)
+{
+    if (path[0] != '\0' && path[0] != '/')
+        conf_complain(l, NULL, "%s: \"%s\" is not an absolute path", key, path);
+}
+
+static void check_postgresql(struct loader *l)
+{
+    const struct config *c = l->c;
+    if (strcmp(c->dcs.role, "witness") == 0)
+        return;
+    if (c->postgresql.listen[0] == '\0')
+        conf_complain(l, NULL,
+                      "postgresql.listen is missing (host:port PostgreSQL listens on); "
+                      "only a witness has none");
+    if (c->postgresql.data_dir[0] == '\0')
+        conf_complain(l, NULL,
+                      "postgresql.data_dir is missing (where PostgreSQL's data lives); "
+                      "only a witness has none");
+    if (c->postgresql.data_dir[0] != '\0' && strcmp(c->postgresql.data_dir, c->data_dir) == 0)
+        conf_complain(l, NULL,
+                      "postgresql.data_dir is the same as data_dir: \"%s\"; choose a "
+                      "directory of its own",
+                      c->data_dir);
+}
+
+static void check_ports(struct loader *l)
+{
+    const struct {
+        const char *key, *listen;
+    } all[] = {{"dcs.listen", l->c->dcs.listen},
+               {"restapi.listen", l->c->restapi.listen},
+               {"postgresql.listen", l->c->postgresql.listen}};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        for (size_t j = i + 1; j < ARRAY_LEN(all); j++)
+            if (all[i].listen[0] != '\0' && strcmp(all[i].listen, all[j].listen) == 0)
+                conf_complain(l, NULL, "%s and %s are the same: \"%s\"", all[i].key, all[j].key,
+                              all[i].listen);
+}
+
+void conf_check(struct loader *l)
+{
+    struct config *c = l->c;
+    default_path(&c->dcs.tls.ca, c->data_dir, "pki/ca.crt");
+    default_path(&c->dcs.tls.cert, c->data_dir, "pki/node.crt");
+    default_path(&c->dcs.tls.key, c->data_dir, "pki/node.key");
+    default_address(l, "dcs", &c->dcs.connect_address, c->dcs.listen);
+    default_address(l, "restapi", &c->restapi.connect_address, c->restapi.listen);
+    default_address(l, "postgresql", &c->postgresql.connect_address, c->postgresql.listen);
+    check_name(l, "scope", c->scope);
+    check_name(l, "name", c->name);
+    check_absolute(l, "data_dir", c->data_dir);
+    check_absolute(l, "postgresql.data_dir", c->postgresql.data_dir);
+    check_absolute(l, "postgresql.bin_dir", c->postgresql.bin_dir);
+    check_postgresql(l);
+    check_ports(l);
+    if ((c->restapi.certfile[0] != '\0') != (c->restapi.keyfile[0] != '\0'))
+        conf_complain(l, NULL, "restapi.certfile and restapi.keyfile belong together");
+    if (c->dcs.heartbeat_ms == 0 || c->dcs.election_ms < 5 * c->dcs.heartbeat_ms)
+        conf_complain(l, NULL,
+                      "dcs.election_ms (%" PRIu64 ") must be at least five times "
+                      "dcs.heartbeat_ms (%" PRIu64 ")",
+                      c->dcs.election_ms, c->dcs.heartbeat_ms);
+}
