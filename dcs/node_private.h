@@ -39,7 +39,11 @@ struct request {
     struct renew_item item;
     enum request_phase phase;
     unsigned method;
-    bool submitted; /* REQUEST_OP, REQUEST_FLIGHT: cannot be taken back */
+    bool submitted; /* REQUEST_OP: cannot be taken back */
+    bool
+        replayable; /* applied once, however often it is sent: (session, seq), a lease's counter */
+    bool doubt;     /* it was sent before, and that may have been applied */
+    uint32_t call; /* REQUEST_FORWARDED: its number */
     uint64_t arrived_ms, deadline_ms, wait_since_ms, not_before_ms;
     uint64_t ticket;       /* REQUEST_READ */
     struct flight *flight; /* REQUEST_FLIGHT, */
@@ -121,6 +125,8 @@ void request_reply(struct node *n, struct request *r, enum err status, const cha
                    struct slice result); /* frees r */
 void request_fail(struct node *n, struct request *r, enum err status, const char *text);
 void request_wait(struct node *n, struct request *r, uint64_t delay_ms);
+/* It was sent and its answer is lost: sent again when that is safe, else the outcome is unknown. */
+void request_lost(struct node *n, struct request *r, const char *text);
 void request_set_phase(struct node *n, struct request *r, enum request_phase phase);
 void requests_route(struct node *n);
 void requests_expire(struct node *n);

@@ -10,27 +10,30 @@ struct rule {
     enum route route;
     bool has_deadline;
     size_t deadline; /* offset of deadline_ms in the parameters */
+    enum { ONCE_NEVER, ONCE_ALWAYS, ONCE_SESSION } once; /* may it be sent again? */
+    size_t session; /* offset of session, when that decides */
 };
 
-#define DEADLINE(s) true, offsetof(struct s, deadline_ms)
+#define DEADLINE(s) .has_deadline = true, .deadline = offsetof(struct s, deadline_ms)
+#define SESSION(s) .once = ONCE_SESSION, .session = offsetof(struct s, session)
 static const struct rule rules[NODE_METHOD_COUNT] = {
-    [METHOD_SESSION_OPEN] = {ROUTE_BATCH, false, 0},
-    [METHOD_KV_RANGE] = {ROUTE_READ, DEADLINE(range_req)},
-    [METHOD_KV_PUT] = {ROUTE_BATCH, DEADLINE(put_req)},
-    [METHOD_KV_DELETE] = {ROUTE_BATCH, DEADLINE(delete_req)},
-    [METHOD_KV_TXN] = {ROUTE_BATCH, DEADLINE(txn_req)},
-    [METHOD_LEASE_GRANT] = {ROUTE_BATCH, DEADLINE(lease_grant)},
-    [METHOD_LEASE_RENEW] = {ROUTE_RENEW, DEADLINE(lease_renew)},
-    [METHOD_LEASE_REVOKE] = {ROUTE_BATCH, DEADLINE(lease_revoke)},
-    [METHOD_LEASE_INFO] = {ROUTE_READ, false, 0},
-    [METHOD_MEMBER_LIST] = {ROUTE_READ, false, 0},
-    [METHOD_MEMBER_REMOVE] = {ROUTE_OP, false, 0},
-    [METHOD_CLUSTER_TRANSFER] = {ROUTE_OP, false, 0},
-    [METHOD_TOKEN_CREATE] = {ROUTE_BATCH, false, 0},
-    [METHOD_TOKEN_LIST] = {ROUTE_READ, false, 0},
-    [METHOD_TOKEN_REVOKE] = {ROUTE_BATCH, false, 0},
-    [METHOD_TOKEN_REDEEM] = {ROUTE_BATCH, false, 0},
-    [NODE_METHOD_PRESENT] = {ROUTE_OP, false, 0},
+    [METHOD_SESSION_OPEN] = {ROUTE_BATCH, .once = ONCE_ALWAYS},
+    [METHOD_KV_RANGE] = {ROUTE_READ, DEADLINE(range_req), .once = ONCE_ALWAYS},
+    [METHOD_KV_PUT] = {ROUTE_BATCH, DEADLINE(put_req), SESSION(put_req)},
+    [METHOD_KV_DELETE] = {ROUTE_BATCH, DEADLINE(delete_req), SESSION(delete_req)},
+    [METHOD_KV_TXN] = {ROUTE_BATCH, DEADLINE(txn_req), SESSION(txn_req)},
+    [METHOD_LEASE_GRANT] = {ROUTE_BATCH, DEADLINE(lease_grant), SESSION(lease_grant)},
+    [METHOD_LEASE_RENEW] = {ROUTE_RENEW, DEADLINE(lease_renew), .once = ONCE_ALWAYS},
+    [METHOD_LEASE_REVOKE] = {ROUTE_BATCH, DEADLINE(lease_revoke), SESSION(lease_revoke)},
+    [METHOD_LEASE_INFO] = {ROUTE_READ, .once = ONCE_ALWAYS},
+    [METHOD_MEMBER_LIST] = {ROUTE_READ, .once = ONCE_ALWAYS},
+    [METHOD_MEMBER_REMOVE] = {ROUTE_OP},
+    [METHOD_CLUSTER_TRANSFER] = {ROUTE_OP},
+    [METHOD_TOKEN_CREATE] = {ROUTE_BATCH},
+    [METHOD_TOKEN_LIST] = {ROUTE_READ, .once = ONCE_ALWAYS},
+    [METHOD_TOKEN_REVOKE] = {ROUTE_BATCH},
+    [METHOD_TOKEN_REDEEM] = {ROUTE_BATCH},
+    [NODE_METHOD_PRESENT] = {ROUTE_OP, .once = ONCE_ALWAYS},
 };
 
 const char *request_method_name(unsigned method)
@@ -89,6 +92,16 @@ enum err request_check(struct node *n, unsigned method, struct slice params,
     *ret_deadline_ms =
         deadline == 0 ? NODE_DEADLINE_MS : MIN(deadline, (uint64_t)NODE_DEADLINE_MAX_MS);
     return ERR_OK;
+}
+
+/* n->scratch holds the decoded parameters. */
+static bool replayable(const struct node *n, unsigned method)
+{
+    uint64_t session = 0;
+    if (rules[method].once == ONCE_SESSION) {
+        memcpy(&session, (const char *)n->scratch + rules[method].session, sizeof session);
+    }
+    return rules[method].once == ONCE_ALWAYS || session != 0;
 }
 
 struct request *request_new(struct node *n, unsigned method, struct slice params,
@@ -177,6 +190,12 @@ void request_reply(struct node *n, struct request *r, enum err status, const cha
 void request_fail(struct node *n, struct request *r, enum err status, const char *text)
 {
     ASSERT(status != ERR_OK);
+    /* This sending was refused; an earlier one may still have been applied. */
+    if (r->doubt && !request_is_read(r->method)) {
+        status = ERR_OUTCOME_UNKNOWN;
+        text =
+            "its answer was lost and could not be had again in time; it may have been applied";
+    }
     request_reply(n, r, status, text, slice_of(NULL, 0));
 }
 
@@ -188,6 +207,17 @@ void request_wait(struct node *n, struct request *r, uint64_t delay_ms)
     r->not_before_ms = n->now + delay_ms;
     request_set_phase(n, r, REQUEST_WAIT);
     n->scan_ms = MIN(n->scan_ms, n->now + MIN(delay_ms, (uint64_t)NODE_SCAN_MS));
+}
+
+void request_lost(struct node *n, struct request *r, const char *text)
+{
+    if (r->replayable && n->now + NODE_RETRY_MS < r->deadline_ms) {
+        r->doubt = true;
+        request_wait(n, r, NODE_RETRY_MS);
+    } else {
+        request_fail(n, r, request_is_read(r->method) ? ERR_UNAVAILABLE : ERR_OUTCOME_UNKNOWN,
+                     text);
+    }
 }
 
 void node_request(struct node *n, unsigned method, struct slice params,
@@ -219,6 +249,7 @@ void node_request(struct node *n, unsigned method, struct slice params,
         r->item.renew.held_ms =
             caller->peer != 0 ? MIN(r->item.renew.held_ms, (uint64_t)NODE_DEADLINE_MAX_MS) : 0;
     }
+    r->replayable = replayable(n, method);
     r->deadline_ms = n->now + deadline_ms;
     request_set_phase(n, r, REQUEST_WAIT);
 }
@@ -262,6 +293,7 @@ static bool forward(struct node *n, struct request *r, uint64_t leader)
     c->member = leader;
     c->what = r;
     uint32_t number = c->number;
+    r->call = number;
     struct buf CLEANUP(buf_close) renew = BUF_INIT;
     struct slice params = slice_of(r->params, r->n);
     if (r->method == METHOD_LEASE_RENEW) {
@@ -330,16 +362,15 @@ void requests_route(struct node *n)
 static void forwarded_answer(struct node *n, struct request *r, enum err status,
                              const char *text, struct slice result)
 {
-    bool again = status == ERR_UNAVAILABLE ||
-                 (status == ERR_OUTCOME_UNKNOWN && request_is_read(r->method));
-    if (again && n->now + NODE_RETRY_MS < r->deadline_ms) {
+    if (status == ERR_OK) {
+        request_reply(n, r, status, NULL, result);
+    } else if (status == ERR_OUTCOME_UNKNOWN) {
+        request_lost(n, r, text);
+    } else if (status == ERR_UNAVAILABLE && n->now + NODE_RETRY_MS < r->deadline_ms) {
         request_wait(n, r, NODE_RETRY_MS);
-        return;
+    } else {
+        request_fail(n, r, status, text);
     }
-    if (status == ERR_OUTCOME_UNKNOWN && request_is_read(r->method)) {
-        status = ERR_UNAVAILABLE;
-    }
-    request_reply(n, r, status, text, result);
 }
 
 void node_answer(struct node *n, uint32_t number, enum err status, const char *text,
@@ -366,12 +397,9 @@ static void expire_one(struct node *n, struct request *r)
 {
     bool sent = r->phase == REQUEST_FORWARDED || r->submitted || r->phase == REQUEST_FLIGHT;
     if (r->phase == REQUEST_FORWARDED) {
-        for (uint32_t i = 0; i < n->calls.size; i++) {
-            struct call *c = calls_at(&n->calls, i);
-            if (c != NULL && c->what == r) {
-                c->what = NULL; /* its answer will find nobody */
-            }
-        }
+        struct call *c = calls_find(&n->calls, r->call);
+        ASSERT(c != NULL && c->what == r);
+        c->what = NULL; /* its answer will find nobody */
     }
     if (sent && !request_is_read(r->method)) {
         request_fail(n, r, ERR_OUTCOME_UNKNOWN, "no answer in time; it may have been applied");
@@ -480,11 +508,20 @@ void node_link(struct node *n, uint64_t member, bool up)
     if (up) {
         return;
     }
-    for (uint32_t i = 0; i < n->calls.size; i++) {
-        struct call *c = calls_at(&n->calls, i);
+    /* Forwarded requests first, in the order in which they were sent. */
+    for (struct list *l = n->forwarded.next, *next; l != &n->forwarded; l = next) {
+        next = l->next;
+        struct request *r = container_of(l, struct request, link);
+        struct call *c = calls_find(&n->calls, r->call);
         if (c != NULL && c->member == member) {
             node_answer(n, c->number, ERR_OUTCOME_UNKNOWN,
                         "the link to the leader broke before the answer", slice_of(NULL, 0));
+        }
+    }
+    for (uint32_t i = 0; i < n->calls.size; i++) {
+        struct call *c = calls_at(&n->calls, i);
+        if (c != NULL && c->member == member) {
+            calls_drop(&n->calls, c);
         }
     }
 }

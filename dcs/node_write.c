@@ -377,7 +377,7 @@ void write_lost_leadership(struct node *n)
                 continue;
             }
             if (f->submitted) {
-                request_fail(n, r, ERR_OUTCOME_UNKNOWN,
+                request_lost(n, r,
                              "the leader changed before the answer; it may have been applied");
             } else {
                 request_wait(n, r, 0);
