@@ -173,12 +173,13 @@ void act_copy(struct postgres *p)
         action_fail(p, ERR_PRECONDITION, "PostgreSQL runs: its data is not touched");
         return;
     }
-    if (action == ACTION_INITDB) {
-        initdb(p);
+    if (action != ACTION_INITDB && !p->act.has_upstream) {
+        action_fail(p, ERR_INVALID, "no source is given");
         return;
     }
-    if (!p->act.has_upstream) {
-        action_fail(p, ERR_INVALID, "no source is given");
+    p->probe_valid = false; /* whatever comes of it, it is looked at anew */
+    if (action == ACTION_INITDB) {
+        initdb(p);
         return;
     }
     write_passfile(p, action == ACTION_CLONE ? clone_now : ask_source_step);

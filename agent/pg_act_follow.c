@@ -1,4 +1,6 @@
 /* FOLLOW: another upstream for a running standby; a reload, no restart. Done when the server shows it. */
+#include <signal.h>
+
 #include "agent/postgres_private.h"
 #include "base/clock.h"
 #include "base/str.h"
@@ -42,17 +44,33 @@ static void connected(void *arg, const struct pg_sql_reply *r)
         pg_sql_query(p->sql, "SELECT pg_reload_conf()", PG_SQL_MS, reloaded, p);
 }
 
-static void written(struct postgres *p, const struct worker_reply *r)
+static void signalled(struct postgres *p, const struct worker_reply *r)
 {
     (void)r;
-    action_connect(p, connected);
+    action_end(p, ERR_OK, NULL);
+}
+
+/* A standby that is not consistent yet lets nobody in, and may never become it from its old upstream:
+ * the postmaster is told by signal, and what comes of it is seen later. */
+static void written(struct postgres *p, const struct worker_reply *r)
+{
+    struct worker_req q;
+    (void)r;
+    if (p->ever_seen) {
+        action_connect(p, connected);
+        return;
+    }
+    postgres_req(p, &q, "signal");
+    q.signal = SIGHUP;
+    action_worker(p, &q, PG_WORKER_MS, signalled);
 }
 
 void act_follow(struct postgres *p)
 {
     struct action *a = &p->act;
     struct buf b CLEANUP(buf_close) = BUF_INIT;
-    if (!postgres_running(p) || !pg_monitor_seen(p->monitor)->in_recovery) {
+    bool standby = p->ever_seen ? pg_monitor_seen(p->monitor)->in_recovery : p->probe.standby;
+    if (!postgres_running(p) || !standby) {
         action_fail(p, ERR_PRECONDITION, "only a running standby follows");
         return;
     }

@@ -1,5 +1,5 @@
 /* Housekeeping of a running PostgreSQL, beside the actions: changed configuration is written and
- * reloaded, and a primary keeps one physical slot per other member. */
+ * reloaded, and one physical slot is kept per other member. */
 #include "agent/pg_text.h"
 #include "agent/postgres_private.h"
 #include "base/clock.h"
@@ -72,38 +72,45 @@ static void write_conf(struct postgres *p)
 }
 
 /* A slot of a member that is gone keeps WAL for ever: dropped, unless it is in use. Ours are known by
- * their prefix. */
+ * their prefix. A standby has them too, so that the others find them the moment it is promoted; but
+ * there they hold no WAL: one that was used in an earlier life is made anew. */
+static void slots_sql(const struct postgres *p, struct buf *sql)
+{
+    char slot[64];
+    buf_printf(sql,
+               "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE "
+               "slot_type = 'physical' AND NOT active AND left(slot_name, 7) = 'regent_' AND "
+               "((pg_is_in_recovery() AND restart_lsn IS NOT NULL) OR slot_name NOT IN (''");
+    for (size_t i = 0; i < p->members_n; i++) {
+        pg_slot_name(p->members[i], slot);
+        buf_printf(sql, ", '%s'", slot);
+    }
+    buf_printf(sql, "))");
+    for (size_t i = 0; i < p->members_n; i++) {
+        pg_slot_name(p->members[i], slot);
+        buf_printf(
+            sql,
+            "; SELECT pg_create_physical_replication_slot('%s') WHERE NOT EXISTS (SELECT "
+            "FROM pg_replication_slots WHERE slot_name = '%s')",
+            slot, slot);
+    }
+}
+
 static void slots_connected(void *arg, const struct pg_sql_reply *r)
 {
     struct postgres *p = arg;
     struct buf sql CLEANUP(buf_close) = BUF_INIT;
-    char slot[64];
     if (r->status != ERR_OK) {
         settle(p);
         return;
     }
-    buf_printf(&sql,
-               "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE "
-               "slot_type = 'physical' AND NOT active AND slot_name LIKE 'regent\\_%%'");
-    for (size_t i = 0; i < p->members_n; i++) {
-        pg_slot_name(p->members[i], slot);
-        buf_printf(&sql, " AND slot_name <> '%s'", slot);
-    }
-    for (size_t i = 0; i < p->members_n; i++) {
-        pg_slot_name(p->members[i], slot);
-        buf_printf(
-            &sql,
-            "; SELECT pg_create_physical_replication_slot('%s') WHERE NOT EXISTS (SELECT "
-            "FROM pg_replication_slots WHERE slot_name = '%s') AND NOT pg_is_in_recovery()",
-            slot, slot);
-    }
+    slots_sql(p, &sql);
     pg_sql_query(p->house_sql, buf_cstr(&sql), PG_SQL_MS, done, p);
 }
 
 void house_look(struct postgres *p)
 {
     uint64_t now = clock_boot_ms();
-    const struct pg_seen *s = pg_monitor_seen(p->monitor);
     if (p->act.active || p->house_busy || !postgres_running(p) || p->stopping ||
         !p->follow.known || !p->ever_seen || !pg_monitor_accepts(p->monitor))
         return;
@@ -111,7 +118,7 @@ void house_look(struct postgres *p)
         write_conf(p);
         return;
     }
-    if (s->in_recovery || !p->use_slots || p->members_n == 0 || now < p->slots_ms)
+    if (!p->use_slots || p->members_n == 0 || now < p->slots_ms)
         return;
     p->slots_ms = now + SLOTS_MS;
     p->house_busy = true;

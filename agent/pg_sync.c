@@ -68,6 +68,8 @@ void sync_set_names(struct postgres *p, const struct sync_set *set)
     drop_connections(p);
     p->sync.step = SYNCCONF_OFF;
     p->sync_written = false;
+    p->sync_adopt = false;
+    p->sync_stale = p->sync_writing;
     if (p->set_known && same_set(&p->set, set))
         return;
     if (p->set_known && p->old_n == VIEW_SETS)
@@ -173,7 +175,9 @@ void sync_look(struct postgres *p)
     if (!postgres_running(p) || !pg_monitor_accepts(p->monitor))
         return;
     if (p->sync_adopt && p->sync.step == SYNCCONF_OFF && !p->sync_wanted) {
-        (void)parse_names(s->sync_names, &p->set);
+        /* Nothing commits on a standby: what it shows is all there is. On a primary more may be in
+         * force than it shows. */
+        p->set_known = parse_names(s->sync_names, &p->set) && s->in_recovery;
         p->sync_adopt = false;
     }
     if (s->in_recovery)
@@ -217,6 +221,5 @@ void act_sync(struct postgres *p)
         return;
     }
     p->sync_wanted = true;
-    p->sync_stale = p->sync_writing;
     sync_look(p);
 }

@@ -225,6 +225,8 @@ void postgres_configure(struct postgres *p, const struct postgres_dynamic *d)
     if (pg_settings_parse(d->parameters_json, &settings, &e) == ERR_OK) {
         pg_settings_close(&p->settings);
         p->settings = settings;
+        if (str_starts(p->trouble, "dynamic configuration"))
+            p->trouble[0] = '\0';
     } else {
         (void)snprintf(p->trouble, sizeof p->trouble, "dynamic configuration: %s", e.text);
     }

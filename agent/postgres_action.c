@@ -16,6 +16,10 @@ void action_end(struct postgres *p, enum err status, const struct errmsg *e)
     struct errmsg copy = e != NULL ? *e : none;
     postgres_cb *cb = p->act.cb;
     void *arg = p->act.arg;
+    /* A rewind that was given up, or whose source was not ready, says nothing about the data. */
+    if (p->act.plan.action == ACTION_REWIND &&
+        (status == ERR_CANCELLED || status == ERR_UNAVAILABLE || status == ERR_TIMEOUT))
+        p->rewind_failed = false;
     (void)uv_timer_stop(&p->timer);
     pg_sql_reset(p->sql);
     pg_sql_reset(p->remote);

@@ -1,4 +1,8 @@
 """PostgreSQL as the engine orders it: real server, real fence, real worker."""
+import contextlib
+import os
+import signal
+
 import pytest
 
 from pg_lab import Lab
@@ -214,3 +218,54 @@ def test_a_start_that_fails_says_why(lab):
     n1.start("start_primary")
     done = n1.finish()
     assert done["status"] != "ok" and "no_such_setting" in done["text"]
+
+
+def test_every_node_has_a_slot_for_each_other_and_drops_those_of_members_gone(lab):
+    n1 = lab.primary()
+    n2 = lab.standby(n1, "n2")
+    slots = "SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots"
+    n1.send('configure {"slots": true, "members": ["n2", "N-3"]}')
+    n2.send('configure {"slots": true, "members": ["n1", "N-3"]}')
+    n1.wait("slots", lambda v: len(n1.psql(slots).split()) == 2)
+    n2.wait("slots", lambda v: len(n2.psql(slots).split()) == 2)
+    n2.wait("uses its slot", lambda v: "t" == n1.psql(
+        "SELECT active FROM pg_replication_slots WHERE slot_name = 'regent_n2'"))
+    assert n2.psql("SELECT count(*) FROM pg_replication_slots WHERE restart_lsn IS NOT NULL") == "0"
+    n1.send('configure {"slots": true, "members": ["n2"], "postgresql": {"parameters": {"work_mem": "7MB"}}}')
+    n1.wait("one slot", lambda v: n1.psql(slots) == "regent_n2")
+    n1.wait("setting", lambda v: n1.psql("SHOW work_mem") == "7MB")
+    assert n2.view()["streaming"]
+
+
+def test_a_hung_server_does_not_accept_and_a_dead_one_is_seen_at_once(lab):
+    n1 = lab.primary()
+    pid = n1.view()["postmaster"]
+    backends = [int(p) for p in n1.psql("SELECT pid FROM pg_stat_activity").split()]
+    for p in [pid, *backends]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(p, signal.SIGSTOP)
+    n1.wait("hung", lambda v: not v["accepts"])
+    for p in [pid, *backends]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(p, signal.SIGCONT)
+    n1.wait("well again", lambda v: v["accepts"])
+    os.kill(pid, signal.SIGKILL)
+    view = n1.wait("gone", lambda v: v["proc"] == "stopped" and v["data"] == "ours")
+    assert view["crashed"] and not view["clean"] and view["recovery_ms"] > 0
+    n1.run("start_primary", token=1)
+    assert n1.view()["proc"] == "running"
+
+
+def test_a_clone_that_is_given_up_leaves_the_old_data(lab):
+    n1 = lab.primary()
+    n2 = lab.standby(n1, "n2")
+    before = n2.view()["incarnation"]
+    n2.run("stop_fast", deadline=10000)
+    n2.start("clone", target=n1.target())
+    n2.send("cancel")
+    done = n2.finish()
+    assert done["status"] in ("cancelled", "ok")
+    view = n2.wait("looked at", lambda v: v["data"] == "ours")
+    assert (view["incarnation"] == before) == (done["status"] == "cancelled")
+    n2.run("start_standby", target=n1.target(), token=1)
+    n2.wait("streaming", lambda v: v["streaming"])
