@@ -54,7 +54,11 @@ static void apply(void *arg, uint64_t index, uint64_t term, struct slice data)
 {
     struct node *n = arg;
     CHECK_MAGIC(n, NODE_MAGIC);
+    bool waits = state_uncommitted(n->state);
     write_apply(n, index, term, data);
+    if (!waits) {
+        n->commit_ms = n->now + NODE_COMMIT_MS;
+    }
 }
 
 static void membership(void *arg, const struct raft_membership *m)
@@ -134,13 +138,13 @@ static const struct raft_core_ops core_ops = {
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
+/* Replies do not wait for it: what they tell is in the log of a quorum, and is applied again if this
+ * process ends. So the passes of a few milliseconds share a commit, and a page that all of them change is
+ * written once. */
 static void commit_state(struct node *n)
 {
-    if (n->state_dirty) {
-        state_commit(n->state,
-                     MIN(raft_core_stored_index(n->raft), raft_core_commit_index(n->raft)));
-        n->state_dirty = false;
-    }
+    state_commit(n->state,
+                 MIN(raft_core_stored_index(n->raft), raft_core_commit_index(n->raft)));
 }
 
 static enum err copy_names(struct node *n, const struct node_options *o)
@@ -203,7 +207,7 @@ void node_free(struct node *n)
         return;
     }
     CHECK_MAGIC(n, NODE_MAGIC);
-    if (n->state_dirty) {
+    if (n->raft != NULL) {
         commit_state(n);
     }
     requests_abandon(n);
@@ -315,10 +319,12 @@ void node_pass(struct node *n)
     read_start(n);
     n->ops->store_flush(n->arg);
     n->ops->flush(n->arg);
-    commit_state(n);
     write_deliver(n);
     read_serve(n);
     begin_snapshot(n);
+    if (n->now >= n->commit_ms) {
+        commit_state(n);
+    }
     n->ops->store_flush(n->arg);
     n->ops->flush(n->arg);
 }
@@ -330,7 +336,8 @@ uint64_t node_deadline(const struct node *n)
     at = MIN(at, write_deadline(n));
     at = MIN(at, read_deadline(n));
     at = MIN(at, member_deadline(n));
-    return n->state_dirty || !list_empty(&n->done) ? n->now : at;
+    at = state_uncommitted(n->state) ? MIN(at, n->commit_ms) : at;
+    return list_empty(&n->done) ? at : n->now;
 }
 
 /* ---- what comes in ------------------------------------------------------------------------- */
@@ -407,42 +414,4 @@ bool node_step_aside(struct node *n)
     CHECK_MAGIC(n, NODE_MAGIC);
     n->now = n->ops->now_ms(n->arg);
     return node_is_leader(n) && raft_core_transfer(n->raft, 0, n->now) == ERR_OK;
-}
-
-/* ---- facts --------------------------------------------------------------------------------- */
-
-bool node_is_leader(const struct node *n)
-{
-    return n->leading_term != 0 && raft_core_state(n->raft) == RAFT_CORE_LEADER &&
-           raft_core_term(n->raft) == n->leading_term;
-}
-
-uint64_t node_leader(const struct node *n)
-{
-    return raft_core_leader(n->raft);
-}
-
-uint64_t node_term(const struct node *n)
-{
-    return raft_core_term(n->raft);
-}
-
-uint64_t node_last_index(const struct node *n)
-{
-    return raft_core_last_index(n->raft);
-}
-
-uint64_t node_revision(const struct node *n)
-{
-    return state_revision(n->state);
-}
-
-uint64_t node_applied(const struct node *n)
-{
-    return state_db_applied(n->state);
-}
-
-void node_set_fsync_us(struct node *n, uint64_t p99_us)
-{
-    n->fsync_us = p99_us;
 }

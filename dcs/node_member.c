@@ -8,39 +8,6 @@
 #include "base/str.h"
 #include "dcs/node_private.h"
 
-static const struct raft_server *server_of(const struct raft_membership *m, uint64_t id)
-{
-    for (size_t i = 0; i < m->n; i++) {
-        if (m->servers[i].id == id) {
-            return &m->servers[i];
-        }
-    }
-    return NULL;
-}
-
-size_t node_members(struct node *n, struct member *ret_members, size_t max)
-{
-    size_t k = 0;
-    return state_members(n->state, ret_members, max, &k) == ERR_OK ? k : 0;
-}
-
-enum err node_member(struct node *n, uint64_t id, struct member *ret_member)
-{
-    CHECK_MAGIC(n, NODE_MAGIC);
-    return state_member(n->state, id, ret_member);
-}
-
-bool node_is_voter(const struct node *n, uint64_t id)
-{
-    const struct raft_server *s = server_of(raft_core_membership(n->raft), id);
-    return s != NULL && s->role == RAFT_ROLE_VOTER;
-}
-
-bool node_takes_part(const struct node *n)
-{
-    return server_of(raft_core_membership(n->raft), n->o.id) != NULL;
-}
-
 static bool heard(const struct node *n, uint64_t id)
 {
     return id == n->o.id || raft_core_recently_heard(n->raft, id, n->now);
@@ -65,7 +32,7 @@ static void look(struct node *n, const struct member *all, size_t k,
     memset(ret_view, 0, sizeof *ret_view);
     for (size_t i = 0; i < k; i++) {
         struct member_view *v = &ret_view->m[i];
-        const struct raft_server *s = server_of(m, all[i].id);
+        const struct raft_server *s = member_server(m, all[i].id);
         v->id = all[i].id;
         v->raft = s == NULL                    ? MEMBER_ABSENT
                   : s->role == RAFT_ROLE_VOTER ? MEMBER_VOTER
@@ -200,7 +167,7 @@ static void removal_start(struct node *n, struct request *r, const struct member
     n->removal = r;
     n->removal_id = who->id;
     n->removal_marked = false;
-    if (server_of(raft_core_membership(n->raft), who->id) == NULL) {
+    if (member_server(raft_core_membership(n->raft), who->id) == NULL) {
         return;
     }
     struct raft_membership *m = mem_dup(raft_core_membership(n->raft), sizeof *m);
@@ -435,85 +402,4 @@ void member_drive(struct node *n)
 uint64_t member_deadline(const struct node *n)
 {
     return node_is_leader(n) ? MAX(n->member_ms, n->now + 1) : UINT64_MAX;
-}
-
-/* ---- facts --------------------------------------------------------------------------------- */
-
-static void count_voters(const struct node *n, uint64_t *ret_voters, uint64_t *ret_reachable)
-{
-    const struct raft_membership *m = raft_core_membership(n->raft);
-    *ret_voters = *ret_reachable = 0;
-    for (size_t i = 0; i < m->n; i++) {
-        uint64_t id = m->servers[i].id;
-        if (m->servers[i].role == RAFT_ROLE_VOTER) {
-            (*ret_voters)++;
-            *ret_reachable += id == n->o.id || n->ops->linked(n->arg, id);
-        }
-    }
-}
-
-/* Registered members; `role` is what each has in Raft now, and what it asked for while it joins. */
-void member_list_encode(struct node *n, struct buf *ret_reply)
-{
-    struct member_list *list = mem_alloc(sizeof *list);
-    struct member *all = mem_array(MEMBERS_MAX, sizeof *all);
-    size_t k = node_members(n, all, MEMBERS_MAX);
-    const struct raft_membership *m = raft_core_membership(n->raft);
-    uint64_t last = raft_core_last_index(n->raft), reachable;
-    for (size_t i = 0; i < k; i++) {
-        const struct raft_server *s = server_of(m, all[i].id);
-        struct member *to = &list->members[list->members_n];
-        if (strcmp(all[i].state, "removed") == 0) {
-            continue;
-        }
-        *to = all[i];
-        list->members_n++;
-        if (s != NULL && s->role != RAFT_ROLE_VOTER) {
-            (void)snprintf(to->role, sizeof to->role, "learner");
-        }
-        if (s != NULL && node_is_leader(n)) {
-            to->match_index = to->id == n->o.id ? last : raft_core_match_index(n->raft, to->id);
-            to->lag_entries = last - MIN(last, to->match_index);
-        }
-        to->leader = to->id == raft_core_leader(n->raft);
-        to->reachable = to->id == n->o.id || n->ops->linked(n->arg, to->id);
-    }
-    list->leader_id = raft_core_leader(n->raft);
-    list->term = raft_core_term(n->raft);
-    list->revision = state_revision(n->state);
-    count_voters(n, &list->voters, &reachable);
-    list->quorum = list->voters / 2 + 1;
-    msg_encode(&msg_member_list, list, ret_reply);
-    mem_free(all);
-    mem_free(list);
-}
-
-void node_status(struct node *n, struct status_reply *ret_status)
-{
-    CHECK_MAGIC(n, NODE_MAGIC);
-    static const char *const states[] = {[RAFT_CORE_FOLLOWER] = "follower",
-                                         [RAFT_CORE_CANDIDATE] = "candidate",
-                                         [RAFT_CORE_LEADER] = "leader"};
-    struct status_reply *s = ret_status;
-    struct member leader;
-    memset(s, 0, sizeof *s);
-    memcpy(s->cluster_id, n->cluster_id, sizeof s->cluster_id);
-    memcpy(s->name, n->name, sizeof s->name);
-    s->member_id = n->o.id;
-    (void)snprintf(s->state, sizeof s->state, "%s", states[raft_core_state(n->raft)]);
-    s->leader_id = raft_core_leader(n->raft);
-    if (s->leader_id != 0 && node_member(n, s->leader_id, &leader) == ERR_OK) {
-        memcpy(s->leader, leader.name, sizeof s->leader);
-    }
-    s->term = raft_core_term(n->raft);
-    s->revision = state_revision(n->state);
-    s->compacted_revision = state_compacted(n->state);
-    s->last_index = raft_core_last_index(n->raft);
-    s->commit_index = raft_core_commit_index(n->raft);
-    s->applied_index = raft_core_applied_index(n->raft);
-    s->log_bytes = raft_core_log_bytes(n->raft);
-    s->db_bytes = state_db_bytes(n->state);
-    count_voters(n, &s->voters, &s->reachable_voters);
-    s->quorum = s->voters / 2 + 1;
-    s->fsync_us_p99 = n->fsync_us;
 }

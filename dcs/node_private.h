@@ -12,8 +12,9 @@
 
 enum {
     NODE_MAGIC = 0x4e6f6465,
-    NODE_SCAN_MS = 50,  /* how often deadlines are looked at while requests wait */
-    NODE_RETRY_MS = 50, /* before a refused forward is tried again */
+    NODE_COMMIT_MS = 10, /* between two commits of the state */
+    NODE_SCAN_MS = 50,   /* how often deadlines are looked at while requests wait */
+    NODE_RETRY_MS = 50,  /* before a refused forward is tried again */
     NODE_PLENTY_BYTES = 32 * 1024 * 1024,
     NODE_PLENTY_MS = 100,
     NODE_SETTLED_MS = 1000, /* the same, when there is nothing left to change */
@@ -41,8 +42,9 @@ struct request {
     unsigned method;
     bool submitted; /* REQUEST_OP: cannot be taken back */
     bool
-        replayable; /* applied once, however often it is sent: (session, seq), a lease's counter */
-    bool doubt;     /* it was sent before, and that may have been applied */
+        /* applied once, however often it is sent: (session, seq), a lease's counter */
+        replayable;
+    bool doubt;    /* it was sent before, and that may have been applied */
     uint32_t call; /* REQUEST_FORWARDED: its number */
     uint64_t arrived_ms, deadline_ms, wait_since_ms, not_before_ms;
     uint64_t ticket;       /* REQUEST_READ */
@@ -56,6 +58,9 @@ struct request {
     size_t n;
     uint8_t params[];
 };
+
+/* Where each method is answered. */
+enum route { ROUTE_NONE, ROUTE_BATCH, ROUTE_RENEW, ROUTE_READ, ROUTE_OP };
 
 /* One entry of ours on its way. */
 struct flight {
@@ -101,7 +106,7 @@ struct node {
     bool admitted;         /* false: empty and not accepted yet; takes no part in Raft */
     uint64_t leading_term; /* 0: not leader */
     uint64_t known_leader, known_term;
-    bool state_dirty;
+    uint64_t commit_ms; /* of what the state has not committed */
     bool copying;
     uint64_t newest_snapshot;
     uint64_t plenty_until_ms; /* the quota is far away */
@@ -128,6 +133,8 @@ void request_wait(struct node *n, struct request *r, uint64_t delay_ms);
 /* It was sent and its answer is lost: sent again when that is safe, else the outcome is unknown. */
 void request_lost(struct node *n, struct request *r, const char *text);
 void request_set_phase(struct node *n, struct request *r, enum request_phase phase);
+
+/* node_route.c */
 void requests_route(struct node *n);
 void requests_expire(struct node *n);
 void requests_lost_leadership(struct node *n);
@@ -136,6 +143,7 @@ uint64_t requests_deadline(const struct node *n);
 enum err request_check(struct node *n, unsigned method, struct slice params,
                        uint64_t *ret_deadline_ms, struct errmsg *e) MUST_CHECK;
 const char *request_method_name(unsigned method);
+enum route request_route(unsigned method);
 bool request_is_read(unsigned method);
 
 /* node_write.c */
@@ -162,12 +170,16 @@ bool read_local(struct node *n, unsigned method, struct slice params,
                 const struct node_caller *caller);
 uint64_t read_deadline(const struct node *n);
 
+/* node_facts.c */
+const struct raft_server *member_server(const struct raft_membership *m,
+                                        uint64_t id); /* NULL: absent */
+void member_list_encode(struct node *n, struct buf *ret_reply);
+
 /* node_member.c */
 void member_drive(struct node *n);
 void member_op(struct node *n, struct request *r);
 void member_op_forget(struct node *n, const struct request *r);
 void member_lost_leadership(struct node *n);
-void member_list_encode(struct node *n, struct buf *ret_reply);
 uint64_t member_deadline(const struct node *n);
 
 /* token.c: what the leader proposes for a request, and the reply it makes of the result. */

@@ -1,5 +1,5 @@
 /* Writes on the leader: one entry per pass with everything that waits, its results on application,
- * the replies after the commit of the state. */
+ * the replies at the end of the pass. */
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -328,7 +328,6 @@ void write_apply(struct node *n, uint64_t index, uint64_t term, struct slice dat
     n->applying = f;
     state_apply(n->state, index, data, n->now, &node_state_ops, n);
     n->applying = NULL;
-    n->state_dirty = true;
     renew_applied(&n->renew, index);
     if (n->member_index != 0 && index >= n->member_index) {
         n->member_index = 0;

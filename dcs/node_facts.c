@@ -1,0 +1,154 @@
+/* Facts about members and the cluster that everybody can ask for. */
+#include <stdio.h>
+
+#include "base/assert.h"
+#include "base/mem.h"
+#include "dcs/node_private.h"
+
+const struct raft_server *member_server(const struct raft_membership *m, uint64_t id)
+{
+    for (size_t i = 0; i < m->n; i++) {
+        if (m->servers[i].id == id) {
+            return &m->servers[i];
+        }
+    }
+    return NULL;
+}
+
+size_t node_members(struct node *n, struct member *ret_members, size_t max)
+{
+    size_t k = 0;
+    return state_members(n->state, ret_members, max, &k) == ERR_OK ? k : 0;
+}
+
+enum err node_member(struct node *n, uint64_t id, struct member *ret_member)
+{
+    CHECK_MAGIC(n, NODE_MAGIC);
+    return state_member(n->state, id, ret_member);
+}
+
+bool node_is_voter(const struct node *n, uint64_t id)
+{
+    const struct raft_server *s = member_server(raft_core_membership(n->raft), id);
+    return s != NULL && s->role == RAFT_ROLE_VOTER;
+}
+
+bool node_takes_part(const struct node *n)
+{
+    return member_server(raft_core_membership(n->raft), n->o.id) != NULL;
+}
+
+static void count_voters(const struct node *n, uint64_t *ret_voters, uint64_t *ret_reachable)
+{
+    const struct raft_membership *m = raft_core_membership(n->raft);
+    *ret_voters = *ret_reachable = 0;
+    for (size_t i = 0; i < m->n; i++) {
+        uint64_t id = m->servers[i].id;
+        if (m->servers[i].role == RAFT_ROLE_VOTER) {
+            (*ret_voters)++;
+            *ret_reachable += id == n->o.id || n->ops->linked(n->arg, id);
+        }
+    }
+}
+
+/* Registered members; `role` is what each has in Raft now, and what it asked for while it joins. */
+void member_list_encode(struct node *n, struct buf *ret_reply)
+{
+    struct member_list *list = mem_alloc(sizeof *list);
+    struct member *all = mem_array(MEMBERS_MAX, sizeof *all);
+    size_t k = node_members(n, all, MEMBERS_MAX);
+    const struct raft_membership *m = raft_core_membership(n->raft);
+    uint64_t last = raft_core_last_index(n->raft), reachable;
+    for (size_t i = 0; i < k; i++) {
+        const struct raft_server *s = member_server(m, all[i].id);
+        struct member *to = &list->members[list->members_n];
+        if (strcmp(all[i].state, "removed") == 0) {
+            continue;
+        }
+        *to = all[i];
+        list->members_n++;
+        if (s != NULL && s->role != RAFT_ROLE_VOTER) {
+            (void)snprintf(to->role, sizeof to->role, "learner");
+        }
+        if (s != NULL && node_is_leader(n)) {
+            to->match_index = to->id == n->o.id ? last : raft_core_match_index(n->raft, to->id);
+            to->lag_entries = last - MIN(last, to->match_index);
+        }
+        to->leader = to->id == raft_core_leader(n->raft);
+        to->reachable = to->id == n->o.id || n->ops->linked(n->arg, to->id);
+    }
+    list->leader_id = raft_core_leader(n->raft);
+    list->term = raft_core_term(n->raft);
+    list->revision = state_revision(n->state);
+    count_voters(n, &list->voters, &reachable);
+    list->quorum = list->voters / 2 + 1;
+    msg_encode(&msg_member_list, list, ret_reply);
+    mem_free(all);
+    mem_free(list);
+}
+
+void node_status(struct node *n, struct status_reply *ret_status)
+{
+    CHECK_MAGIC(n, NODE_MAGIC);
+    static const char *const states[] = {[RAFT_CORE_FOLLOWER] = "follower",
+                                         [RAFT_CORE_CANDIDATE] = "candidate",
+                                         [RAFT_CORE_LEADER] = "leader"};
+    struct status_reply *s = ret_status;
+    struct member leader;
+    memset(s, 0, sizeof *s);
+    memcpy(s->cluster_id, n->cluster_id, sizeof s->cluster_id);
+    memcpy(s->name, n->name, sizeof s->name);
+    s->member_id = n->o.id;
+    (void)snprintf(s->state, sizeof s->state, "%s", states[raft_core_state(n->raft)]);
+    s->leader_id = raft_core_leader(n->raft);
+    if (s->leader_id != 0 && node_member(n, s->leader_id, &leader) == ERR_OK) {
+        memcpy(s->leader, leader.name, sizeof s->leader);
+    }
+    s->term = raft_core_term(n->raft);
+    s->revision = state_revision(n->state);
+    s->compacted_revision = state_compacted(n->state);
+    s->last_index = raft_core_last_index(n->raft);
+    s->commit_index = raft_core_commit_index(n->raft);
+    s->applied_index = raft_core_applied_index(n->raft);
+    s->log_bytes = raft_core_log_bytes(n->raft);
+    s->db_bytes = state_db_bytes(n->state);
+    count_voters(n, &s->voters, &s->reachable_voters);
+    s->quorum = s->voters / 2 + 1;
+    s->fsync_us_p99 = n->fsync_us;
+}
+
+bool node_is_leader(const struct node *n)
+{
+    return n->leading_term != 0 && raft_core_state(n->raft) == RAFT_CORE_LEADER &&
+           raft_core_term(n->raft) == n->leading_term;
+}
+
+uint64_t node_leader(const struct node *n)
+{
+    return raft_core_leader(n->raft);
+}
+
+uint64_t node_term(const struct node *n)
+{
+    return raft_core_term(n->raft);
+}
+
+uint64_t node_last_index(const struct node *n)
+{
+    return raft_core_last_index(n->raft);
+}
+
+uint64_t node_revision(const struct node *n)
+{
+    return state_revision(n->state);
+}
+
+uint64_t node_applied(const struct node *n)
+{
+    return state_db_applied(n->state);
+}
+
+void node_set_fsync_us(struct node *n, uint64_t p99_us)
+{
+    n->fsync_us = p99_us;
+}
