@@ -169,14 +169,30 @@ static pid_t pid_of(const char *name)
     return pid;
 }
 
-static int visit(const struct tree *t, pid_t pid, int signal_number, struct kinless *k)
+/* Collected first, signalled then: a parent that dies early would take the line of its children along. */
+struct found {
+    struct kinless kinless;
+    struct proc_stat one[512];
+    size_t n;
+    int all; /* also those signalled already, when there are more than fit */
+};
+
+static void signal_found(struct found *f, int signal_number)
+{
+    for (size_t i = 0; i < f->n && signal_number != 0; i++)
+        (void)proc_signal(&f->one[i], signal_number);
+    f->n = 0;
+}
+
+static void visit(const struct tree *t, pid_t pid, int signal_number, struct found *f)
 {
     struct proc_stat s;
-    if (pid == 0 || pid == getpid() || !proc_stat_read(pid, &s) || !has(t, &s, k))
-        return 0;
-    if (signal_number != 0)
-        (void)proc_signal(&s, signal_number);
-    return 1;
+    if (pid == 0 || pid == getpid() || !proc_stat_read(pid, &s) || !has(t, &s, &f->kinless))
+        return;
+    if (f->n == ARRAY_LEN(f->one))
+        signal_found(f, signal_number);
+    f->one[f->n++] = s;
+    f->all++;
 }
 
 int tree_signal(const struct tree *t, int signal_number)
@@ -186,16 +202,16 @@ int tree_signal(const struct tree *t, int signal_number)
     if (fd < 0)
         return -1;
     _Alignas(struct dirent_raw) char buf[8192];
-    struct kinless kinless = {0};
-    int found = 0;
+    struct found f = {.n = 0};
     long n;
     while ((n = syscall(SYS_getdents64, fd, buf, sizeof buf)) > 0) {
         for (long at = 0; at < n;) {
             const struct dirent_raw *d = (const struct dirent_raw *)(const void *)(buf + at);
-            found += visit(t, pid_of(d->name), signal_number, &kinless);
+            visit(t, pid_of(d->name), signal_number, &f);
             at += d->reclen;
         }
     }
     (void)close(fd);
-    return n < 0 ? -1 : found;
+    signal_found(&f, signal_number);
+    return n < 0 ? -1 : f.all;
 }
