@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "agent/rest_body.h"
+#include "base/assert.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -212,10 +213,11 @@ static enum err resolve(const char *listen_on, struct addrinfo **ret_ai, struct 
 /* Bound here, so that a port in use has a clear answer. */
 static enum err bind_socket(const char *listen_on, int *ret_fd, struct errmsg *e)
 {
-    struct addrinfo *ai;
+    struct addrinfo *ai = NULL;
     enum err rv = resolve(listen_on, &ai, e);
     if (rv != ERR_OK)
         return rv;
+    ASSERT(ai != NULL);
     int one = 1;
     int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||

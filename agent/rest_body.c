@@ -38,10 +38,9 @@ static const char *role_of(const struct view *v)
 /* "15.8" -> 150008, as PostgreSQL's server_version_num. */
 static uint64_t version_number(const char *text)
 {
-    unsigned major = 0;
-    unsigned minor = 0;
-    if (sscanf(text, "%u.%u", &major, &minor) < 1)
-        return 0;
+    char *dot;
+    unsigned long major = strtoul(text, &dot, 10);
+    unsigned long minor = *dot == '.' ? strtoul(dot + 1, NULL, 10) : 0;
     return (uint64_t)major * 10000 + minor;
 }
 
