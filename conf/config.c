@@ -60,7 +60,16 @@ static void fill_defaults(struct loader *l)
             conf_complain(l, NULL, "%s is missing (%s)", k->path, k->help);
         if (text && value == NULL)
             conf_set_str(l->c, k->offset, k->fallback != NULL ? k->fallback : "");
-        if (!text && !l->seen[i] && k->fallback != NULL)
+    }
+}
+
+/* First of all, so that a bad value leaves a good one behind and makes no second finding. */
+static void preset_numbers(struct loader *l)
+{
+    for (size_t i = 0; i < conf_keys_n; i++) {
+        const struct conf_key *k = &conf_keys[i];
+        bool text = k->type == CONF_STR || k->type == CONF_JSON;
+        if (!text && k->fallback != NULL)
             conf_set_text(l, NULL, k, k->fallback);
     }
 }
@@ -75,6 +84,7 @@ enum err config_parse(const char *name, struct slice text, struct config *ret_co
     memset(ret_config, 0, sizeof *ret_config);
     l.seen = mem_array(conf_keys_n, sizeof *l.seen);
     ret_config->path = mem_strdup(name);
+    preset_numbers(&l);
     if (conf_parse(&l, text)) {
         conf_walk(&l);
         yaml_document_delete(&l.doc);

@@ -15,7 +15,9 @@ void conf_complain(struct loader *l, const yaml_node_t *at, const char *fmt, ...
 {
     char text[512];
     va_list ap;
-    if (l->findings++ >= CONF_FINDINGS_MAX)
+    /* the rest of such a file is not looked at */
+    bool flooded = l->values > CONF_VALUES_MAX + 1;
+    if (l->findings++ >= CONF_FINDINGS_MAX || flooded)
         return;
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof text, fmt, ap);

@@ -1,0 +1,1 @@
+regent_fuzz_target(fuzz_conf LIBS regent_conf)

@@ -1,0 +1,3 @@
+foreach(module load refuse env secrets)
+    regent_unit_test(test_conf_${module} SOURCES test_conf_${module}.c LIBS regent_conf)
+endforeach()
