@@ -35,6 +35,8 @@ struct engine_ports {
     void (*arm)(void *arg, uint64_t token, uint64_t deadline_ms);
     void (*extend)(void *arg, uint64_t deadline_ms);
     void (*disarm)(void *arg);
+    /* the lease was renewed since the fence asked */
+    void (*confirm)(void *arg, uint64_t challenge);
     void (*kill)(void *arg);
     void (*remember)(void *arg, uint64_t lease, uint64_t nonce);
     /* Look again at `at_ms`; replaces the time before. */

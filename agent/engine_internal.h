@@ -40,7 +40,9 @@ struct engine {
     bool lease_asked; /* a grant is under way */
     uint64_t lease_asked_ms;
     uint64_t lease_retry_ms;
-    bool adopt_tried; /* the lease of a daemon before us has been looked for */
+    uint64_t challenge;   /* of the fence, last answered or being answered */
+    uint64_t challenge_n; /* renewal that answers it; 0: none under way */
+    bool adopt_tried;     /* the lease of a daemon before us has been looked for */
 
     bool txn_pending, txn_unknown, txn_touching;
     uint64_t txn_revision; /* wait for the mirror to show it; 0: no reply yet */

@@ -80,6 +80,18 @@ static void ask_lease(struct engine *g, uint64_t now_ms)
     g->o.ports->call(g->o.arg, METHOD_LEASE_GRANT, &r, ttl_ms, on_grant, g);
 }
 
+/* The fence saw the clocks disagree: a renewal begun after that and acknowledged clears it. */
+static void confirm_fence(struct engine *g, uint64_t acked_n)
+{
+    if (g->challenge_n == 0 || acked_n < g->challenge_n)
+        return;
+    g->challenge_n = 0;
+    if (!view_leader_named(&g->view))
+        return;
+    g->o.ports->extend(g->o.arg, g->keeper.deadline_ms);
+    g->o.ports->confirm(g->o.arg, g->challenge);
+}
+
 static void on_renew(void *arg, const struct client_reply *reply)
 {
     struct engine *g = arg;
@@ -100,6 +112,7 @@ static void on_renew(void *arg, const struct client_reply *reply)
         if (sub->n == s.n)
             g->contact_ms = MAX(g->contact_ms, sub->at_ms);
         keeper_acked(&g->keeper, s.n);
+        confirm_fence(g, s.n);
         if (g->fence.armed && view_leader_named(&g->view))
             g->o.ports->extend(g->o.arg, g->keeper.deadline_ms);
     }
@@ -116,11 +129,19 @@ void engine_lease_step(struct engine *g)
             ask_lease(g, now_ms);
         return;
     }
-    if (!keeper_due(&g->keeper, now_ms))
+    bool urgent = g->fence.challenge != g->challenge;
+    if (!urgent && !keeper_due(&g->keeper, now_ms))
         return;
     uint64_t n = keeper_submit(&g->keeper, g->view.config.ttl_ms, now_ms);
-    struct lease_renew r = {
-        .id = g->keeper.id, .nonce = g->keeper.nonce, .n = n, .ttl_ms = g->keeper.ttl_ms};
+    struct lease_renew r = {.id = g->keeper.id,
+                            .nonce = g->keeper.nonce,
+                            .n = n,
+                            .ttl_ms = g->keeper.ttl_ms,
+                            .urgent = urgent};
+    if (urgent) {
+        g->challenge = g->fence.challenge;
+        g->challenge_n = n;
+    }
     g->o.ports->call(g->o.arg, METHOD_LEASE_RENEW, &r, g->keeper.ttl_ms, on_renew, g);
 }
 

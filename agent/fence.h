@@ -29,7 +29,8 @@ struct fence_state {
     uint64_t challenge; /* raised when the clocks disagreed: see fence_confirm() */
     uint64_t starts;    /* of PostgreSQL by this fence */
     uint64_t kill_budget_ms;
-    uint64_t swept_ms;      /* CLOCK_BOOTTIME at which nothing was left after the last kill or exit; 0: none yet */
+    /* CLOCK_BOOTTIME at which nothing was left after the last kill or exit; 0: none yet */
+    uint64_t swept_ms;
     bool realtime, locked, cgroup; /* what the system granted: for doctor */
     char refused[240]; /* why the last start or arm was refused or failed; "" none */
 };

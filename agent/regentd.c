@@ -142,6 +142,12 @@ static void port_disarm(void *arg)
     fence_trouble("disarm", fence_disarm(d->fence), &e);
 }
 
+static void port_confirm(void *arg, uint64_t challenge)
+{
+    struct daemon *d = arg;
+    fence_confirm(d->fence, challenge);
+}
+
 static void port_kill(void *arg)
 {
     struct daemon *d = arg;
@@ -202,6 +208,7 @@ static const struct engine_ports ports = {
     .arm = port_arm,
     .extend = port_extend,
     .disarm = port_disarm,
+    .confirm = port_confirm,
     .kill = port_kill,
     .remember = port_remember,
     .wake_at = port_wake_at,
@@ -391,8 +398,10 @@ static enum err start_engine(struct daemon *d, struct errmsg *e)
 
 static enum err start_postgres(struct daemon *d, struct errmsg *e)
 {
-    struct fence_options f = {
-        .data_dir = d->config.data_dir, .spawn = true, .kill_budget_ms = KILL_BUDGET_MS};
+    struct fence_options f = {.data_dir = d->config.data_dir,
+                              .pg_data_dir = d->config.postgresql.data_dir,
+                              .spawn = true,
+                              .kill_budget_ms = KILL_BUDGET_MS};
     static const struct fence_ops fence_ops = {.changed = on_fence_changed,
                                                .lost = on_fence_lost};
     static const struct postgres_ops pg_ops = {.changed = on_postgres_changed};

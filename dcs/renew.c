@@ -18,7 +18,7 @@ bool renew_add(struct renew *r, struct renew_item *item, uint64_t ttl_ms, uint64
     uint64_t gather = (ttl != 0 ? ttl : RENEW_TTL_UNKNOWN_MS) / RENEW_FRACTION;
     /* What it waited elsewhere counts: the bound is on the whole way. */
     uint64_t held = renew_held_ms(item, now_ms);
-    uint64_t left = gather > held ? gather - held : 0;
+    uint64_t left = !item->renew.urgent && gather > held ? gather - held : 0;
     list_push(&r->items, &item->link);
     r->n++;
     r->due_ms = MIN(r->due_ms, now_ms + left);
