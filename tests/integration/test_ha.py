@@ -1,0 +1,475 @@
+"""Three nodes, one fails, PostgreSQL goes on: real daemons, fences and PostgreSQL.
+
+One cluster serves the whole file; every test begins and ends with three healthy nodes. What must never happen (an
+acknowledged row lost, two primaries) is exact; how long something takes is allowed more on a busy machine.
+"""
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import time
+
+import pytest
+
+pytest.importorskip("psycopg2")
+
+from cluster import Cluster, PG_BIN, alive, build_dir, wait_until  # noqa: E402
+from load import TABLE_SQL, Prober, Writer, two_primaries_s  # noqa: E402
+
+pytestmark = [
+    pytest.mark.skipif(not (build_dir() / "regentd").exists(), reason="regentd is not built"),
+    pytest.mark.skipif(not (PG_BIN / "postgres").exists(), reason=f"no PostgreSQL in {PG_BIN}"),
+]
+TTL_S = 5
+
+
+def limit(seconds):
+    """What a quiet machine keeps; a busy one gets up to three times as much."""
+    return seconds * min(3.0, max(1.0, os.getloadavg()[0] / os.cpu_count()))
+
+
+class Shared:
+    """The cluster of this file, made anew after a test that left it broken."""
+    cluster = None
+
+    @classmethod
+    def get(cls):
+        if cls.cluster is None:
+            cls.cluster = Cluster(sync=True)
+            cls.cluster.form()
+            cls.cluster.primary().sql(TABLE_SQL)
+        return cls.cluster
+
+    @classmethod
+    def drop(cls):
+        if cls.cluster is not None:
+            cls.cluster.close()
+            cls.cluster = None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_cluster_stays():
+    yield
+    Shared.drop()
+
+
+@pytest.fixture(name="c")
+def cluster_fixture(request):
+    try:
+        cluster = Shared.get()
+        begun = {n: n.log.stat().st_size for n in cluster.nodes}
+        failures = request.session.testsfailed
+        yield cluster
+        if request.session.testsfailed == failures:
+            cluster.wait_healthy()
+            return
+    except BaseException:
+        if Shared.cluster is not None:
+            print(Shared.cluster.report())
+        Shared.drop()
+        raise
+    for node, size in begun.items():
+        with open(node.log, "rb") as log:
+            log.seek(size)
+            print(f"---- {node}: {sorted(node.processes().values())}\n{log.read()[-12000:].decode(errors='replace')}")
+    Shared.drop()
+
+
+@contextlib.contextmanager
+def load(c, writers=1):
+    """Clients during a test: a writer through every node, and a prober at each; what they saw is checked at the end."""
+    nodes = c.nodes
+    c.primary().sql("TRUNCATE acked, probed")
+    w = Writer(nodes)
+    probers = [Prober(n) for n in nodes]
+    for t in [w, *probers]:
+        t.start()
+    w.probers = probers
+    try:
+        wait_until(lambda: len(w.acked) > 20, "clients write")
+        yield w
+    finally:
+        w.stop()
+        for p in probers:
+            p.stop()
+    assert two_primaries_s(probers) <= 0, "two primaries acknowledged at the same time"
+
+
+def rows(node):
+    return {r[0] for r in node.sql("SELECT id FROM acked")}
+
+
+def assert_nothing_lost(c, w):
+    """Everything acknowledged is on every node, and all nodes have the same rows."""
+    target = c.primary().value("SELECT pg_current_wal_flush_lsn()")
+    for n in c.standbys():
+        wait_until(lambda n=n: n.value("SELECT pg_last_wal_replay_lsn() >= %s", target), f"{n} has replayed")
+    sets = {n: rows(n) for n in c.nodes}
+    for n, found in sets.items():
+        assert w.ids() <= found, f"{n} lost acknowledged rows: {sorted(w.ids() - found)[:20]}"
+    assert len({frozenset(s) for s in sets.values()}) == 1, "the nodes have different rows"
+
+
+def writes_again(w, since, what, deadline_s=60):
+    wait_until(lambda: w.acked_after(since), f"{what}: commits are acknowledged again", deadline_s)
+
+
+def codes(node, method="GET"):
+    return {path: node.rest(path, method)[0] for path in ("/primary", "/leader", "/replica", "/health", "/liveness", "/readiness", "/patroni", "/cluster")}
+
+
+PRIMARY_CODES = {"/primary": 200, "/leader": 200, "/replica": 503, "/health": 200, "/liveness": 200, "/readiness": 200,
+                 "/patroni": 200, "/cluster": 200}
+REPLICA_CODES = {**PRIMARY_CODES, "/primary": 503, "/leader": 503, "/replica": 200}
+
+
+def assert_roles(c):
+    """What REST, the list and PostgreSQL say about every node is one and the same."""
+    leader = c.primary()
+    for n in c.nodes:
+        wanted = PRIMARY_CODES if n is leader else REPLICA_CODES
+        wait_until(lambda n=n, wanted=wanted: codes(n) == wanted, f"{n}: codes {wanted}, not {codes(n)}", 10)
+        assert n.value("SELECT pg_is_in_recovery()") == (n is not leader)
+    listed = {m["Member"]: m["Role"] for m in c.members()}
+    assert [name for name, role in listed.items() if role == "Leader"] == [leader.name]
+
+
+# ---- a healthy cluster ----
+
+
+def test_three_nodes_form_a_cluster_and_a_row_is_on_all(c):
+    leader = c.primary()
+    assert len(c.streaming(leader)) == 2
+    leader.sql("INSERT INTO acked VALUES (-1)")
+    for n in c.standbys():
+        wait_until(lambda n=n: n.try_sql("SELECT id FROM acked WHERE id = -1") == [(-1,)], f"the row is on {n}")
+        with pytest.raises(Exception, match="read-only"):
+            n.sql("INSERT INTO acked VALUES (-2)")
+    assert leader.value("SHOW data_checksums") == "on"
+    roles = sorted(m["Role"] for m in c.members())
+    assert roles == ["Leader", "Replica", "Sync Standby"]
+    names = leader.value("SHOW synchronous_standby_names")
+    assert c.record("sync")["v"][0] in names
+
+
+def test_rest_answers_by_role_in_every_method(c):
+    assert_roles(c)
+    for n in c.nodes:
+        wanted = codes(n)
+        for path, code in wanted.items():
+            status, body = n.rest(path, "HEAD")
+            assert (status, body) == (code, ""), path
+            status, body = n.rest(path, "OPTIONS")
+            assert (status, body) == (code, ""), path
+        assert n.rest("/nothing-here")[0] == 404
+        me = json.loads(n.rest("/patroni")[1])
+        assert me["role"] == ("primary" if n is c.primary() else "replica")
+        assert me["state"] == "running"
+    cluster = json.loads(c.nodes[0].rest("/cluster")[1])
+    assert {m["name"] for m in cluster["members"]} == {"n1", "n2", "n3"}
+    assert [m["name"] for m in cluster["members"] if m["role"] == "leader"] == [c.primary().name]
+
+
+def test_a_copy_of_the_state_shows_sqlite_the_same_keys(c):
+    node = c.nodes[0]
+    kept = c.dir / "copy"
+    def same():
+        """The copy is of a moment; keys that come and go (journal) are given another one."""
+        listed = {kv["key"] for kv in json.loads(node.ctl("-f", "json", "dcs", "get", "--prefix", "").stdout)}
+        kept.mkdir(exist_ok=True)
+        for name in ("state.db", "state.db-wal"):
+            if (node.dir / name).exists():
+                shutil.copy(node.dir / name, kept / name)
+        with contextlib.closing(sqlite3.connect(kept / "state.db")) as db:
+            found = {row[0] for row in db.execute("SELECT key FROM keys")}
+        shutil.rmtree(kept)
+        assert {"/regent/ha/leader", "/regent/ha/members/n1", "/regent/ha/sync"} <= listed
+        return found == listed
+    wait_until(same, "the same keys", 20)
+
+
+# ---- a node fails ----
+
+
+def test_a_killed_node_is_replaced_and_comes_back_by_itself(c):
+    with load(c) as w:
+        old = c.primary()
+        at = time.monotonic()
+        old.kill()
+        new = c.new_leader(old, 30)
+        took = time.monotonic() - at
+        assert took < limit(TTL_S + 1), f"a new leader after {took:.2f} s"
+        writes_again(w, at + took, "after the failover")
+        others = [n for n in c.nodes if n is not old]
+        c.wait_healthy(nodes=others)
+        back = time.monotonic()
+        old.start()
+        c.wait_healthy()
+        assert c.primary() is new
+        gap, begun = w.gap(since=back)
+        assert gap < limit(0.5), f"a second gap of {gap:.2f} s, {begun - back:.2f} s after the return"
+    assert w.gap(until=back)[0] < limit(TTL_S + 0.5)
+    assert_nothing_lost(c, w)
+    assert_roles(c)
+
+
+def test_a_killed_postmaster_hands_over_at_once(c):
+    with load(c) as w:
+        old = c.primary()
+        at = time.monotonic()
+        old.signal("postmaster", signal.SIGKILL)
+        new = c.new_leader(old, 30)
+        writes_again(w, time.monotonic(), "after the failover")
+        c.wait_healthy()
+        assert c.primary() is new
+    assert w.gap(since=at)[0] < limit(1.0)
+    assert_nothing_lost(c, w)
+
+
+def test_switchovers_go_both_ways(c):
+    with load(c) as w:
+        for _ in range(2):
+            old = c.primary()
+            sync = next(n for n in c.nodes if any(m["Member"] == n.name and m["Role"] == "Sync Standby" for m in c.members()))
+            at = time.monotonic()
+            done = old.ctl("switchover", "--leader", old.name, "--candidate", sync.name)
+            assert f'over to "{sync.name}"' in done.stdout
+            writes_again(w, time.monotonic(), "after the switchover")
+            assert c.leader() is sync
+            c.wait_healthy()
+            assert w.gap(since=at)[0] < limit(1.0)
+            assert_roles(c)
+    assert_nothing_lost(c, w)
+    refused = c.nodes[0].ctl("switchover", "--candidate", c.primary().name, check=False)
+    assert refused.returncode == 1 and "already" in refused.stderr
+
+
+# ---- the daemon ----
+
+
+def test_a_primary_that_is_told_to_stop_hands_over_first(c):
+    with load(c) as w:
+        old = c.primary()
+        at = time.monotonic()
+        old.signal("regentd", signal.SIGTERM)
+        new = c.new_leader(old, 30)
+        writes_again(w, time.monotonic(), "after the hand-over")
+        wait_until(lambda: not old.processes(), f"{old} has stopped, PostgreSQL with it", 30)
+        assert old.process.wait(5) == 0
+        assert w.gap(since=at)[0] < limit(1.0)
+        old.start()
+        c.wait_healthy()
+        assert c.primary() is new
+    assert_nothing_lost(c, w)
+
+
+def adopted(c, w, node, postmaster, at):
+    wait_until(lambda: node.rest("/primary")[0] == 200, f"{node} leads again", TTL_S)
+    c.wait_healthy()
+    # Longer than a lease: what was adopted stays.
+    wait_until(lambda: w.acked_after(at + TTL_S + 1), "the writer goes on")
+    assert node.postmaster() == postmaster
+    assert c.primary() is node
+    assert w.gap(since=at)[0] < limit(0.5)
+
+
+def test_a_restarted_daemon_adopts_postgresql(c):
+    with load(c) as w:
+        node = c.primary()
+        postmaster = node.postmaster()
+        at = time.monotonic()
+        node.signal("regentd", signal.SIGUSR2)
+        wait_until(lambda: node.log_lines("SIGUSR2"), "the restart is announced")
+        node.signal("regentd", signal.SIGTERM)
+        assert node.process.wait(10) == 0
+        node.start()
+        adopted(c, w, node, postmaster, at)
+    assert_nothing_lost(c, w)
+
+
+def test_a_killed_daemon_that_is_restarted_adopts_postgresql(c):
+    with load(c) as w:
+        node = c.primary()
+        postmaster = node.postmaster()
+        at = time.monotonic()
+        node.signal("regentd", signal.SIGKILL)
+        node.process.wait(5)
+        node.start()
+        adopted(c, w, node, postmaster, at)
+    assert_nothing_lost(c, w)
+
+
+def test_a_killed_daemon_that_stays_down_takes_postgresql_along(c):
+    with load(c) as w:
+        old = c.primary()
+        postmaster = old.postmaster()
+        at = time.monotonic()
+        old.signal("regentd", signal.SIGKILL)
+        new = c.new_leader(old, 30)
+        assert not alive(postmaster), "the old PostgreSQL outlived its lease"
+        writes_again(w, time.monotonic(), "after the failover")
+        assert w.gap(since=at)[0] < limit(TTL_S + 0.5)
+        old.reap()
+        old.start()
+        c.wait_healthy()
+        assert c.primary() is new
+    assert_nothing_lost(c, w)
+
+
+def test_a_frozen_daemon_takes_postgresql_along(c):
+    with load(c) as w:
+        old = c.primary()
+        postmaster = old.postmaster()
+        at = time.monotonic()
+        daemon = old.signal("regentd", signal.SIGSTOP)
+        try:
+            new = c.new_leader(old, 30)
+            assert not alive(postmaster), "the old PostgreSQL outlived its lease"
+            writes_again(w, time.monotonic(), "after the failover")
+            wait_until(lambda: w.acked_after(at + 15), "15 s have passed")
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+        assert w.gap(since=at)[0] < limit(TTL_S + 0.5)
+        c.wait_healthy()
+        assert c.primary() is new
+    assert_nothing_lost(c, w)
+
+
+def test_with_daemon_and_fence_frozen_nothing_more_is_acknowledged(c):
+    """PostgreSQL lives on without a guard: the sealed synchronous standby acknowledges nothing to it."""
+    with load(c) as w:
+        old = c.primary()
+        at = time.monotonic()
+        frozen = [old.signal("regentd", signal.SIGSTOP)]
+        try:
+            # The fence forks a guard of its own: whatever goes by that name is frozen.
+            frozen += [pid for pid, line in old.processes().items() if "regent-fence" in line]
+            for pid in frozen[1:]:
+                os.kill(pid, signal.SIGSTOP)
+            new = c.new_leader(old, 30)
+            wait_until(lambda: w.acked_after(time.monotonic() - 0.1, new.name), "the new primary acknowledges")
+            wait_until(lambda: w.acked_after(at + 10), "10 s have passed")
+        finally:
+            for pid in frozen:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        c.wait_healthy()
+        assert c.primary() is new
+    assert_nothing_lost(c, w)
+
+
+# ---- standbys ----
+
+
+def test_without_standbys_the_primary_goes_on_alone_and_takes_them_back(c):
+    """Their PostgreSQL dies and, with the worker frozen as by a hung disk, is not started again."""
+    with load(c) as w:
+        primary = c.primary()
+        standbys = c.standbys()
+        frozen = []
+        at = time.monotonic()
+        try:
+            for n in standbys:
+                frozen.append(n.signal("worker", signal.SIGSTOP))
+                n.signal("postmaster", signal.SIGKILL)
+            wait_until(lambda: c.record("sync")["v"] == [], "the record names nobody any more", 30)
+            writes_again(w, time.monotonic(), "alone")
+            assert c.primary() is primary
+            assert w.gap(since=at)[0] < limit(3.0)
+        finally:
+            for pid in frozen:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        c.wait_healthy()
+        assert c.primary() is primary
+        wait_until(lambda: c.record("sync")["v"] != [], "a synchronous standby is back")
+    assert_nothing_lost(c, w)
+
+
+@contextlib.contextmanager
+def asynchronous(c):
+    c.nodes[0].ctl("edit-config", "-s", "synchronous_mode=off")
+    c.sync = False
+    try:
+        wait_until(lambda: c.primary().value("SHOW synchronous_standby_names") == "", "asynchronous")
+        wait_until(lambda: c.record("sync")["mode"] == "off", "the record says so")
+        yield
+    finally:
+        c.nodes[0].ctl("edit-config", "-s", "synchronous_mode=on", check=False)
+        c.sync = True
+
+
+def test_an_asynchronous_primary_whose_postmaster_is_killed_restarts_in_place(c):
+    with asynchronous(c), load(c) as w:
+        node = c.primary()
+        before, postmaster = node.value("SELECT pg_walfile_name(pg_current_wal_lsn())")[:8], node.postmaster()
+        at = time.monotonic()
+        node.signal("postmaster", signal.SIGKILL)
+        wait_until(lambda: node.postmaster() not in (None, postmaster), "a new postmaster")
+        writes_again(w, time.monotonic(), "after the restart")
+        assert w.gap(since=at)[0] < limit(2.0)
+        c.wait_healthy()
+        assert c.primary() is node
+        assert node.value("SELECT pg_walfile_name(pg_current_wal_lsn())")[:8] == before
+    c.wait_healthy()
+    assert_nothing_lost(c, w)
+
+
+def diverge(c):
+    """The primary dies with rows that no standby has got; another one leads. The old one stays down."""
+    old = c.primary()
+    receivers = []
+    try:
+        for n in c.standbys():
+            for pid, line in n.processes().items():
+                if "walreceiver" in line:
+                    os.kill(pid, signal.SIGSTOP)
+                    receivers.append(pid)
+        assert len(receivers) == 2
+        old.sql("INSERT INTO acked SELECT generate_series(-2000, -1001)")
+        old.kill()
+    finally:
+        for pid in receivers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    new = c.new_leader(old, 30)
+    wait_until(lambda: new.try_sql("INSERT INTO acked VALUES (-3000)") is not None or new.value("SELECT 1 FROM acked WHERE id = -3000"),
+               "the new primary takes writes")
+    return old, new
+
+
+def assert_rejoined(c, old, new):
+    c.wait_healthy()
+    assert c.primary() is new
+    target = new.value("SELECT pg_current_wal_flush_lsn()")
+    wait_until(lambda: old.value("SELECT pg_last_wal_replay_lsn() >= %s", target), f"{old} has replayed")
+    assert rows(old) == rows(new)
+    assert -3000 in rows(old) and -1500 not in rows(old)
+
+
+def test_a_diverged_primary_is_rewound(c):
+    with asynchronous(c):
+        c.primary().sql("TRUNCATE acked")
+        old, new = diverge(c)
+        old.start()
+        assert_rejoined(c, old, new)
+        assert old.log_lines("event=action_done action=rewind")
+    c.wait_healthy()
+
+
+def test_where_the_rewind_fails_the_old_data_is_moved_aside_and_cloned_anew(c):
+    with asynchronous(c):
+        c.primary().sql("TRUNCATE acked")
+        old, new = diverge(c)
+        clones = len(old.log_lines("event=action_done action=clone"))
+        for wal in (old.pgdata / "pg_wal").glob("0*"):
+            wal.unlink()
+        (old.pgdata / "mark_of_the_test").touch()
+        old.start()
+        assert_rejoined(c, old, new)
+        assert len(old.log_lines("event=action_done action=clone")) == clones + 1
+        aside = [p for p in old.dir.rglob("mark_of_the_test") if old.pgdata not in p.parents]
+        assert aside, "the old data is nowhere"
+    c.wait_healthy()
