@@ -176,34 +176,55 @@ void cli_key(const struct cli *c, char ret_key[static CLI_KEY_MAX], const char *
                    c->config.scope != NULL ? c->config.scope : "", name);
 }
 
-enum err cli_records(struct cli *c, const char *prefix, cli_record_cb *cb, void *arg)
+/* Calls cb for each pair of one reply; *ret_last is the last key, for the next page. */
+static enum err each_record(const struct range_reply *reply, size_t skip, cli_record_cb *cb,
+                            void *arg, struct buf *ret_last, struct errmsg *e)
 {
-    char from[CLI_KEY_MAX];
-    char end[CLI_KEY_MAX];
-    struct range_reply reply;
     struct msg_iter it;
     struct kv kv;
-    struct errmsg e = {0};
+    enum err rv = msg_iter_init(&it, reply->kvs);
+    while (rv == ERR_OK && (rv = msg_iter_next(&it, &msg_kv, &kv, e)) == ERR_OK) {
+        buf_clear(ret_last);
+        buf_append_slice(ret_last, kv.key);
+        const char *name = buf_cstr(ret_last);
+        rv = kv.key.n >= skip ? cb(arg, name + skip, &kv, e) : ERR_INTERNAL;
+        if (rv != ERR_OK)
+            (void)err_wrap(e, rv, "record %s", name);
+    }
+    return rv == ERR_NOT_FOUND ? ERR_OK : rv;
+}
+
+enum err cli_records(struct cli *c, const char *from, const char *to, cli_record_cb *cb,
+                     void *arg)
+{
+    char start[CLI_KEY_MAX];
+    char end[CLI_KEY_MAX];
+    char scope[CLI_KEY_MAX];
+    struct buf last CLEANUP(buf_close) = {.max = 65536};
+    struct range_reply reply = {.more = true};
     enum err rv = cli_config(c);
     if (rv != ERR_OK)
         return rv;
-    cli_key(c, from, prefix);
-    memcpy(end, from, sizeof end);
-    end[strlen(end) - 1]++;
-    struct range_req req = {.key = slice_str(from), .end = slice_str(end)};
-    rv = cli_call(c, METHOD_KV_RANGE, &req, &reply);
-    if (rv != ERR_OK)
-        return rv;
-    rv = msg_iter_init(&it, reply.kvs);
-    while (rv == ERR_OK && (rv = msg_iter_next(&it, &msg_kv, &kv, &e)) == ERR_OK) {
-        char *name CLEANUP(mem_cleanup) = mem_dup(kv.key.p, kv.key.n);
-        rv = cb(arg, name + strlen(from), &kv, &e);
+    cli_key(c, scope, "");
+    cli_key(c, start, from);
+    cli_key(c, end, to != NULL ? to : from);
+    if (to == NULL)
+        end[strlen(end) - 1]++;
+    struct range_req req = {.key = slice_str(start), .end = slice_str(end)};
+    while (rv == ERR_OK && reply.more) { /* a reply holds as much as fits into a message */
+        struct errmsg e = {0};
+        rv = cli_call(c, METHOD_KV_RANGE, &req, &reply);
         if (rv != ERR_OK)
+            return rv; /* said */
+        rv = each_record(&reply, strlen(scope) + (to == NULL ? strlen(from) : 0), cb, arg,
+                         &last, &e);
+        if (rv != ERR_OK)
+            (void)cli_fail(rv, "%s", e.text);
+        if (last.len == 0)
             break;
+        buf_append_u8(&last, 0); /* the key right behind */
+        req.key = slice_of(last.p, last.len);
     }
-    if (rv == ERR_NOT_FOUND)
-        return ERR_OK;
-    (void)cli_fail(rv, "%s: %s", from, e.text);
     return rv;
 }
 

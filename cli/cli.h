@@ -63,22 +63,26 @@ int cli_exit_code(enum err code);
 /* ---- HA records ---- */
 enum { CLI_KEY_MAX = 256 };
 void cli_key(const struct cli *c, char ret_key[static CLI_KEY_MAX], const char *name);
-/* Everything below /regent/<scope>/<prefix>: calls each with the rest of the key. */
+/* Keys from..to (not included) of /regent/<scope>/, or with `to` NULL everything that begins with
+ * `from`. cb gets the rest of the key: behind the scope, or behind `from`. */
 typedef enum err cli_record_cb(void *arg, const char *name, const struct kv *kv,
                                struct errmsg *e);
-enum err cli_records(struct cli *c, const char *prefix, cli_record_cb *cb, void *arg)
-    MUST_CHECK;
+enum err cli_records(struct cli *c, const char *from, const char *to, cli_record_cb *cb,
+                     void *arg) MUST_CHECK;
 /* One record; ERR_NOT_FOUND silently. *ret_mod may be NULL. */
 enum err cli_record(struct cli *c, const char *name, const struct msg *m, void *ret_record,
                     struct msg_arena *arena, uint64_t *ret_mod) MUST_CHECK;
 
 /* ---- output ---- */
-/* Rows of texts under headings, in the format asked for. A column whose `number` is set is written
- * without quotes in JSON. NULL cells are empty, and absent in JSON. */
+/* Rows of texts under headings, in the format asked for; NULL cells are empty, and absent in JSON
+ * and YAML. */
 struct output_column {
     const char *name;
-    bool number;
+    const char *heading; /* in a table; NULL: the name */
+    bool number;         /* without quotes in JSON */
+    bool json;           /* cells are JSON objects: embedded there, `name: value` in a table */
     bool right;
+    bool optional; /* not in a table when all its cells are empty */
 };
 struct output;
 struct output *output_new(const struct cli *c, const char *title,

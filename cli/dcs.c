@@ -240,9 +240,9 @@ int cmd_dcs_status(struct cli *c, int argc, char **argv)
 {
     struct status_reply s;
     static const struct empty nothing;
-    (void)argv;
-    if (argc > 1)
-        return cli_usage("dcs status takes no argument");
+    int usage = cli_no_arguments(argc, argv);
+    if (usage != 0)
+        return usage;
     enum err rv = cli_call(c, METHOD_CLUSTER_STATUS, &nothing, &s);
     if (rv != ERR_OK)
         return cli_exit_code(rv);

@@ -49,8 +49,9 @@ int cmd_token_list(struct cli *c, int argc, char **argv)
         {.name = "Uses left", .number = true, .right = true},
         {.name = "Expires"}};
     static struct token_list list;
-    (void)argc;
-    (void)argv;
+    int usage = cli_no_arguments(argc, argv);
+    if (usage != 0)
+        return usage;
     enum err rv = cli_call(c, METHOD_TOKEN_LIST, &nothing_to_say, &list);
     if (rv != ERR_OK)
         return cli_exit_code(rv);
@@ -107,8 +108,9 @@ static void print_members(struct cli *c, const struct member_list *list)
 int cmd_member_list(struct cli *c, int argc, char **argv)
 {
     static struct member_list list;
-    (void)argc;
-    (void)argv;
+    int usage = cli_no_arguments(argc, argv);
+    if (usage != 0)
+        return usage;
     enum err rv = cli_call(c, METHOD_MEMBER_LIST, &nothing_to_say, &list);
     if (rv == ERR_OK)
         print_members(c, &list);
@@ -136,8 +138,9 @@ int cmd_member_remove(struct cli *c, int argc, char **argv)
 
 int cmd_version(struct cli *c, int argc, char **argv)
 {
-    (void)argc;
-    (void)argv;
+    int usage = cli_no_arguments(argc, argv);
+    if (usage != 0)
+        return usage;
     (void)printf("regentctl %s\n", REGENT_VERSION);
     const char *file = config_path(c->config_path);
     FILE *f = fopen(file, "re"); /* a machine without a node has one version only */

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/buf.h"
 #include "base/mem.h"
 #include "cli/cli.h"
 
@@ -41,19 +42,59 @@ static const char *cell(const struct output *o, size_t row, size_t column)
     return o->cells[row * o->n + column];
 }
 
+static bool is_shown(const struct output *o, size_t column)
+{
+    for (size_t r = 0; r < o->rows; r++)
+        if (cell(o, r, column) != NULL)
+            return true;
+    return !o->columns[column].optional;
+}
+
+/* {"clonefrom": true, "zone": "a"} reads "clonefrom: true, zone: a". */
+static char *plain_object(const char *json)
+{
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    const char *key;
+    json_t *value;
+    json_t *j = json_loads(json, 0, NULL);
+    json_object_foreach(j, key, value)
+    {
+        char *text = json_is_string(value) ? strdup(json_string_value(value))
+                                           : json_dumps(value, JSON_ENCODE_ANY);
+        buf_printf(&b, "%s%s: %s", b.len > 0 ? ", " : "", key, text != NULL ? text : "");
+        free(text);
+    }
+    json_decref(j);
+    return mem_strdup(buf_cstr(&b));
+}
+
+static void set_cell(const struct output *o, struct libscols_line *line, size_t at, size_t row,
+                     size_t column)
+{
+    const char *text = cell(o, row, column) != NULL ? cell(o, row, column) : "";
+    char *plain CLEANUP(mem_cleanup) =
+        o->columns[column].json && text[0] != '\0' ? plain_object(text) : mem_strdup(text);
+    (void)scols_line_set_data(line, at, plain);
+}
+
 static void print_table(const struct output *o)
 {
     struct libscols_table *t = scols_new_table();
     ASSERT(t != NULL);
     scols_table_enable_colors(t, 0);
-    for (size_t i = 0; i < o->n; i++)
-        (void)scols_table_new_column(t, o->columns[i].name, 0,
-                                     o->columns[i].right ? SCOLS_FL_RIGHT : 0);
+    for (size_t i = 0; i < o->n; i++) {
+        const struct output_column *c = &o->columns[i];
+        if (is_shown(o, i))
+            (void)scols_table_new_column(t, c->heading != NULL ? c->heading : c->name, 0,
+                                         c->right ? SCOLS_FL_RIGHT : 0);
+    }
     (void)scols_table_set_column_separator(t, "  ");
     for (size_t r = 0; r < o->rows; r++) {
         struct libscols_line *line = scols_table_new_line(t, NULL);
+        size_t at = 0;
         for (size_t i = 0; line != NULL && i < o->n; i++)
-            (void)scols_line_set_data(line, i, cell(o, r, i) != NULL ? cell(o, r, i) : "");
+            if (is_shown(o, i))
+                set_cell(o, line, at++, r, i);
     }
     if (o->title != NULL)
         (void)printf("%s\n", o->title);
@@ -62,19 +103,22 @@ static void print_table(const struct output *o)
     scols_unref_table(t);
 }
 
+static json_t *json_cell(const struct output_column *c, const char *text)
+{
+    if (c->json)
+        return json_loads(text, 0, NULL);
+    return c->number ? json_integer(strtoll(text, NULL, 10)) : json_string(text);
+}
+
 static json_t *to_json(const struct output *o)
 {
     json_t *list = json_array();
     for (size_t r = 0; r < o->rows; r++) {
         json_t *row = json_object();
-        for (size_t i = 0; i < o->n; i++) {
-            const char *text = cell(o, r, i);
-            if (text == NULL)
-                continue;
-            json_object_set_new(row, o->columns[i].name,
-                                o->columns[i].number ? json_integer(strtoll(text, NULL, 10))
-                                                     : json_string(text));
-        }
+        for (size_t i = 0; i < o->n; i++)
+            if (cell(o, r, i) != NULL)
+                json_object_set_new(row, o->columns[i].name,
+                                    json_cell(&o->columns[i], cell(o, r, i)));
         json_array_append_new(list, row);
     }
     return list;
@@ -89,7 +133,7 @@ static void print_json(const struct output *o)
     json_decref(list);
 }
 
-/* A JSON string is a YAML scalar too, so quoting is JSON's. */
+/* A JSON value is a YAML value too. */
 static void print_yaml(const struct output *o)
 {
     if (o->rows == 0)
@@ -97,18 +141,23 @@ static void print_yaml(const struct output *o)
     for (size_t r = 0; r < o->rows; r++) {
         const char *lead = "- ";
         for (size_t i = 0; i < o->n; i++) {
-            const char *text = cell(o, r, i);
-            if (text == NULL)
+            if (cell(o, r, i) == NULL)
                 continue;
-            json_t *quoted = json_string(text);
-            char *value =
-                o->columns[i].number ? strdup(text) : json_dumps(quoted, JSON_ENCODE_ANY);
-            (void)printf("%s%s: %s\n", lead, o->columns[i].name, value);
+            json_t *j = json_cell(&o->columns[i], cell(o, r, i));
+            char *value = json_dumps(j, JSON_ENCODE_ANY);
+            (void)printf("%s%s: %s\n", lead, o->columns[i].name, value != NULL ? value : "");
             lead = "  ";
             free(value);
-            json_decref(quoted);
+            json_decref(j);
         }
     }
+}
+
+/* Tabs and line ends in a cell would make two of it. */
+static void print_tsv_cell(const char *text)
+{
+    for (const char *p = text != NULL ? text : ""; *p != '\0'; p++)
+        (void)putchar(*p == '\t' || *p == '\n' || *p == '\r' ? ' ' : *p);
 }
 
 static void print_tsv(const struct output *o)
@@ -117,8 +166,10 @@ static void print_tsv(const struct output *o)
         (void)printf("%s%s", i > 0 ? "\t" : "", o->columns[i].name);
     (void)printf("\n");
     for (size_t r = 0; r < o->rows; r++) {
-        for (size_t i = 0; i < o->n; i++)
-            (void)printf("%s%s", i > 0 ? "\t" : "", cell(o, r, i) != NULL ? cell(o, r, i) : "");
+        for (size_t i = 0; i < o->n; i++) {
+            (void)printf("%s", i > 0 ? "\t" : "");
+            print_tsv_cell(cell(o, r, i));
+        }
         (void)printf("\n");
     }
 }

@@ -1,0 +1,81 @@
+#include "cli/cluster.h"
+
+/* A record that cannot be read is no reason to hide the others. */
+static enum err take(const struct msg *m, const struct kv *kv, void *ret,
+                     struct msg_arena *arena, struct errmsg *e)
+{
+    return msg_from_json(m, kv->value, ret, arena, e);
+}
+
+static enum err take_member(struct cluster *cl, const struct kv *kv, struct errmsg *e)
+{
+    if (cl->members_n == MEMBERS_MAX)
+        return ERR_OK;
+    enum err rv = take(&msg_member_rec, kv, &cl->members[cl->members_n], NULL, e);
+    cl->members_n += rv == ERR_OK;
+    return rv;
+}
+
+static enum err take_record(void *arg, const char *name, const struct kv *kv, struct errmsg *e)
+{
+    struct cluster *cl = arg;
+    if (strncmp(name, "members/", strlen("members/")) == 0)
+        return take_member(cl, kv, e);
+    const struct {
+        const char *name;
+        const struct msg *m;
+        void *at;
+    } records[] = {{"leader", &msg_leader_rec, &cl->leader},
+                   {"sync", &msg_sync_rec, &cl->sync},
+                   {"initialize", &msg_initialize_rec, &cl->initialize},
+                   {"failover", &msg_failover_rec, &cl->failover},
+                   {"status", &msg_status_rec, &cl->status},
+                   {"config", &msg_config_rec, &cl->config}};
+    for (size_t i = 0; i < ARRAY_LEN(records); i++) {
+        if (strcmp(name, records[i].name) != 0)
+            continue;
+        cl->has_leader = cl->has_leader || records[i].at == &cl->leader;
+        return take(records[i].m, kv, records[i].at, &cl->arena, e);
+    }
+    return ERR_OK; /* history, seals */
+}
+
+/* Two reads, around the journal, which is long. Leader, members and sync come in one, so that they
+ * are of one revision and never show two leaders. */
+enum err cluster_read(struct cli *c, struct cluster *ret)
+{
+    *ret = (struct cluster){0};
+    enum err rv = cli_records(c, "config", "journal/", take_record, ret);
+    return rv == ERR_OK ? cli_records(c, "leader", "sync0", take_record, ret) : rv;
+}
+
+void cluster_close(struct cluster *cl)
+{
+    msg_arena_close(&cl->arena);
+}
+
+bool cluster_leads(const struct cluster *cl, const struct member_rec *m)
+{
+    return cl->has_leader && strcmp(cl->leader.name, m->name) == 0;
+}
+
+const char *cluster_role(const struct cluster *cl, const struct member_rec *m)
+{
+    if (cluster_leads(cl, m))
+        return "Leader";
+    for (size_t i = 0; i < cl->sync.v_n; i++)
+        if (m->incarnation[0] != '\0' && strcmp(cl->sync.v[i], m->incarnation) == 0)
+            return strcmp(cl->sync.mode, "quorum") == 0 ? "Quorum Standby" : "Sync Standby";
+    return "Replica";
+}
+
+uint64_t cluster_top_lsn(const struct cluster *cl)
+{
+    uint64_t top = 0;
+    for (size_t i = 0; i < cl->members_n; i++)
+        if (cluster_leads(cl, &cl->members[i]))
+            top = cl->members[i].lsn;
+    for (size_t i = 0; top == 0 && i < cl->members_n; i++)
+        top = MAX(top, cl->members[i].lsn);
+    return top;
+}

@@ -1,0 +1,28 @@
+/* The HA records that describe the cluster, as a person wants to see them. */
+#ifndef REGENT_CLI_CLUSTER_H
+#define REGENT_CLI_CLUSTER_H
+
+#include "cli/cli.h"
+
+struct cluster {
+    struct member_rec members[MEMBERS_MAX]; /* those with a live agent, sorted by name */
+    size_t members_n;
+    struct leader_rec leader;
+    struct sync_rec sync;
+    struct initialize_rec initialize;
+    struct config_rec config;
+    struct failover_rec failover; /* id "": nothing is asked for */
+    struct status_rec status;
+    bool has_leader;
+    struct msg_arena arena; /* owns what config points to */
+};
+
+enum err cluster_read(struct cli *c, struct cluster *ret) MUST_CHECK;
+void cluster_close(struct cluster *cl);
+bool cluster_leads(const struct cluster *cl, const struct member_rec *m);
+/* "Leader", "Sync Standby", "Quorum Standby", "Replica": patronictl's words. */
+const char *cluster_role(const struct cluster *cl, const struct member_rec *m);
+/* Where the leader is; without one, the most advanced member. */
+uint64_t cluster_top_lsn(const struct cluster *cl);
+
+#endif
