@@ -8,12 +8,13 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "dcs/peer.h"
 #include "dcs/wire.h"
 
-enum { PATH_BYTES = 4096 };
+enum { PATH_BYTES = 4096, FETCH_PATIENCE_MS = 10000 };
 
 void snapshot_files_path(const struct snapshot_files *s, uint64_t index, char *ret_path,
                          size_t size)
@@ -227,7 +228,7 @@ void snapshot_files_read(struct snapshot_files *s, uint64_t index, uint64_t offs
 struct snapshot_fetch {
     struct snapshot_files *files;
     struct raft_snapshot_info info;
-    uint64_t from, offset;
+    uint64_t from, offset, progress_ms;
     uint32_t number; /* of the call under way */
     bool dead;       /* replaced, or given up on */
     bool busy;       /* a job holds it */
@@ -265,9 +266,9 @@ static void ask(struct snapshot_fetch *f)
     struct buf CLEANUP(buf_close) params = BUF_INIT;
     msg_encode(&wire_msg_snapshot_read, &req, &params);
     f->number = PEER_OWN_CALLS | (++s->calls & 0xffffff);
-    if (!s->ops->call(s->arg, f->from, f->number, buf_slice(&params))) {
-        fetch_end(f, false);
-    }
+    /* Without a link the piece is asked for again once there is one: the leader would begin anew
+     * only after a long while. */
+    s->ask_pending = !s->ops->call(s->arg, f->from, f->number, buf_slice(&params));
 }
 
 static enum err put_piece(struct job *j)
@@ -330,6 +331,7 @@ static void after_piece(struct job *j)
         return;
     }
     f->offset += j->data.len;
+    f->progress_ms = clock_boot_ms();
     if (j->status == ERR_IO) {
         s->ops->fatal(s->arg, j->e.text);
     }
@@ -393,22 +395,32 @@ void snapshot_files_fetch(struct snapshot_files *s, uint64_t from,
     f->info = *info;
     f->from = from;
     f->fd = -1;
+    f->progress_ms = clock_boot_ms();
     s->fetch = f;
     s->ask_pending = true;
 }
 
 void snapshot_files_go(struct snapshot_files *s)
 {
-    if (s->ask_pending && s->fetch != NULL) {
-        s->ask_pending = false;
-        ask(s->fetch);
+    struct snapshot_fetch *f = s->fetch;
+    if (!s->ask_pending || f == NULL) {
+        return;
+    }
+    s->ask_pending = false;
+    if (clock_boot_ms() - f->progress_ms > FETCH_PATIENCE_MS) {
+        log_event(LOG_WARN, "snapshot_fetch_failed", KV(KV_U64("from", f->from)),
+                  "no link to the member that has it");
+        fetch_end(f, false);
+    } else {
+        ask(f);
     }
 }
 
+/* The pieces that arrived stay. */
 void snapshot_files_link_down(struct snapshot_files *s, uint64_t member)
 {
     if (s->fetch != NULL && s->fetch->from == member && !s->fetch->busy) {
-        fetch_end(s->fetch, false);
+        s->ask_pending = true;
     }
 }
 

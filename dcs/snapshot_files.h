@@ -26,7 +26,7 @@ struct snapshot_files {
     struct snapshot_fetch *fetch; /* NULL: none under way */
     uint32_t calls;               /* of snapshot.read, for numbers */
     size_t working;               /* jobs at the workers */
-    bool ask_pending;             /* the first piece has not been asked for */
+    bool ask_pending;             /* the next piece is to be asked for, once there is a link */
     bool closing;
 };
 
@@ -42,7 +42,7 @@ void snapshot_files_copy(struct snapshot_files *s, struct state_copy *copy,
 /* A newer fetch replaces one under way; that one is not reported any more. */
 void snapshot_files_fetch(struct snapshot_files *s, uint64_t from,
                           const struct raft_snapshot_info *info);
-/* Once per pass: a fetch begins outside of Raft's own callbacks. */
+/* Once per pass: a fetch begins outside of Raft's own callbacks, and goes on after a broken link. */
 void snapshot_files_go(struct snapshot_files *s);
 bool snapshot_files_answer(struct snapshot_files *s, uint32_t number, enum err status,
                            struct slice result);

@@ -207,4 +207,5 @@ class Lab:
                     n.process.send_signal(signal.SIGCONT)
                     n.process.kill()
                 n.process.wait()
+            print(f"---- {n.name}\n{n.log()[-4000:]}")  # pytest shows it when the test failed
         shutil.rmtree(self.root, ignore_errors=True)
