@@ -146,8 +146,13 @@ static void handover(struct builder *b)
         b->failed = true;
         return;
     }
+    char name[MIRROR_KEY_MAX];
+    if (str_format(name, sizeof name, "members/%s", to->name) != ERR_OK)
+        b->failed = true;
     expect_leader(b);
     expect_sync(b);
+    /* it still has what it was chosen for */
+    expect(b, name, mirror_member_mod(b->m, to->name));
     put_leader(b, b->p->leader, to, to->lease);
     put(b, "sync", &msg_sync_rec, &b->p->sync, 0);
     clear_failover(b, "done");

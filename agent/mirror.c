@@ -120,9 +120,12 @@ static enum err set_member(struct mirror *m, struct slice name, const struct kv 
             return err_set(e, ERR_LIMIT, "more than %d members with PostgreSQL; %s is left out",
                            VIEW_MEMBERS, rec.name);
         memmove(&m->members[i + 1], &m->members[i], (m->members_n - i) * sizeof m->members[0]);
+        memmove(&m->member_mods[i + 1], &m->member_mods[i],
+                (m->members_n - i) * sizeof m->member_mods[0]);
         m->members_n++;
     }
     m->members[i] = rec;
+    m->member_mods[i] = kv->mod_revision;
     return ERR_OK;
 }
 
@@ -134,6 +137,15 @@ static void drop_member(struct mirror *m, struct slice name)
         return;
     m->members_n--;
     memmove(&m->members[i], &m->members[i + 1], (m->members_n - i) * sizeof m->members[0]);
+    memmove(&m->member_mods[i], &m->member_mods[i + 1],
+            (m->members_n - i) * sizeof m->member_mods[0]);
+}
+
+uint64_t mirror_member_mod(const struct mirror *m, const char *name)
+{
+    bool found;
+    size_t i = member_slot(m, slice_str(name), &found);
+    return found ? m->member_mods[i] : 0;
 }
 
 static size_t seal_slot(const struct mirror *m, struct slice name, bool *ret_found)

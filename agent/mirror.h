@@ -27,7 +27,8 @@ struct mirror {
     char *config_json; /* config.postgresql as JSON text, owned; NULL: none */
     struct history_rec history;
     struct status_rec status;
-    struct member_rec members[VIEW_MEMBERS];
+    struct member_rec members[VIEW_MEMBERS]; /* sorted by name */
+    uint64_t member_mods[VIEW_MEMBERS];
     size_t members_n;
     struct seal_rec seals[VIEW_MEMBERS];
     uint64_t seal_mods[VIEW_MEMBERS];
@@ -40,6 +41,9 @@ void mirror_close(struct mirror *m);
 /* "/regent/<scope>/<name>"; the key of a record. */
 enum err mirror_key(const struct mirror *m, char ret[static MIRROR_KEY_MAX], const char *fmt,
                     ...) PRINTF(3, 4) MUST_CHECK;
+
+/* mod_revision of members/<name>; 0: there is none. */
+uint64_t mirror_member_mod(const struct mirror *m, const char *name);
 
 /* Starts over from a range reply over the whole prefix (journal excluded or not). ERR_CORRUPT names
  * the record that cannot be read; the others are taken. */

@@ -168,8 +168,8 @@ static void every_transaction_compares_what_it_rests_on(void **state)
         {TXN_SYNC, "leader=40 sync=43 | put sync@0 "},
         {TXN_ACQUIRE, "leader=0 sync=43 seal/n2=53 | put leader@11 | put sync@0 "},
         {TXN_SEAL, "leader=0 sync=43 | put seal/n1@0 "},
-        {TXN_HANDOVER,
-         "leader=40 sync=43 | put leader@12 | put sync@0 | delete failover@0 | put status@0 "},
+        {TXN_HANDOVER, "leader=40 sync=43 members/n2=41 | put leader@12 | put sync@0 | delete "
+                       "failover@0 | put status@0 "},
         {TXN_LEADER_STATE, "leader=40 | put leader@11 "},
         {TXN_CLEAR_FAILOVER, "failover=54 | delete failover@0 | put status@0 "},
         {TXN_BOOTSTRAP_BEGIN, "initialize=0 | put initialize@11 "},
