@@ -12,18 +12,24 @@ enum plan_action {
     ACTION_INITDB,        /* empty directory -> new cluster, incarnation written */
     ACTION_START_PRIMARY, /* (!) start without standby.signal; fence must be armed */
     ACTION_START_STANDBY, /* following plan.target ("" = nobody, sealed or lonely, read-only) */
-    ACTION_FOLLOW,        /* running: point primary_conninfo at plan.target and reload; lifts a seal (!) when the leader's token is newer than it */
-    ACTION_SEAL,          /* DESIGN.md §4: cut off from the old primary, durable, for plan.token */
-    ACTION_PROMOTE,       /* (!) */
+    /* running: point primary_conninfo at plan.target and reload; lifts a seal (!) when the
+     * leader's token is newer than it */
+    ACTION_FOLLOW,
+    /* DESIGN.md §4: cut off from the old primary, durable, for plan.token */
+    ACTION_SEAL,
+    ACTION_PROMOTE, /* (!) */
     ACTION_CHECKPOINT,
-    ACTION_STOP_FAST,     /* with a time limit, then immediate */
+    ACTION_STOP_FAST, /* with a time limit, then immediate */
     ACTION_STOP_IMMEDIATE,
-    ACTION_KILL,          /* by the fence, at once, every process */
-    ACTION_REWIND,        /* (!) stopped: pg_rewind to plan.target, new incarnation; waits until the source's
+    ACTION_KILL, /* by the fence, at once, every process */
+    ACTION_REWIND, /* (!) stopped: pg_rewind to plan.target, new incarnation; waits until the source's
                              control file shows plan.timeline, for pg_rewind believes it */
-    ACTION_CLONE,         /* (!) stopped: old data moved aside, pg_basebackup from plan.target, new incarnation */
-    ACTION_SET_SYNC,      /* ALTER SYSTEM-free: write synchronous_standby_names = plan.set, reload, begin to confirm it */
-    ACTION_ENSURE_ROLES,  /* primary: replication and rewind roles */
+    /* (!) stopped: old data moved aside, pg_basebackup from plan.target, new incarnation */
+    ACTION_CLONE,
+    /* ALTER SYSTEM-free: write synchronous_standby_names = plan.set, reload, begin to confirm
+     * it */
+    ACTION_SET_SYNC,
+    ACTION_ENSURE_ROLES, /* primary: replication and rewind roles */
     ACTION_COUNT
 };
 
@@ -31,44 +37,55 @@ enum plan_action {
 enum plan_txn {
     TXN_NONE,
     TXN_BOOTSTRAP_BEGIN, /* initialize absent -> initialize{name} on our lease */
-    TXN_BOOTSTRAP_DONE,  /* initialize is ours -> initialize{system_id} for good, leader, sync, history, config */
+    /* initialize is ours -> initialize{system_id} for good, leader, sync, history, config */
+    TXN_BOOTSTRAP_DONE,
     TXN_BOOTSTRAP_ABORT,
-    TXN_ACQUIRE,         /* leader absent, sync unchanged, seals counted unchanged -> leader{token = sync.token+1}, sync = plan.sync */
-    TXN_RELEASE,         /* leader is ours (token) -> leader deleted; plan.sync restored when plan.restore_sync */
-    TXN_HANDOVER,        /* leader is ours -> leader{plan.target, token+1} on its lease, sync = plan.sync, failover request cleared */
-    TXN_LEADER_STATE,    /* leader is ours -> leader with plan.leader (state, timeline) ; after promotion also the history entry plan.history */
-    TXN_SYNC,            /* leader is ours, sync unchanged -> sync = plan.sync */
-    TXN_SEAL,            /* leader absent, sync.token = plan.token -> seal/<self> = plan.seal */
-    TXN_CLEAR_FAILOVER,  /* failover unchanged -> deleted, plan.reason to status */
+    /* leader absent, sync unchanged, seals counted unchanged -> leader{token = sync.token+1},
+     * sync = plan.sync */
+    TXN_ACQUIRE,
+    /* leader is ours (token) -> leader deleted; plan.sync restored when plan.restore_sync */
+    TXN_RELEASE,
+    /* leader is ours -> leader{plan.target, token+1} on its lease, sync = plan.sync, failover
+     * request cleared */
+    TXN_HANDOVER,
+    /* leader is ours -> leader with plan.leader (state, timeline) ; after promotion also the
+     * history entry plan.history */
+    TXN_LEADER_STATE,
+    TXN_SYNC,           /* leader is ours, sync unchanged -> sync = plan.sync */
+    TXN_SEAL,           /* leader absent, sync.token = plan.token -> seal/<self> = plan.seal */
+    TXN_CLEAR_FAILOVER, /* failover unchanged -> deleted, plan.reason to status */
     TXN_COUNT
 };
 
 /* A plan with both a transaction and an action: the action does not depend on the outcome. */
 struct plan {
-    const char *rule;   /* name of the rule; static */
-    char reason[300];   /* in words, for people */
+    const char *rule; /* name of the rule; static */
+    char reason[300]; /* in words, for people */
     enum plan_action action;
     enum plan_txn txn;
-    bool arm;           /* the fence must hold our deadline now; false: it may be disarmed once
+    bool arm;          /* the fence must hold our deadline now; false: it may be disarmed once
                            PostgreSQL is stopped or a standby. A new lease is a new arming: what was
                            ordered under the old one must never live on its deadline */
-    bool cancel;        /* give up the action under way (postgres_cancel) */
-    uint64_t limit_ms;  /* STOP_FAST: time for it, then immediate; 0: the executor's */
-    uint64_t timeline;  /* FOLLOW, REWIND, CLONE, START_STANDBY: the leader's */
-    char lineage[160];  /* to be noted durably before the action: view_pg.lineage; "" = leave it */
-    char target[64];    /* member to follow, clone from, rewind to, hand over to */
-    uint64_t token;     /* leader token (or loss's token) the plan was made for */
+    bool cancel;       /* give up the action under way (postgres_cancel) */
+    uint64_t limit_ms; /* STOP_FAST: time for it, then immediate; 0: the executor's */
+    uint64_t timeline; /* FOLLOW, REWIND, CLONE, START_STANDBY: the leader's */
+    /* to be noted durably before the action: view_pg.lineage; "" = leave it */
+    char lineage[160];
+    char target[64]; /* member to follow, clone from, rewind to, hand over to */
+    uint64_t token;  /* leader token (or loss's token) the plan was made for */
     struct sync_rec sync;
     struct seal_rec seal;
     struct leader_rec leader;
     struct history_entry history;
     bool has_history;
-    struct sync_set set; /* SET_SYNC; PROMOTE, START_PRIMARY: what must be set before the first write */
+    /* SET_SYNC; PROMOTE, START_PRIMARY: what must be set before the first write */
+    struct sync_set set;
     /* TXN_ACQUIRE: seals counted: index into view.seals */
     size_t counted[VIEW_MEMBERS];
     size_t counted_n;
     bool restore_sync;
-    uint64_t wake_ms;   /* look again at this time at the latest; UINT64_MAX: only on an event */
+    /* look again at this time at the latest; UINT64_MAX: only on an event */
+    uint64_t wake_ms;
 };
 
 const char *plan_action_name(enum plan_action a);

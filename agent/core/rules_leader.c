@@ -237,6 +237,9 @@ bool rule_leader_publish(const struct view *v, struct plan *p)
 {
     if (!runs_as_primary(v) || v->pg.timeline == 0)
         return false;
+    /* A new cluster is shown when it can be cloned: the roles first. */
+    if (v->leader.token == 1 && v->leader.timeline == 0 && !v->pg.roles_ready)
+        return false;
     bool wanted_down = v->has_failover || v->stopping;
     bool right = v->leader.timeline == v->pg.timeline &&
                  (is_state(v->leader.state, "running") ||

@@ -6,7 +6,8 @@
 
 #include "agent/core/plan.h"
 
-bool syncrep_rule(uint64_t k, const char s[][64], size_t s_n, const char v[][64], size_t v_n, uint64_t q);
+bool syncrep_rule(uint64_t k, const char s[][64], size_t s_n, const char v[][64], size_t v_n,
+                  uint64_t q);
 /* Does the record (v, q) keep the rule against every set that may be in force on this primary? */
 bool syncrep_record_safe(const struct view_pg *pg, const struct sync_rec *r);
 /* Does the set keep the rule against the record? */
@@ -15,6 +16,7 @@ bool syncrep_set_safe(const struct sync_set *set, const struct sync_rec *r);
  * neither when nothing is to do (or to wait for: *ret_wait with words in plan->reason). */
 bool syncrep_step(const struct view *v, struct plan *p, bool *ret_wait);
 /* synchronous_standby_names of a set: `FIRST 2 ("a","b")`, `ANY 1 (...)`, "" */
-enum err syncrep_names(const struct sync_set *set, enum sync_mode mode, char *ret, size_t size) MUST_CHECK;
+enum err syncrep_names(const struct sync_set *set, enum sync_mode mode, char *ret, size_t size)
+    MUST_CHECK;
 
 #endif

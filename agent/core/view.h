@@ -39,8 +39,9 @@ struct sync_set {
 enum pg_data {
     PG_DATA_UNKNOWN, /* not looked at yet */
     PG_DATA_EMPTY,
-    PG_DATA_OURS,    /* a data directory; system_id says whose */
-    PG_DATA_BROKEN   /* unfinished clone or rewind, unreadable control file: text in `trouble` */
+    PG_DATA_OURS, /* a data directory; system_id says whose */
+    /* unfinished clone or rewind, unreadable control file: text in `trouble` */
+    PG_DATA_BROKEN
 };
 
 enum pg_proc {
@@ -48,7 +49,7 @@ enum pg_proc {
     PG_PROC_STARTING, /* postmaster runs, no connection accepted yet */
     PG_PROC_RUNNING,
     PG_PROC_STOPPING,
-    PG_PROC_DYING     /* postmaster gone, processes left */
+    PG_PROC_DYING /* postmaster gone, processes left */
 };
 
 struct view_walsender {
@@ -64,40 +65,48 @@ struct view_pg {
     enum pg_proc proc;
     uint64_t system_id;
     char incarnation[40];
-    bool standby_signal;    /* would start as a standby */
-    bool in_recovery;       /* running: pg_is_in_recovery(); until it has been asked: standby_signal */
-    bool accepts;           /* running: a connection answered lately */
-    bool crashed;           /* stopped: exited without being asked */
-    bool clean;             /* stopped: control file says "shut down" (in recovery) */
+    bool standby_signal; /* would start as a standby */
+    /* running: pg_is_in_recovery(); until it has been asked: standby_signal */
+    bool in_recovery;
+    bool accepts; /* running: a connection answered lately */
+    bool crashed; /* stopped: exited without being asked */
+    bool clean;   /* stopped: control file says "shut down" (in recovery) */
     uint64_t timeline;
-    uint64_t lsn;           /* primary: flushed; standby: max(received and flushed, replayed); stopped: from the control file (a standby's: min recovery end) */
+    /* primary: flushed; standby: max(received and flushed, replayed); stopped: from the control
+     * file (a standby's: min recovery end) */
+    uint64_t lsn;
     uint64_t replay_lsn;
-    uint64_t shutdown_lsn;  /* stopped clean: end of the shutdown checkpoint record, else 0 */
-    uint64_t recovery_ms;   /* stopped crashed: estimated time of recovery */
-    char upstream[64];      /* member name its primary_conninfo points at; "" none */
-    bool walreceiver;       /* a walreceiver process exists */
-    bool streaming;         /* and streams */
-    bool stuck;             /* follows, but cannot: timeline diverged or WAL missing. Stays until a rewind or clone, also while stopped */
-    bool rewind_failed;     /* the last rewind of this data failed (not: its source was not ready) */
+    uint64_t shutdown_lsn; /* stopped clean: end of the shutdown checkpoint record, else 0 */
+    uint64_t recovery_ms;  /* stopped crashed: estimated time of recovery */
+    char upstream[64];     /* member name its primary_conninfo points at; "" none */
+    bool walreceiver;      /* a walreceiver process exists */
+    bool streaming;        /* and streams */
+    /* follows, but cannot: timeline diverged or WAL missing. Stays until a rewind or clone,
+     * also while stopped */
+    bool stuck;
+    /* the last rewind of this data failed (not: its source was not ready) */
+    bool rewind_failed;
     /* Which promotions this data went through, "timeline:token" pairs, newest first, written durably by
      * the action that was given it as plan.lineage, before it acts. Timeline 0 stands for the one that
      * a promotion will choose. "": not known, then timelines are told apart by their numbers alone. */
     char lineage[160];
-    uint64_t follow_token;  /* leader token it was last pointed at (FOLLOW, START_STANDBY); 0 = unknown */
-    uint64_t sealed_token;  /* of the last loss it is sealed for; 0 = not sealed. Durable. */
+    /* leader token it was last pointed at (FOLLOW, START_STANDBY); 0 = unknown */
+    uint64_t follow_token;
+    uint64_t sealed_token; /* of the last loss it is sealed for; 0 = not sealed. Durable. */
     uint64_t sealed_lsn;
     uint64_t sealed_timeline;
     /* primary */
-    bool roles_ready;       /* replication and rewind roles exist */
-    bool checkpointed;      /* a checkpoint has been done since promotion */
-    uint64_t parent;        /* primary: the timeline before `timeline`, 0: none */
-    uint64_t switch_lsn;    /* and where `timeline` left it (both from PostgreSQL's history file) */
+    bool roles_ready;  /* replication and rewind roles exist */
+    bool checkpointed; /* a checkpoint has been done since promotion */
+    uint64_t parent;   /* primary: the timeline before `timeline`, 0: none */
+    /* and where `timeline` left it (both from PostgreSQL's history file) */
+    uint64_t switch_lsn;
     /* ACTION_SET_SYNC moves `set` to `old` and shows the new one here before it writes a byte; the
      * confirmation drops all of `old` at once. With no room left the oldest may be dropped: only a
      * confirmed set lets the record grow. ACTION_SET_SYNC makes a set known again. */
-    struct sync_set set;        /* as configured now (stopped: as it will start) */
-    bool set_known;             /* the sets in force are known at all (false after adoption) */
-    bool set_confirmed;         /* DESIGN.md §4 (a) and (b) hold for `set` */
+    struct sync_set set; /* as configured now (stopped: as it will start) */
+    bool set_known;      /* the sets in force are known at all (false after adoption) */
+    bool set_confirmed;  /* DESIGN.md §4 (a) and (b) hold for `set` */
     struct sync_set old[VIEW_SETS]; /* further sets that may still be in force */
     size_t old_n;
     struct view_walsender senders[VIEW_WALSENDERS];
@@ -110,7 +119,7 @@ struct view_busy {
     uint64_t action; /* enum plan_action; 0 = none */
     uint64_t since_ms;
     char target[64];
-    bool failed;      /* the last action ended with an error; `failures` in a row */
+    bool failed; /* the last action ended with an error; `failures` in a row */
     uint64_t failures;
     uint64_t failed_action;
     uint64_t failed_ms;
@@ -120,21 +129,22 @@ struct view_busy {
 };
 
 struct view {
-    uint64_t now_ms;      /* CLOCK_BOOTTIME */
+    uint64_t now_ms; /* CLOCK_BOOTTIME */
     char self[64];
     /* DCS */
     bool dcs_ready;       /* the mirror below is complete and its watch is live */
     uint64_t dcs_lost_ms; /* since when it is not; 0: it is */
     uint64_t revision;
-    uint64_t lost_ms;     /* when this node first saw the leader key absent (dcs_ready); 0: present */
-    bool txn_pending;     /* an HA transaction of ours is under way */
-    bool txn_unknown;     /* the last one has an unknown outcome: read again before acting */
+    /* when this node first saw the leader key absent (dcs_ready); 0: present */
+    uint64_t lost_ms;
+    bool txn_pending; /* an HA transaction of ours is under way */
+    bool txn_unknown; /* the last one has an unknown outcome: read again before acting */
     struct view_config config;
     bool has_initialize, has_leader, has_sync, has_failover;
     struct initialize_rec initialize;
     bool initialize_leased; /* bootstrap under way (not final) */
     struct leader_rec leader;
-    uint64_t leader_lease;  /* lease the leader key hangs on */
+    uint64_t leader_lease; /* lease the leader key hangs on */
     struct sync_rec sync;
     uint64_t sync_mod_revision;
     struct member_rec members[VIEW_MEMBERS]; /* sorted by name; those with a live agent */
@@ -151,30 +161,35 @@ struct view {
     bool has_sync_before;
     struct sync_rec sync_before;
     /* this node */
-    uint64_t lease;        /* id of our lease; 0 none */
-    uint64_t deadline_ms;  /* until when we may act as leader; 0 none */
-    bool armed;            /* the fence has acknowledged and holds the deadline */
-    bool tilt;             /* the loop was late: look one pass, do not act */
+    uint64_t lease;       /* id of our lease; 0 none */
+    uint64_t deadline_ms; /* until when we may act as leader; 0 none */
+    bool armed;           /* the fence has acknowledged and holds the deadline */
+    bool tilt;            /* the loop was late: look one pass, do not act */
     bool nofailover, nosync;
-    bool stopping;         /* SIGTERM: hand over, then stop PostgreSQL and leave */
-    bool restarting;       /* about to be restarted: leave PostgreSQL for adoption */
-    bool can_bootstrap;    /* configuration permits initdb on this node */
+    bool stopping;      /* SIGTERM: hand over, then stop PostgreSQL and leave */
+    bool restarting;    /* about to be restarted: leave PostgreSQL for adoption */
+    bool can_bootstrap; /* configuration permits initdb on this node */
     struct view_pg pg;
     struct view_busy busy;
 };
 
 /* ---- helpers, all pure ---- */
-enum sync_mode view_record_mode(const struct view *v);                     /* of the sync record */
-const struct member_rec *view_member(const struct view *v, const char *name); /* NULL: no live agent */
+/* of the sync record */
+enum sync_mode view_record_mode(const struct view *v);
+/* NULL: no live agent */
+const struct member_rec *view_member(const struct view *v, const char *name);
 const struct member_rec *view_member_of(const struct view *v, const char *incarnation);
-const struct seal_rec *view_seal_of(const struct view *v, const char *incarnation, uint64_t token);
-bool view_is_leader(const struct view *v);      /* key names our name, incarnation and lease */
-bool view_leader_named(const struct view *v);   /* key names our name and lease, whatever our data is */
+const struct seal_rec *view_seal_of(const struct view *v, const char *incarnation,
+                                    uint64_t token);
+bool view_is_leader(const struct view *v); /* key names our name, incarnation and lease */
+/* key names our name and lease, whatever our data is */
+bool view_leader_named(const struct view *v);
 bool view_is_record_leader(const struct view *v); /* sync names our incarnation */
 bool view_in_v(const struct view *v, const char *incarnation);
 bool names_have(const char names[][64], size_t n, const char *name);
-bool view_lease_valid(const struct view *v);    /* now < deadline */
-bool view_writable(const struct view *v);       /* PostgreSQL runs (or may) and is not in recovery */
+bool view_lease_valid(const struct view *v); /* now < deadline */
+/* PostgreSQL runs (or may) and is not in recovery */
+bool view_writable(const struct view *v);
 
 /* One view as text: `key=value` lines, only what differs from zero; the notation of tests, journal and
  * `explain`. Numbers are decimal, LSNs X/X, lists a,b; control characters, `\` and `,` in names are

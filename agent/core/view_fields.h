@@ -14,7 +14,9 @@ enum vtype {
     V_NAMES, /* char[max][64] and a count */
     V_U64S,  /* uint64_t[max], the rest zero */
     V_SUB,   /* a struct, `sub` */
-    V_LIST /* struct[max] of `size` bytes, `sub`, and a count; `keyed`: first field is a text that names it */
+    /* struct[max] of `size` bytes, `sub`, and a count; `keyed`: first field is a text that
+     * names it */
+    V_LIST
 };
 
 struct vfield {
