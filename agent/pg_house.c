@@ -2,9 +2,10 @@
  * reloaded, and one physical slot is kept per other member. */
 #include "agent/pg_text.h"
 #include "agent/postgres_private.h"
+#include "base/assert.h"
 #include "base/clock.h"
 
-enum { SLOTS_MS = 2000 };
+enum { SLOTS_MS = 2000, SLOT_TTL_MS = 30 * 60 * 1000 };
 
 static void settle(struct postgres *p)
 {
@@ -71,21 +72,66 @@ static void write_conf(struct postgres *p)
     pg_worker_send(p->worker, &q, PG_WORKER_MS, written, &p->house_busy);
 }
 
-/* A slot of a member that is gone keeps WAL for ever: dropped, unless it is in use. Ours are known by
- * their prefix. A standby has them too, so that the others find them the moment it is promoted; but
- * there they hold no WAL: one that was used in an earlier life is made anew. */
+static bool named(const struct postgres_dynamic *d, const char *name)
+{
+    for (size_t i = 0; i < d->members_n; i++)
+        if (strcmp(d->members[i], name) == 0)
+            return true;
+    return false;
+}
+
+static void note_absent(struct postgres *p, const char *name, uint64_t since_ms)
+{
+    if (p->absent_n == ARRAY_LEN(p->absent)) /* the longest gone makes room */
+        memmove(p->absent, p->absent + 1, --p->absent_n * sizeof p->absent[0]);
+    memcpy(p->absent[p->absent_n].name, name, sizeof p->absent[0].name);
+    p->absent[p->absent_n++].since_ms = since_ms;
+}
+
+void house_members(struct postgres *p, const struct postgres_dynamic *d)
+{
+    uint64_t now = clock_boot_ms();
+    size_t kept = 0;
+    ASSERT(d->members_n <= VIEW_MEMBERS);
+    p->slot_ttl_ms = d->slot_ttl_ms != 0 ? d->slot_ttl_ms : SLOT_TTL_MS;
+    for (size_t i = 0; i < p->absent_n; i++)
+        if (!named(d, p->absent[i].name) && now - p->absent[i].since_ms < p->slot_ttl_ms)
+            p->absent[kept++] = p->absent[i];
+    p->absent_n = kept;
+    for (size_t i = 0; i < p->members_n; i++)
+        if (!named(d, p->members[i]))
+            note_absent(p, p->members[i], now);
+    memcpy(p->members, d->members, sizeof p->members);
+    p->members_n = d->members_n;
+}
+
+static void put_slot(struct buf *sql, const char *member)
+{
+    char slot[64];
+    pg_slot_name(member, slot);
+    buf_printf(sql, ", '%s'", slot);
+}
+
+/* A slot of a member that is gone keeps WAL for ever: dropped after a while, unless it is in use. Ours
+ * are known by their prefix. A standby has them too, so that the others find them the moment it is
+ * promoted; but there they hold no WAL: one that was used in an earlier life is made anew. */
 static void slots_sql(const struct postgres *p, struct buf *sql)
 {
     char slot[64];
-    buf_printf(sql,
-               "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE "
-               "slot_type = 'physical' AND NOT active AND left(slot_name, 7) = 'regent_' AND "
-               "((pg_is_in_recovery() AND restart_lsn IS NOT NULL) OR slot_name NOT IN (''");
-    for (size_t i = 0; i < p->members_n; i++) {
-        pg_slot_name(p->members[i], slot);
-        buf_printf(sql, ", '%s'", slot);
-    }
-    buf_printf(sql, "))");
+    uint64_t now = clock_boot_ms();
+    bool long_enough = now - p->born_ms >= p->slot_ttl_ms;
+    buf_printf(
+        sql,
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE "
+        "slot_type = 'physical' AND NOT active AND left(slot_name, 7) = 'regent_' AND "
+        "((pg_is_in_recovery() AND restart_lsn IS NOT NULL) OR (%s AND slot_name NOT IN (''",
+        long_enough ? "true" : "false");
+    for (size_t i = 0; i < p->members_n; i++)
+        put_slot(sql, p->members[i]);
+    for (size_t i = 0; i < p->absent_n; i++)
+        if (now - p->absent[i].since_ms < p->slot_ttl_ms)
+            put_slot(sql, p->absent[i].name);
+    buf_printf(sql, ")))");
     for (size_t i = 0; i < p->members_n; i++) {
         pg_slot_name(p->members[i], slot);
         buf_printf(

@@ -233,9 +233,7 @@ void postgres_configure(struct postgres *p, const struct postgres_dynamic *d)
     p->retry_interval_ms = d->retry_interval_ms;
     p->use_slots = d->use_slots;
     p->strict = d->strict;
-    ASSERT(d->members_n <= VIEW_MEMBERS);
-    memcpy(p->members, d->members, sizeof p->members);
-    p->members_n = d->members_n;
+    house_members(p, d);
     p->conf_dirty = true;
     house_look(p);
 }
@@ -276,6 +274,7 @@ enum err postgres_new(uv_loop_t *loop, const struct postgres_options *o,
     p->ops = *ops;
     p->arg = arg;
     p->retry_interval_ms = 100;
+    p->born_ms = clock_boot_ms();
     enum err rv = set_paths(p, o, e);
     if (rv != ERR_OK) {
         mem_free(p);

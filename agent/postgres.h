@@ -56,12 +56,15 @@ struct postgres_dynamic {
     /* names of the other members: a physical slot each on the primary */
     char members[VIEW_MEMBERS][64];
     size_t members_n;
+    /* a member not named for so long loses its slot, and the WAL it keeps; 0: 30 minutes */
+    uint64_t slot_ttl_ms;
 };
 void postgres_configure(struct postgres *p, const struct postgres_dynamic *d);
 
 /* Runs the plan's action (ACTION_*). SET_SYNC ends when the new value is written and reloaded; its
- * confirmation goes on beside other actions and shows in view_pg.set_confirmed. upstream: for FOLLOW, START_STANDBY, REWIND, CLONE (NULL = nobody).
- * One at a time; the engine guarantees it. `deadline_ms`: CLOCK_BOOTTIME, for STOP_FAST. */
+ * confirmation goes on beside other actions and shows in view_pg.set_confirmed. upstream: for
+ * FOLLOW, START_STANDBY, REWIND, CLONE (NULL = nobody). One at a time; the engine guarantees it.
+ * `deadline_ms`: CLOCK_BOOTTIME, for STOP_FAST. */
 void postgres_run(struct postgres *p, const struct plan *plan,
                   const struct postgres_upstream *upstream, uint64_t deadline_ms,
                   postgres_cb *cb, void *arg);

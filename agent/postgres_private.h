@@ -76,6 +76,14 @@ struct postgres {
     bool closed; /* strict: clients are let in when the set is confirmed */
     char members[VIEW_MEMBERS][64];
     size_t members_n;
+    /* Named before, and not now: a node that is down wants its WAL when it returns. */
+    struct {
+        char name[64];
+        uint64_t since_ms;
+    } absent[2 * VIEW_MEMBERS];
+    size_t absent_n;
+    uint64_t slot_ttl_ms;
+    uint64_t born_ms;  /* what was before that is not known */
     uint64_t slots_ms; /* when slots are looked at next */
     bool conf_dirty;   /* to be written and reloaded */
     bool house_busy;
@@ -168,6 +176,7 @@ void sync_step(struct postgres *p); /* pg_sync_step.c: does what is due next */
 enum err sync_text(const struct sync_set *set, char *ret, size_t size) MUST_CHECK;
 
 /* pg_house.c: slots, reload after a change of configuration */
+void house_members(struct postgres *p, const struct postgres_dynamic *d);
 void house_look(struct postgres *p);
 /* pg_stuck.c */
 void stuck_look(struct postgres *p);

@@ -162,6 +162,7 @@ static void configure(const char *text)
     json_t *m;
     json_array_foreach(json_object_get(j, "members"), i, m)(void)
         snprintf(c.members[c.members_n++], 64, "%s", json_string_value(m));
+    c.slot_ttl_ms = (uint64_t)json_integer_value(json_object_get(j, "slot_ttl_ms"));
     c.use_slots = json_is_true(json_object_get(j, "slots"));
     c.parameters_json = pg != NULL ? slice_str(pg) : slice_of(NULL, 0);
     postgres_configure(d.pg, &c);
