@@ -136,10 +136,18 @@ class Lab:
         self.timing = [str(x) for x in timing]
         self.nodes = []
         self.clients = []
+        try:
+            self.form(nodes)
+        except BaseException:
+            self.close()
+            raise
+
+    def form(self, nodes):
         if nodes:
             first = Node(self, 1)
             subprocess.run([build_dir() / "dcs_node", "init", *first.flags()], check=True)
-            self.nodes.append(first.start())
+            self.nodes.append(first)
+            first.start()
             wait_for("the first node leads", lambda: first.status()["state"] == "leader")
         for _ in range(1, nodes):
             self.add()
