@@ -222,6 +222,7 @@ void engine_configure(struct engine *g)
         g->mirror.config_meta.present ? &g->mirror.config : g->o.bootstrap;
     d.parameters_json = c->postgresql;
     d.use_slots = c->use_slots;
+    d.strict = g->view.config.sync_strict;
     for (size_t i = 0; i < g->mirror.members_n; i++)
         if (strcmp(g->mirror.members[i].name, g->name) != 0)
             memcpy(d.members[d.members_n++], g->mirror.members[i].name, sizeof d.members[0]);

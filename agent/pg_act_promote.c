@@ -68,6 +68,8 @@ static void requested(void *arg, const struct pg_sql_reply *r)
 
 static void request(struct postgres *p)
 {
+    if (!action_may_lead(p))
+        return;
     /* "server is not in recovery" comes when somebody else did it: then the look shows it. */
     pg_sql_query(p->sql, UNBLOCK "; SELECT pg_promote(false) WHERE pg_is_in_recovery()",
                  PG_SQL_MS, requested, p);

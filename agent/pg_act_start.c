@@ -94,6 +94,8 @@ static void prepared(struct postgres *p, const struct worker_reply *r)
                           NULL};
     const char *env[] = {"LC_MESSAGES=C", "LANG=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin",
                          NULL};
+    if (primary && !action_may_lead(p))
+        return;
     p->probe.standby = !primary;
     p->act.step = STEP_WAIT;
     p->stopping = false;

@@ -29,6 +29,17 @@ void action_end(struct postgres *p, enum err status, const struct errmsg *e)
     cb(arg, status, &copy);
 }
 
+bool action_may_lead(struct postgres *p)
+{
+    const struct fence_state *f = fence_state(p->fence);
+    bool ours = f->armed && f->token == p->act.plan.token;
+    if (ours && f->deadline_ms > clock_boot_ms() + f->kill_budget_ms)
+        return true;
+    action_fail(p, ERR_PRECONDITION, "leadership with token %llu has ended meanwhile",
+                (unsigned long long)p->act.plan.token);
+    return false;
+}
+
 void action_fail(struct postgres *p, enum err status, const char *fmt, ...)
 {
     struct errmsg e = {.code = status};

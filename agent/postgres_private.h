@@ -120,7 +120,8 @@ struct postgres {
     bool sync_waits;   /* commits are known to wait: the flag is set */
     bool sync_adopt;   /* `set` is to be read from what PostgreSQL shows */
     bool
-        sync_wanted; /* SET_SYNC was ordered: confirm although the sets in force are not known */
+        /* SET_SYNC was ordered: confirm although the sets in force are not known */
+        sync_wanted;
     bool sync_probing; /* a probe's connection is being opened */
     unsigned sync_probe_tries;
     uint64_t sync_serial;   /* looks up to this one are too old */
@@ -137,6 +138,10 @@ void postgres_req(const struct postgres *p, struct worker_req *q, const char *op
 
 /* postgres_action.c */
 void action_end(struct postgres *p, enum err status, const struct errmsg *e);
+/* PROMOTE, START_PRIMARY: the fence still holds the deadline of the very leadership the action was ordered
+ * for, and there is time left. Else the action fails here: between order and execution another node may
+ * have led. */
+bool action_may_lead(struct postgres *p);
 void action_fail(struct postgres *p, enum err status, const char *fmt, ...) PRINTF(3, 4);
 void action_worker(struct postgres *p, const struct worker_req *q, uint64_t timeout_ms,
                    action_step *then);
