@@ -142,11 +142,13 @@ int cmd_list(struct cli *c, int argc, char **argv)
     return CLI_DONE;
 }
 
+/* patronictl's shape: a row for every timeline that has ended, where and why it did, and who leads the
+ * one after it. */
 int cmd_history(struct cli *c, int argc, char **argv)
 {
     static const struct output_column columns[] = {
         {.name = "TL", .number = true, .right = true},
-        {.name = "LSN", .right = true},
+        {.name = "LSN", .number = true, .right = true},
         {.name = "Reason"},
         {.name = "Timestamp"},
         {.name = "New Leader"},
@@ -159,17 +161,18 @@ int cmd_history(struct cli *c, int argc, char **argv)
     if (rv != ERR_OK && rv != ERR_NOT_FOUND)
         return cli_exit_code(rv);
     struct output *o = output_new(c, NULL, columns, ARRAY_LEN(columns));
-    for (size_t i = 0; i < h.entries_n; i++) {
+    for (size_t i = 1; i < h.entries_n; i++) {
         const struct history_entry *x = &h.entries[i];
-        char tl[24];
-        char token[24];
-        char lsn[24];
+        char tl[LSN_TEXT];
+        char token[LSN_TEXT];
+        char lsn[LSN_TEXT];
         char at[CLOCK_TEXT_MAX];
-        (void)snprintf(tl, sizeof tl, "%" PRIu64, x->timeline);
+        (void)snprintf(tl, sizeof tl, "%" PRIu64,
+                       x->parent != 0 ? x->parent : h.entries[i - 1].timeline);
+        (void)snprintf(lsn, sizeof lsn, "%" PRIu64, x->switch_lsn);
         (void)snprintf(token, sizeof token, "%" PRIu64, x->token);
         clock_wall_text(x->at_ms, at);
-        output_row(o, (const char *[]){tl, cli_lsn(x->switch_lsn, lsn), x->reason, at, x->name,
-                                       token});
+        output_row(o, (const char *[]){tl, lsn, x->reason, at, x->name, token});
     }
     output_print(o);
     return CLI_DONE;
