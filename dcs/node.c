@@ -54,11 +54,10 @@ static void apply(void *arg, uint64_t index, uint64_t term, struct slice data)
 {
     struct node *n = arg;
     CHECK_MAGIC(n, NODE_MAGIC);
-    bool waits = state_uncommitted(n->state);
+    bool more = state_uncommitted(n->state);
     write_apply(n, index, term, data);
-    if (!waits) {
-        n->commit_ms = n->now + NODE_COMMIT_MS;
-    }
+    n->commit_ms = more ? n->commit_ms : n->now + NODE_COMMIT_MS;
+    n->uncommitted_bytes += data.n;
 }
 
 static void membership(void *arg, const struct raft_membership *m)
@@ -145,6 +144,14 @@ static void commit_state(struct node *n)
 {
     state_commit(n->state,
                  MIN(raft_core_stored_index(n->raft), raft_core_commit_index(n->raft)));
+    n->uncommitted_bytes = 0;
+}
+
+static uint64_t commit_deadline(const struct node *n)
+{
+    return !state_uncommitted(n->state)                ? UINT64_MAX
+           : n->uncommitted_bytes >= NODE_COMMIT_BYTES ? n->now
+                                                       : n->commit_ms;
 }
 
 static enum err copy_names(struct node *n, const struct node_options *o)
@@ -319,12 +326,14 @@ void node_pass(struct node *n)
     read_start(n);
     n->ops->store_flush(n->arg);
     n->ops->flush(n->arg);
+    if (n->commit_due) {
+        /* since the last pass: its replies have left, the log is being written */
+        commit_state(n);
+    }
     write_deliver(n);
     read_serve(n);
     begin_snapshot(n);
-    if (n->now >= n->commit_ms) {
-        commit_state(n);
-    }
+    n->commit_due = n->now >= commit_deadline(n);
     n->ops->store_flush(n->arg);
     n->ops->flush(n->arg);
 }
@@ -336,7 +345,7 @@ uint64_t node_deadline(const struct node *n)
     at = MIN(at, write_deadline(n));
     at = MIN(at, read_deadline(n));
     at = MIN(at, member_deadline(n));
-    at = state_uncommitted(n->state) ? MIN(at, n->commit_ms) : at;
+    at = MIN(at, commit_deadline(n));
     return list_empty(&n->done) ? at : n->now;
 }
 

@@ -4,7 +4,8 @@
  *
  * The owner feeds it (requests, frames, answers, completions) and calls node_pass() once per loop pass
  * and at the latest at node_deadline(). A pass is: time -> requests routed -> one entry -> log thread ->
- * peers -> COMMIT of the state -> replies -> own snapshot -> log thread and peers once more.
+ * peers -> COMMIT of the state, when it was due after the last pass -> replies -> own snapshot -> log
+ * thread and peers once more.
  *
  * Every request ends in exactly one reply, at the latest at its deadline:
  *   ERR_OUTCOME_UNKNOWN  its entry was submitted (or it was forwarded) and the answer is lost

@@ -12,9 +12,11 @@
 
 enum {
     NODE_MAGIC = 0x4e6f6465,
-    NODE_COMMIT_MS = 10, /* between two commits of the state */
-    NODE_SCAN_MS = 50,   /* how often deadlines are looked at while requests wait */
-    NODE_RETRY_MS = 50,  /* before a refused forward is tried again */
+    /* between two commits of the state; and the entries of one, in bytes: */
+    NODE_COMMIT_MS = 100,
+    NODE_COMMIT_BYTES = 256 * 1024,
+    NODE_SCAN_MS = 50,  /* how often deadlines are looked at while requests wait */
+    NODE_RETRY_MS = 50, /* before a refused forward is tried again */
     NODE_PLENTY_BYTES = 32 * 1024 * 1024,
     NODE_PLENTY_MS = 100,
     NODE_SETTLED_MS = 1000, /* the same, when there is nothing left to change */
@@ -106,7 +108,9 @@ struct node {
     bool admitted;         /* false: empty and not accepted yet; takes no part in Raft */
     uint64_t leading_term; /* 0: not leader */
     uint64_t known_leader, known_term;
-    uint64_t commit_ms; /* of what the state has not committed */
+    uint64_t commit_ms; /* when the state is to be committed, if it has anything to commit */
+    size_t uncommitted_bytes;
+    bool commit_due; /* at the next pass, behind the replies of this one */
     bool copying;
     uint64_t newest_snapshot;
     uint64_t plenty_until_ms; /* the quota is far away */

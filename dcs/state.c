@@ -195,6 +195,12 @@ static void write_marks(struct state *s)
     sql_write(s, SQL_STORE_SET);
 }
 
+bool state_uncommitted(const struct state *s)
+{
+    CHECK_MAGIC(s, STATE_MAGIC);
+    return s->in_txn;
+}
+
 void state_commit(struct state *s, uint64_t logged)
 {
     CHECK_MAGIC(s, STATE_MAGIC);

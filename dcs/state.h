@@ -84,7 +84,9 @@ void state_batch_end(struct state_batch *b, uint64_t wall_ms,
  * index are skipped. Opens the transaction when none is open. */
 void state_apply(struct state *s, uint64_t index, struct slice entry, uint64_t now_ms,
                  const struct state_ops *ops, void *arg);
-/* Commits what the pass applied (nothing when only renewals came), with the counters of all leases and
+/* Something applied waits for a commit. Renewals alone do not. */
+bool state_uncommitted(const struct state *s);
+/* Commits what was applied (nothing when only renewals came), with the counters of all leases and
  * logged = min(stored, commit). */
 void state_commit(struct state *s, uint64_t logged);
 /* A snapshot needs every counter in the file: commits also when only renewals came. */

@@ -696,6 +696,8 @@ static bool database_line(struct script *x, const struct words *w)
         do_restore(x);
     else if (strcmp(cmd, "applied") == 0)
         do_applied(x);
+    else if (strcmp(cmd, "uncommitted") == 0)
+        buf_printf(&x->out, state_uncommitted(x->s) ? "yes" : "no");
     else if (strcmp(cmd, "now") == 0)
         x->now_ms = number(w->v[1]);
     else if (strcmp(cmd, "wall") == 0)

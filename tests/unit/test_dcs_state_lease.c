@@ -108,11 +108,11 @@ static void renewals_alone_are_never_committed(void **t)
 {
     (void)t;
     SCRIPT({"grant 5000 7", "L1 ttl 5000 nonce 7 n 0"}, {"commit", ""},
-           {"renew L1 7 1", "L1 ttl 5000 nonce 7 n 1"}, {"commit", ""}, {"applied", "2"},
-           {"now 2000", ""}, {"reopen", "at 1"},
+           {"renew L1 7 1", "L1 ttl 5000 nonce 7 n 1"}, {"uncommitted", "no"}, {"commit", ""},
+           {"applied", "2"}, {"now 2000", ""}, {"reopen", "at 1"},
            {"leases", "L1 ttl 5000 nonce 7 n 1 left 5000 keys 0"},
            {"renew L1 7 2", "L1 ttl 5000 nonce 7 n 2"}, {"put a 1", "rev 1 | put a=1 @1"},
-           {"commit", ""}, {"reopen", "at 4"},
+           {"uncommitted", "yes"}, {"commit", ""}, {"uncommitted", "no"}, {"reopen", "at 4"},
            {"leases", "L1 ttl 5000 nonce 7 n 2 left 5000 keys 0"},
            {"renew L1 7 3 ttl=7000", "L1 ttl 7000 nonce 7 n 3"}, {"full", ""},
            {"reopen", "at 5"}, {"leases", "L1 ttl 7000 nonce 7 n 3 left 7000 keys 0"});
