@@ -1,0 +1,424 @@
+/* One regentd: the DCS member and the agent's engine, their wiring to the models, start and end. */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/mem.h"
+#include "tests/sim/node_world.h"
+
+/* ---- the DCS: what it asks for ---- */
+
+static uint64_t now_ms(void *arg)
+{
+    return clock_of(arg);
+}
+
+/* Wall clocks differ, and nothing may rest on them. */
+static uint64_t wall_ms(void *arg)
+{
+    const struct sim_node *x = arg;
+    return 1700000000000 + x->w->now_us / MS + 50 * x->id;
+}
+
+static void store_append(void *arg, uint64_t first, const struct raft_entry_view *e, size_t n)
+{
+    disk_append(arg, first, e, n);
+}
+
+static void store_truncate(void *arg, uint64_t from)
+{
+    disk_truncate(arg, from);
+}
+
+static void store_meta(void *arg, uint64_t term, uint64_t vote)
+{
+    disk_meta(arg, term, vote);
+}
+
+static void store_snapshot(void *arg, const struct raft_snapshot_info *info, uint64_t trim_to,
+                           bool installed)
+{
+    disk_snapshot(arg, info, trim_to, installed);
+}
+
+static void store_flush(void *arg)
+{
+    disk_flush(arg);
+}
+
+static void send_frame(void *arg, uint64_t member, struct slice frame)
+{
+    net_frame(arg, member, frame);
+}
+
+static bool call(void *arg, uint64_t member, uint32_t number, const char *method,
+                 struct slice params)
+{
+    return net_call(arg, member, number, method, params);
+}
+
+static bool linked(void *arg, uint64_t member)
+{
+    return ((struct sim_node *)arg)->linked[member - 1];
+}
+
+static void flush(void *arg)
+{
+    (void)arg;
+}
+
+static void membership(void *arg, const struct raft_membership *m)
+{
+    struct sim_node *x = arg;
+    ASSERT(m->n == x->w->n);
+}
+
+/* ---- snapshots: files, as in production ---- */
+
+static void snapshot_path(void *arg, uint64_t index, char *ret_path, size_t size)
+{
+    struct sim_node *x = arg;
+    (void)snprintf(ret_path, size, "%s/%s-%llu.db", x->w->dir, x->name,
+                   (unsigned long long)index);
+}
+
+struct copied {
+    struct raft_snapshot_info info;
+    uint64_t from;
+    bool ok;
+};
+
+static void keep_snapshot(struct sim_node *x, uint64_t index)
+{
+    ASSERT(x->snapshots_n < ARRAY_LEN(x->snapshots));
+    x->snapshots[x->snapshots_n++] = index;
+}
+
+static void on_copied(struct sim *w, struct sim_node *x, void *arg)
+{
+    struct copied *c = arg;
+    (void)w;
+    node_snapshot_copied(x->node, &c->info, c->ok);
+    daemon_pass(x);
+}
+
+static void snapshot_copy(void *arg, struct state_copy *copy,
+                          const struct raft_snapshot_info *info)
+{
+    struct sim_node *x = arg;
+    struct copied *c = mem_alloc(sizeof *c);
+    struct errmsg e;
+    char path[128];
+    c->info = *info;
+    snapshot_path(x, info->index, path, sizeof path);
+    c->ok = state_copy_run(copy, path, &e) == ERR_OK &&
+            state_file_digest(path, c->info.sha256, &c->info.size, &e) == ERR_OK;
+    keep_snapshot(x, info->index);
+    sim_note(x->w, x, "snapshot %llu", (unsigned long long)info->index);
+    sim_at(x->w, x, DAEMON, sim_between(x->w, 1 * MS, 50 * MS), "copied", on_copied, c);
+}
+
+static bool copy_file(const char *from, const char *to)
+{
+    char bytes[16384];
+    FILE *in = fopen(from, "rb");
+    FILE *out = fopen(to, "wb");
+    bool ok = in != NULL && out != NULL;
+    for (size_t n; ok && (n = fread(bytes, 1, sizeof bytes, in)) > 0;)
+        ok = fwrite(bytes, 1, n, out) == n;
+    if (in != NULL)
+        (void)fclose(in);
+    if (out != NULL)
+        (void)fclose(out);
+    return ok;
+}
+
+static void on_fetched(struct sim *w, struct sim_node *x, void *arg)
+{
+    struct copied *c = arg;
+    struct sim_node *from = &w->node[c->from - 1];
+    char ours[128];
+    char theirs[128];
+    uint8_t sha[32] = {0};
+    uint64_t size = 0;
+    struct errmsg e;
+    snapshot_path(x, c->info.index, ours, sizeof ours);
+    snapshot_path(from, c->info.index, theirs, sizeof theirs);
+    c->ok = x->linked[from->id - 1] && copy_file(theirs, ours) &&
+            state_file_digest(ours, sha, &size, &e) == ERR_OK &&
+            memcmp(sha, c->info.sha256, sizeof sha) == 0;
+    keep_snapshot(x, c->info.index);
+    sim_note(w, x, "snapshot %llu %s from %s", (unsigned long long)c->info.index,
+             c->ok ? "fetched" : "not fetched", from->name);
+    node_snapshot_fetched(x->node, &c->info, c->ok);
+    daemon_pass(x);
+}
+
+static void snapshot_fetch(void *arg, uint64_t from, const struct raft_snapshot_info *info)
+{
+    struct sim_node *x = arg;
+    struct copied *c = mem_alloc(sizeof *c);
+    c->info = *info;
+    c->from = from;
+    sim_at(x->w, x, DAEMON, sim_between(x->w, 5 * MS, 300 * MS), "fetched", on_fetched, c);
+}
+
+static void snapshot_sweep(void *arg, uint64_t index)
+{
+    struct sim_node *x = arg;
+    size_t kept = 0;
+    for (size_t i = 0; i < x->snapshots_n; i++) {
+        char path[128];
+        if (x->snapshots[i] >= index) {
+            x->snapshots[kept++] = x->snapshots[i];
+            continue;
+        }
+        snapshot_path(x, x->snapshots[i], path, sizeof path);
+        (void)unlink(path);
+    }
+    x->snapshots_n = kept;
+}
+
+static void fatal(void *arg, const char *what)
+{
+    struct sim_node *x = arg;
+    (void)fprintf(stderr, "seed %llu: %s cannot go on: %s\n", (unsigned long long)x->w->seed,
+                  x->name, what);
+    sim_print_trace(x->w);
+    _exit(1);
+}
+
+static const struct node_ops node_ops = {
+    .now_ms = now_ms,
+    .wall_ms = wall_ms,
+    .store_append = store_append,
+    .store_truncate = store_truncate,
+    .store_meta = store_meta,
+    .store_snapshot = store_snapshot,
+    .store_flush = store_flush,
+    .send_frame = send_frame,
+    .call = call,
+    .linked = linked,
+    .flush = flush,
+    .membership = membership,
+    .snapshot_copy = snapshot_copy,
+    .snapshot_fetch = snapshot_fetch,
+    .snapshot_path = snapshot_path,
+    .snapshot_sweep = snapshot_sweep,
+    .fatal = fatal,
+};
+
+/* ---- passes of the DCS loop ---- */
+
+static void on_pass(struct sim *w, struct sim_node *x, void *arg);
+
+static void plan_pass(struct sim_node *x, uint64_t at_ms)
+{
+    x->pass_at_ms = at_ms;
+    x->pass_gen++;
+    sim_at(x->w, x, DAEMON, until_local(x, at_ms), "pass", on_pass,
+           mem_dup(&x->pass_gen, sizeof x->pass_gen));
+}
+
+static void on_pass(struct sim *w, struct sim_node *x, void *arg)
+{
+    (void)w;
+    if (*(unsigned *)arg != x->pass_gen)
+        return;
+    node_pass(x->node);
+    uint64_t at = node_deadline(x->node);
+    if (at != NEVER)
+        plan_pass(x, at);
+}
+
+void daemon_pass(struct sim_node *x)
+{
+    uint64_t now = clock_of(x);
+    if (x->pass_at_ms > now)
+        plan_pass(x, now);
+}
+
+/* ---- the engine: time ---- */
+
+static void on_wake(struct sim *w, struct sim_node *x, void *arg)
+{
+    uint64_t now = clock_of(x);
+    (void)w;
+    if (*(unsigned *)arg != x->wake_gen)
+        return;
+    if (now < x->wake_at_ms) { /* its clock stood still */
+        sim_ports.wake_at(x, x->wake_at_ms);
+        return;
+    }
+    if (now > x->wake_at_ms + engine_view(x->engine)->config.ttl_ms / 4)
+        engine_late(x->engine);
+    engine_tick(x->engine);
+}
+
+static void wake_at(void *arg, uint64_t at_ms)
+{
+    struct sim_node *x = arg;
+    x->wake_at_ms = MAX(at_ms, clock_of(x));
+    x->wake_gen++;
+    sim_at(x->w, x, DAEMON, until_local(x, x->wake_at_ms), "tick", on_wake,
+           mem_dup(&x->wake_gen, sizeof x->wake_gen));
+}
+
+static void on_left(struct sim *w, struct sim_node *x, void *arg);
+
+static void published(void *arg, const struct view *v, const struct plan *p)
+{
+    struct sim_node *x = arg;
+    if (strcmp(x->last_rule, p->rule) != 0) {
+        (void)snprintf(x->last_rule, sizeof x->last_rule, "%s", p->rule);
+        sim_note(x->w, x, "rule %s: %s", p->rule, p->reason);
+    }
+    check_plan(x, v);
+    if (engine_stopped(x->engine) && !x->leaving) {
+        x->leaving = true;
+        sim_at(x->w, x, DAEMON, 1 * MS, "left", on_left, NULL);
+    }
+}
+
+const struct engine_ports sim_ports = {
+    .now_ms = now_ms,
+    .wall_ms = wall_ms,
+    .call = sim_call,
+    .watch = sim_watch,
+    .observe = sim_observe,
+    .run = sim_run_action,
+    .cancel = sim_cancel,
+    .configure = sim_configure,
+    .watch_closely = sim_watch_closely,
+    .fence = sim_fence,
+    .arm = sim_arm,
+    .extend = sim_extend,
+    .disarm = sim_disarm,
+    .confirm = sim_confirm,
+    .kill = sim_kill,
+    .remember = sim_remember,
+    .wake_at = wake_at,
+    .published = published,
+};
+
+void daemon_wake(struct sim_node *x)
+{
+    if (x->up[DAEMON] && x->engine != NULL && !x->ending)
+        engine_wake(x->engine);
+}
+
+/* ---- life ---- */
+
+static void must(struct sim_node *x, enum err rv, const struct errmsg *e)
+{
+    if (rv != ERR_OK)
+        fatal(x, e->text);
+}
+
+static void start_dcs(struct sim_node *x)
+{
+    struct sim *w = x->w;
+    struct errmsg e = {0};
+    char path[128];
+    char address[32];
+    struct raft_core_disk disk;
+    struct raft_entry_view *entries;
+    (void)snprintf(path, sizeof path, "%s/%s.db", w->dir, x->name);
+    (void)snprintf(address, sizeof address, "10.0.0.%llu:7400", (unsigned long long)x->id);
+    must(x, state_open(path, "sim", &x->state, &e), &e);
+    struct node_options o = {.id = x->id,
+                             .name = x->name,
+                             .address = address,
+                             .role = "voter",
+                             .cluster_id = "sim",
+                             .election_ms = 1000,
+                             .heartbeat_ms = 100,
+                             .seed = rng_u64(&w->rng),
+                             .snapshot_every = w->snapshot_every,
+                             .state = x->state,
+                             .authority = {.scope = "sim"},
+                             .ops = &node_ops,
+                             .arg = x};
+    must(x, node_new(&o, &x->node, &e), &e);
+    disk_view(x, &disk, &entries);
+    enum err rv = node_start(x->node, &disk, &e);
+    mem_free(entries);
+    must(x, rv, &e);
+    x->pass_at_ms = NEVER;
+    daemon_pass(x);
+}
+
+static void start_engine(struct sim_node *x)
+{
+    struct errmsg e = {0};
+    struct engine_options o = {.scope = "sim",
+                               .name = x->name,
+                               .conn_host = "10.0.0.1",
+                               .conn_port = 5432,
+                               .api_url = "",
+                               .pg_version = "15.8",
+                               .bootstrap = &x->w->config,
+                               .election_ms = 1000,
+                               .kill_budget_ms = SIM_KILL_BUDGET_MS,
+                               .failover_priority = 1,
+                               .ports = &sim_ports,
+                               .arg = x};
+    must(x, engine_new(&o, &x->engine, &e), &e);
+    see_start(x);
+    client_start(x);
+    engine_wake(x->engine);
+}
+
+void daemon_start(struct sim_node *x)
+{
+    ASSERT(!x->up[DAEMON] && !x->machine_down);
+    sim_note(x->w, x, "daemon starts");
+    domain_begin(x, DAEMON);
+    x->ending = x->leaving = false;
+    x->last_rule[0] = '\0';
+    if (!x->up[FENCE])
+        fence_start(x);
+    start_dcs(x);
+    start_engine(x);
+    net_changed(x->w);
+}
+
+void daemon_end(struct sim_node *x, bool power)
+{
+    if (!x->up[DAEMON])
+        return;
+    sim_note(x->w, x, "daemon ends");
+    x->ending = true;
+    engine_free(TAKE(x->engine));
+    client_end(x);
+    node_free(TAKE(x->node));
+    state_close(TAKE(x->state));
+    disk_crash(x, power);
+    memset(x->linked, 0, sizeof x->linked);
+    domain_end(x, DAEMON);
+    net_changed(x->w);
+    for (size_t i = 0; i < x->w->n; i++)
+        x->w->node[i].link_busy_us[x->id - 1] = 0;
+}
+
+static void on_back(struct sim *w, struct sim_node *none, void *arg)
+{
+    struct sim_node *x = &w->node[*(uint64_t *)arg - 1];
+    (void)none;
+    if (!x->up[DAEMON] && !x->machine_down)
+        daemon_start(x);
+}
+
+void daemon_back(struct sim_node *x, uint64_t after_us)
+{
+    sim_at(x->w, NULL, WORLD, after_us, "start", on_back, mem_dup(&x->id, sizeof x->id));
+}
+
+/* It has handed over, or had nothing to hand over. */
+static void on_left(struct sim *w, struct sim_node *x, void *arg)
+{
+    (void)arg;
+    sim_note(w, x, "daemon has left");
+    daemon_end(x, false);
+    daemon_back(x, sim_between(w, 100 * MS, 3 * SEC));
+}

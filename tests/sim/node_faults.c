@@ -1,0 +1,430 @@
+/* What goes wrong, and when. Every fault ends by itself; at the end of the faulty time everything is put
+ * right, and the cluster has a bounded time to settle. */
+#include <stdio.h>
+
+#include "base/assert.h"
+#include "base/mem.h"
+#include "tests/sim/node_world.h"
+
+enum { WARM_MS = 9000, FAULTS_MS = 36000, SETTLE_MS = 3 * 5000 + 20000, HASH_MS = 4000 };
+
+typedef void fault_fn(struct sim *w, struct sim_node *x, uint64_t for_us);
+
+static uint64_t left(const struct sim *w, uint64_t us)
+{
+    return w->quiet_us > w->now_us ? MIN(us, w->quiet_us - w->now_us) : 0;
+}
+
+static struct sim_node *primary_of(struct sim *w)
+{
+    for (size_t i = 0; i < w->n; i++)
+        if (pg_writable(&w->node[i]))
+            return &w->node[i];
+    return NULL;
+}
+
+static struct sim_node *any_other(struct sim *w, const struct sim_node *x)
+{
+    size_t i = sim_random(w, w->n - 1);
+    return &w->node[i >= x->id - 1 ? i + 1 : i];
+}
+
+/* ---- the network ---- */
+
+static void on_reach(struct sim *w, struct sim_node *none, void *arg)
+{
+    (void)none;
+    (void)arg;
+    memset(w->cut, 0, sizeof w->cut);
+    sim_note(w, NULL, "the network heals");
+    net_changed(w);
+}
+
+static void cut_for(struct sim *w, uint64_t for_us)
+{
+    net_changed(w);
+    sim_at(w, NULL, WORLD, for_us, "reach", on_reach, NULL);
+}
+
+static void isolate(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    sim_note(w, x, "isolated for %.1f s", (double)for_us / 1e6);
+    for (size_t i = 0; i < w->n; i++)
+        w->cut[x->id - 1][i] = w->cut[i][x->id - 1] = i != x->id - 1;
+    cut_for(w, for_us);
+}
+
+static void one_way(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    bool out = sim_chance(w, 500);
+    sim_note(w, x, "%s for %.1f s", out ? "not heard" : "hears nobody", (double)for_us / 1e6);
+    for (size_t i = 0; i < w->n; i++)
+        if (i != x->id - 1)
+            *(out ? &w->cut[x->id - 1][i] : &w->cut[i][x->id - 1]) = true;
+    cut_for(w, for_us);
+}
+
+/* Everybody still reaches a majority, and not everybody everybody. */
+static void ring(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    struct sim_node *y = any_other(w, x);
+    sim_note(w, x, "cut from %s for %.1f s", y->name, (double)for_us / 1e6);
+    w->cut[x->id - 1][y->id - 1] = w->cut[y->id - 1][x->id - 1] = true;
+    cut_for(w, for_us);
+}
+
+static void on_calm(struct sim *w, struct sim_node *none, void *arg)
+{
+    (void)none;
+    (void)arg;
+    w->loss = w->duplicate = w->reorder = 0;
+}
+
+static void bad_network(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    (void)x;
+    w->loss = (unsigned)sim_random(w, 100);
+    w->duplicate = (unsigned)sim_random(w, 50);
+    w->reorder = (unsigned)sim_random(w, 200);
+    sim_note(w, NULL, "bad network for %.1f s", (double)for_us / 1e6);
+    sim_at(w, NULL, WORLD, for_us, "calm", on_calm, NULL);
+}
+
+static void break_client(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    (void)w;
+    (void)for_us;
+    client_break(x);
+}
+
+/* ---- machines and processes ---- */
+
+static void on_power(struct sim *w, struct sim_node *none, void *arg)
+{
+    struct sim_node *x = &w->node[*(uint64_t *)arg - 1];
+    (void)none;
+    if (!x->machine_down)
+        return;
+    x->machine_down = false;
+    daemon_start(x);
+}
+
+static void kill_machine(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    if (x->machine_down)
+        return;
+    sim_note(w, x, "loses power for %.1f s", (double)for_us / 1e6);
+    x->machine_down = true;
+    daemon_end(x, true);
+    pg_gone(x);
+    fence_die(x);
+    net_changed(w);
+    sim_at(w, NULL, WORLD, for_us, "power", on_power, mem_dup(&x->id, sizeof x->id));
+}
+
+static void kill_daemon(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    (void)w;
+    if (!x->up[DAEMON])
+        return;
+    daemon_end(x, false);
+    daemon_back(x, for_us);
+}
+
+static void restart_daemon(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    if (!x->up[DAEMON])
+        return;
+    engine_restart(x->engine);
+    kill_daemon(w, x, MIN(for_us, 500 * MS));
+}
+
+static void end_daemon(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    (void)for_us;
+    if (!x->up[DAEMON] || x->paused_until_us[DAEMON] > w->now_us)
+        return;
+    sim_note(w, x, "told to end");
+    engine_stop(x->engine);
+}
+
+static void pause_daemon(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    sim_note(w, x, "daemon frozen for %.1f s", (double)for_us / 1e6);
+    domain_pause(x, DAEMON, for_us);
+    net_changed(w);
+}
+
+static void pause_fence(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    sim_note(w, x, "daemon and fence frozen for %.1f s", (double)for_us / 1e6);
+    domain_pause(x, DAEMON, for_us);
+    domain_pause(x, FENCE, for_us);
+    x->pg.unfenced = true;
+    net_changed(w);
+}
+
+static void on_thaw(struct sim *w, struct sim_node *none, void *arg)
+{
+    struct sim_node *x = &w->node[*(uint64_t *)arg - 1];
+    (void)none;
+    x->base_us = w->now_us;
+    x->rate_ppm = x->true_rate_ppm;
+}
+
+static void pause_machine(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    bool clock = sim_chance(w, 500);
+    sim_note(w, x, "machine frozen for %.1f s, its clock %s", (double)for_us / 1e6,
+             clock ? "runs on" : "stands");
+    for (int d = 0; d < DOMAINS; d++)
+        domain_pause(x, (enum domain)d, for_us);
+    x->pg.unfenced = true;
+    if (!clock) {
+        x->local_us = clock_of(x) * MS;
+        x->base_us = w->now_us;
+        x->rate_ppm = 0;
+        sim_at(w, NULL, WORLD, for_us, "thaw", on_thaw, mem_dup(&x->id, sizeof x->id));
+    }
+    net_changed(w);
+}
+
+static void kill_postmaster(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    (void)for_us;
+    if (!x->up[POSTGRES])
+        return;
+    sim_note(w, x, "the postmaster is killed");
+    pg_kill(x, sim_between(w, 1 * MS, 20 * MS), false, false);
+}
+
+static void kill_fence(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    (void)w;
+    (void)for_us;
+    fence_die(x);
+}
+
+static void slow_disk(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    x->slow_disk_us = sim_between(w, 20 * MS, 800 * MS);
+    x->slow_until_us = w->now_us + for_us;
+    sim_note(w, x, "slow disk, up to %.0f ms, for %.1f s", (double)x->slow_disk_us / 1e3,
+             (double)for_us / 1e6);
+}
+
+static void on_unheld(struct sim *w, struct sim_node *x, void *arg)
+{
+    (void)w;
+    (void)arg;
+    x->pg.held = false;
+    x->pg.replayed = x->data.n;
+    if (x->pg.in_recovery && x->pg.upstream != x->data.upstream) {
+        x->pg.upstream = x->data.upstream;
+        wal_cut(x);
+    }
+    wal_wake(x);
+}
+
+/* A report on the standby: replay waits, and so does the reload of the startup process. */
+static void hold_replay(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    if (!x->up[POSTGRES] || !x->pg.in_recovery || x->pg.held)
+        return;
+    sim_note(w, x, "replay is held up for %.1f s", (double)for_us / 1e6);
+    x->pg.held = true;
+    sim_at(w, x, POSTGRES, for_us, "unheld", on_unheld, NULL);
+}
+
+/* ---- operators ---- */
+
+static void nobody_asks(void *arg, uint64_t tag, enum err status, const char *text,
+                        struct slice result)
+{
+    (void)arg;
+    (void)tag;
+    (void)status;
+    (void)text;
+    (void)result;
+}
+
+static void put(struct sim_node *x, const char *key, const struct msg *m, const void *record)
+{
+    struct buf json CLEANUP(buf_close) = BUF_INIT;
+    struct buf params CLEANUP(buf_close) = BUF_INIT;
+    if (!domain_runs(x, DAEMON))
+        return;
+    msg_to_json(m, record, &json);
+    struct put_req r = {.key = slice_str(key), .value = buf_slice(&json)};
+    msg_encode(&msg_put_req, &r, &params);
+    struct node_caller c = {.cb = nobody_asks};
+    node_request(x->node, METHOD_KV_PUT, buf_slice(&params), &c);
+    daemon_pass(x);
+}
+
+static void switchover(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    struct failover_rec f = {.kind = "switchover"};
+    (void)for_us;
+    if (sim_chance(w, 500))
+        (void)snprintf(f.candidate, sizeof f.candidate, "%s", any_other(w, x)->name);
+    (void)snprintf(f.id, sizeof f.id, "%llu", (unsigned long long)w->now_us);
+    sim_note(w, x, "switchover is asked for, to \"%s\"", f.candidate);
+    put(x, "/regent/sim/failover", &msg_failover_rec, &f);
+}
+
+static void change_mode(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    static const char *const modes[] = {"off", "on", "quorum"};
+    struct config_rec c = w->config;
+    (void)for_us;
+    (void)snprintf(c.synchronous_mode, sizeof c.synchronous_mode, "%s",
+                   modes[sim_random(w, ARRAY_LEN(modes))]);
+    c.synchronous_mode_strict = sim_chance(w, 300);
+    sim_note(w, x, "synchronous_mode: %s%s", c.synchronous_mode,
+             c.synchronous_mode_strict ? ", strict" : "");
+    put(x, "/regent/sim/config", &msg_config_rec, &c);
+}
+
+/* ---- the schedule ---- */
+
+struct kind {
+    fault_fn *fn;
+    unsigned weight[SCENARIO_COUNT];
+    uint64_t from_ms, to_ms;
+    bool likes_primary;
+};
+
+static const struct kind kinds[] = {
+    /*                  mix kill daemons fence */
+    {isolate, {6, 0, 0, 8}, 300, 14000, true},
+    {one_way, {4, 0, 0, 6}, 300, 12000, true},
+    {ring, {4, 0, 0, 4}, 300, 12000, true},
+    {bad_network, {4, 0, 0, 2}, 500, 8000, false},
+    {break_client, {4, 0, 2, 2}, 0, 0, true},
+    {kill_machine, {6, 0, 0, 6}, 500, 12000, true},
+    {kill_daemon, {5, 0, 6, 6}, 50, 9000, true},
+    {restart_daemon, {3, 0, 3, 1}, 50, 500, true},
+    {end_daemon, {3, 0, 0, 1}, 0, 0, true},
+    {pause_daemon, {5, 0, 0, 6}, 300, 12000, true},
+    {pause_fence, {6, 0, 0, 0}, 300, 14000, true},
+    {pause_machine, {5, 0, 0, 0}, 300, 14000, true},
+    {kill_postmaster, {5, 0, 0, 4}, 0, 0, true},
+    {kill_fence, {3, 0, 0, 2}, 0, 0, true},
+    {slow_disk, {4, 0, 0, 2}, 500, 8000, false},
+    {hold_replay, {4, 0, 0, 2}, 500, 10000, false},
+    {switchover, {5, 0, 0, 3}, 0, 0, false},
+    {change_mode, {3, 0, 0, 0}, 0, 0, false},
+};
+
+static const struct kind *choose(struct sim *w)
+{
+    unsigned all = 0;
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        all += kinds[i].weight[w->scenario];
+    uint64_t at = sim_random(w, all);
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        if (at < kinds[i].weight[w->scenario])
+            return &kinds[i];
+        at -= kinds[i].weight[w->scenario];
+    }
+    UNREACHABLE();
+}
+
+static void on_fault(struct sim *w, struct sim_node *none, void *arg)
+{
+    (void)none;
+    (void)arg;
+    if (w->now_us >= w->quiet_us)
+        return;
+    bool daemons = w->scenario == SCENARIO_DAEMONS;
+    const struct kind *k = choose(w);
+    struct sim_node *x = &w->node[sim_random(w, w->n)];
+    if (k->likes_primary && sim_chance(w, 500) && primary_of(w) != NULL)
+        x = primary_of(w);
+    uint64_t to_ms = daemons ? MIN(k->to_ms, (uint64_t)700) : k->to_ms;
+    k->fn(w, x, left(w, sim_between(w, k->from_ms * MS, to_ms * MS)));
+    uint64_t next_us = daemons                ? sim_between(w, 6 * SEC, 9 * SEC)
+                       : sim_chance(w, 300) ? sim_random(w, 200 * MS)
+                                            : sim_random(w, 5 * SEC);
+    sim_at(w, NULL, WORLD, next_us, "fault", on_fault, NULL);
+}
+
+static void on_settled(struct sim *w, struct sim_node *none, void *arg)
+{
+    const char *why;
+    (void)none;
+    (void)arg;
+    bool now = check_settled(w, &why);
+    if (now && w->settled) {
+        w->end_us = w->now_us; /* and it was so a second ago */
+        return;
+    }
+    w->settled = now;
+    sim_at(w, NULL, WORLD, SEC, "settled?", on_settled, NULL);
+}
+
+static void on_quiet(struct sim *w, struct sim_node *none, void *arg)
+{
+    sim_note(w, NULL, "---- quiet ----");
+    on_reach(w, none, arg);
+    on_calm(w, none, arg);
+    for (size_t i = 0; i < w->n; i++) {
+        struct sim_node *x = &w->node[i];
+        x->slow_until_us = 0;
+        if (!x->up[DAEMON]) {
+            x->machine_down = false;
+            daemon_start(x);
+        }
+    }
+    sim_at(w, NULL, WORLD, 2 * SEC, "settled?", on_settled, NULL);
+}
+
+static void on_hash(struct sim *w, struct sim_node *none, void *arg)
+{
+    (void)none;
+    (void)arg;
+    check_states(w);
+    sim_at(w, NULL, WORLD, HASH_MS * MS, "hash", on_hash, NULL);
+}
+
+/* ---- the primary's machine dies ---- */
+
+static void on_gap(struct sim *w, struct sim_node *none, void *arg)
+{
+    (void)none;
+    (void)arg;
+    uint64_t bound_us = w->config.ttl * SEC + 500 * MS;
+    if (w->gap_us > bound_us)
+        sim_violation(w, "no commit was acknowledged for %.3f s (from %.3f) when a node died, bound %.3f s",
+                      (double)w->gap_us / 1e6, (double)w->gap_from_us / 1e6,
+                      (double)bound_us / 1e6);
+}
+
+static void on_kill_primary(struct sim *w, struct sim_node *none, void *arg)
+{
+    struct sim_node *x = primary_of(w);
+    const char *why;
+    (void)none;
+    (void)arg;
+    if (x == NULL || !check_settled(w, &why)) {
+        sim_violation(w, "not settled before the kill: %s", x == NULL ? "nobody is writable" : why);
+        return;
+    }
+    w->gap_us = 0;
+    kill_machine(w, x, left(w, 12 * SEC));
+    sim_at(w, NULL, WORLD, 11 * SEC, "gap", on_gap, NULL);
+}
+
+void faults_begin(struct sim *w)
+{
+    bool kill = w->scenario == SCENARIO_KILL;
+    w->quiet_us = (WARM_MS + (kill ? 22000 : FAULTS_MS)) * MS;
+    w->end_us = w->quiet_us + SETTLE_MS * MS;
+    if (kill)
+        sim_at(w, NULL, WORLD, WARM_MS * MS + sim_random(w, 6 * SEC), "kill", on_kill_primary, NULL);
+    else
+        sim_at(w, NULL, WORLD, WARM_MS * MS + sim_random(w, SEC), "fault", on_fault, NULL);
+    sim_at(w, NULL, WORLD, w->quiet_us, "quiet", on_quiet, NULL);
+    sim_at(w, NULL, WORLD, HASH_MS * MS, "hash", on_hash, NULL);
+}

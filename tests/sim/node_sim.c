@@ -1,0 +1,162 @@
+/* Whole nodes under seeded faults (node_world.h).
+ *
+ *   node_sim --seeds A-B [--trace] [--nodes N] [--scenario NAME] [--mode MODE]
+ *   node_sim --repeat A-B            each seed twice: the same events must happen
+ *   node_sim --mutation NAME --seeds A-B     succeeds when some seed sees what was broken
+ *
+ * On a violation: the seed, what broke, the last events. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "tests/sim/node_world.h"
+
+static const char *const mutation_names[MUTATION_COUNT] = {
+    [MUTATION_NONE] = "none",
+    [MUTATION_FENCE_IDLE] = "fence_idle",
+    [MUTATION_NO_DEADLINE] = "no_deadline",
+    [MUTATION_NO_SEAL] = "no_seal",
+    [MUTATION_NO_CONFIRM] = "no_confirm",
+    [MUTATION_NO_SYNC_GUARD] = "no_sync_guard",
+};
+static const char *const scenario_names[SCENARIO_COUNT] = {
+    [SCENARIO_MIX] = "mix",
+    [SCENARIO_KILL] = "kill",
+    [SCENARIO_DAEMONS] = "daemons",
+    [SCENARIO_FENCE] = "fence",
+};
+
+struct args {
+    uint64_t first, last;
+    bool trace, repeat, keep_going;
+    struct sim_options o;
+};
+
+static int usage(void)
+{
+    (void)fprintf(stderr,
+                  "usage: node_sim [--seeds A-B] [--repeat A-B] [--trace] [--keep-going] [--nodes N]\n"
+                  "                [--scenario NAME] [--mode MODE] [--mutation NAME]\n");
+    return 2;
+}
+
+static int find_name(const char *const *names, int n, const char *name)
+{
+    for (int i = 0; i < n; i++)
+        if (strcmp(names[i], name) == 0)
+            return i;
+    return -1;
+}
+
+static bool parse(struct args *a, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *v = i + 1 < argc ? argv[i + 1] : NULL;
+        if (strcmp(argv[i], "--trace") == 0) {
+            a->trace = true;
+            continue;
+        }
+        if (strcmp(argv[i], "--keep-going") == 0) {
+            a->keep_going = true;
+            continue;
+        }
+        if (v == NULL)
+            return false;
+        i++;
+        if (strcmp(argv[i - 1], "--seeds") == 0 || strcmp(argv[i - 1], "--repeat") == 0) {
+            char *end;
+            a->repeat = argv[i - 1][2] == 'r';
+            a->first = a->last = strtoull(v, &end, 10);
+            if (*end == '-')
+                a->last = strtoull(end + 1, NULL, 10);
+        } else if (strcmp(argv[i - 1], "--nodes") == 0) {
+            a->o.nodes = strtoull(v, NULL, 10);
+        } else if (strcmp(argv[i - 1], "--mode") == 0) {
+            a->o.mode = v;
+        } else if (strcmp(argv[i - 1], "--mutation") == 0) {
+            int m = find_name(mutation_names, MUTATION_COUNT, v);
+            a->o.mutation = (enum mutation)MAX(m, 0);
+            if (m < 0)
+                return false;
+        } else if (strcmp(argv[i - 1], "--scenario") == 0) {
+            a->o.scenario = find_name(scenario_names, SCENARIO_COUNT, v);
+            if (a->o.scenario < 0)
+                return false;
+        } else {
+            return false;
+        }
+    }
+    return a->first <= a->last && a->o.nodes <= SIM_NODES;
+}
+
+struct totals {
+    uint64_t acked, lost, promotions, events, revisions;
+};
+
+/* The hash of what happened; *ret_ok false: a check failed. */
+static uint64_t run(const struct args *a, uint64_t seed, bool *ret_ok, struct totals *t)
+{
+    struct sim *w = sim_new(seed, &a->o);
+    w->trace = a->trace;
+    *ret_ok = sim_run(w);
+    if (!*ret_ok && a->o.mutation == MUTATION_NONE) {
+        if (!a->trace)
+            sim_print_trace(w);
+        (void)fprintf(stderr, "VIOLATED seed %llu, scenario %s, mode %s, %zu nodes, at %.3f ms: %s\n",
+                      (unsigned long long)seed, scenario_names[w->scenario],
+                      w->config.synchronous_mode, w->n, (double)w->now_us / 1e3, w->violation);
+    } else if (!*ret_ok) {
+        (void)printf("seen at seed %llu: %s\n", (unsigned long long)seed, w->violation);
+    }
+    t->acked += w->acked;
+    t->lost += w->lost;
+    t->promotions += w->promotions;
+    t->events += w->events;
+    t->revisions += w->revision_max;
+    uint64_t hash = w->hash;
+    sim_free(w);
+    return hash;
+}
+
+static int run_all(const struct args *a)
+{
+    struct totals t = {0};
+    uint64_t bad = 0;
+    for (uint64_t seed = a->first; seed <= a->last; seed++) {
+        bool ok;
+        uint64_t hash = run(a, seed, &ok, &t);
+        if (a->repeat && hash != run(a, seed, &ok, &t)) {
+            (void)fprintf(stderr, "seed %llu does not repeat\n", (unsigned long long)seed);
+            return 1;
+        }
+        if (ok)
+            continue;
+        bad++;
+        if (a->o.mutation != MUTATION_NONE)
+            return 0;
+        if (!a->keep_going)
+            return 1;
+    }
+    if (a->o.mutation != MUTATION_NONE) {
+        (void)fprintf(stderr, "%s: no seed from %llu to %llu sees it\n",
+                      mutation_names[a->o.mutation], (unsigned long long)a->first,
+                      (unsigned long long)a->last);
+        return 1;
+    }
+    (void)printf("%llu seeds, %llu violated: %llu commits acknowledged, %llu lost (asynchronous), "
+                 "%llu leaders, %llu revisions, %llu events\n",
+                 (unsigned long long)(a->last - a->first + 1), (unsigned long long)bad,
+                 (unsigned long long)t.acked, (unsigned long long)t.lost,
+                 (unsigned long long)t.promotions, (unsigned long long)t.revisions,
+                 (unsigned long long)t.events);
+    return bad > 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct args a = {.first = 1, .last = 20, .o = {.scenario = -1}};
+    if (!parse(&a, argc, argv))
+        return usage();
+    log_setup(LOG_FATAL, LOG_LOGFMT);
+    return run_all(&a);
+}
