@@ -26,7 +26,7 @@ int cli_usage(const char *fmt, ...)
     return CLI_USAGE;
 }
 
-/* The option that was probably meant: at most a third of its letters differ. */
+/* The option that was probably meant: two letters differ, or a third of them. */
 static const char *nearest(const struct option *options, const char *given)
 {
     char name[64];
@@ -37,7 +37,7 @@ static const char *nearest(const struct option *options, const char *given)
         return NULL;
     for (const struct option *o = options; o->name != NULL; o++) {
         size_t distance = str_distance(o->name, name);
-        if (distance < best_distance && 3 * distance <= strlen(o->name) + 2) {
+        if (distance < best_distance && (distance <= 2 || 3 * distance <= strlen(o->name))) {
             best = o->name;
             best_distance = distance;
         }

@@ -169,6 +169,25 @@ static enum err check_absent(const char *path, const char *option, struct errmsg
     return ERR_OK;
 }
 
+/* A node gets its data from initdb or from the leader: what is there already is somebody's. */
+static enum err check_pg_data(const struct setup *s, struct errmsg *e)
+{
+    char *fallback CLEANUP(mem_cleanup) = mem_printf("%s/postgres", s->data_dir);
+    const char *path = s->pg_data != NULL ? s->pg_data : fallback;
+    DIR *d = s->witness ? NULL : opendir(path);
+    bool empty = true;
+    for (struct dirent *x = d != NULL ? readdir(d) : NULL; x != NULL && empty; x = readdir(d))
+        empty = strcmp(x->d_name, ".") == 0 || strcmp(x->d_name, "..") == 0 ||
+                strcmp(x->d_name, "lost+found") == 0;
+    if (d != NULL)
+        (void)closedir(d);
+    return empty ? ERR_OK
+                 : err_set(e, ERR_EXISTS,
+                           "%s is not empty: data of another cluster is never taken over or "
+                           "overwritten; move it away, or name another place with --pg-data",
+                           path);
+}
+
 /* Everything that can be known to be wrong before the first byte is written. */
 enum err setup_check(struct setup *s, const char *config_file, struct errmsg *e)
 {
@@ -176,6 +195,8 @@ enum err setup_check(struct setup *s, const char *config_file, struct errmsg *e)
     struct buf text CLEANUP(buf_close) = {.max = 65536};
     struct setup look = *s;
     enum err rv = check_postgres(s, e);
+    if (rv == ERR_OK)
+        rv = check_pg_data(s, e);
     if (rv == ERR_OK)
         rv = check_absent(config_file, "-c FILE", e);
     for (size_t i = 0; i < ARRAY_LEN(leftovers) && rv == ERR_OK; i++) {
