@@ -116,8 +116,11 @@ static void observe(struct engine *g)
     v->dcs_ready = v->dcs_ready && now_ms < g->contact_ms + v->config.ttl_ms;
     v->txn_pending = g->txn_pending;
     v->txn_unknown = g->txn_unknown;
-    v->lease = g->keeper.id;
-    v->deadline_ms = g->keeper.deadline_ms;
+    bool inherits = !g->lease_settled && g->fence.connected && g->fence.lease != 0;
+    v->lease = inherits ? g->fence.lease : g->keeper.id;
+    v->deadline_ms = !inherits        ? g->keeper.deadline_ms
+                     : g->fence.armed ? g->fence.deadline_ms
+                                      : 0;
     note_dcs(g, v);
     v->armed = g->fence.connected && g->fence.armed && g->fence.token == engine_arm_token(v);
     v->has_sync_before = g->has_sync_before;
@@ -299,8 +302,10 @@ void engine_tick(struct engine *g)
         decide_and_act(g);
         engine_publish_member(g);
         engine_configure(g);
-        bool idle = g->view.pg.proc == PG_PROC_STOPPED && g->busy.action == ACTION_NONE &&
-                    !view_is_leader(&g->view);
+        /* While the data is being looked at, nobody knows whether there is something to hand over. */
+        bool idle = g->view.pg.proc == PG_PROC_STOPPED &&
+                    g->view.pg.data != PG_DATA_UNKNOWN && g->busy.action == ACTION_NONE &&
+                    !view_leader_named(&g->view);
         if (g->stopping && !g->revoking && idle)
             engine_revoke(g);
     } else if (g->stopping) {

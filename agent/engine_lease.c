@@ -21,6 +21,7 @@ static void take_lease(struct engine *g, const struct lease_state *s, uint64_t n
     keeper_granted(&g->keeper, s->id, nonce, s->n, ttl_ms, submitted_ms);
     g->contact_ms = MAX(g->contact_ms, submitted_ms);
     g->member_known = false;
+    g->lease_settled = true;
     g->o.ports->remember(g->o.arg, s->id, nonce);
     log_event(LOG_INFO, "lease",
               KV(KV_U64("lease", s->id), KV_U64("ttl_ms", ttl_ms), KV_U64("nonce", nonce)),
@@ -57,6 +58,7 @@ static void on_adopt(void *arg, const struct client_reply *reply)
     } else if (msg_decode(&msg_lease_state, reply->result, &s, &e) != ERR_OK || s.gone ||
                s.nonce != g->fence.nonce + 1) {
         g->lease_retry_ms = 0; /* it has run out: a new one */
+        g->lease_settled = true;
     } else {
         take_lease(g, &s, s.nonce, g->lease_asked_ms);
     }
