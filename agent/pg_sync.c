@@ -121,6 +121,8 @@ static void finished(struct postgres *p)
     p->conf_dirty = p->conf_dirty || p->closed;
     p->closed = false;
     drop_connections(p);
+    if (p->act.active && p->act.plan.action == ACTION_SET_SYNC)
+        action_end(p, ERR_OK, NULL);
     postgres_told(p);
 }
 

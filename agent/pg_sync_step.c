@@ -50,7 +50,9 @@ static void reloaded(void *arg, const struct pg_sql_reply *r)
     pg_sql_reset(
         p->sync_sql); /* what follows is asked on connections that begin after the reload */
     again(p, 0);
-    if (p->act.active && p->act.plan.action == ACTION_SET_SYNC && p->sync_written)
+    /* Where the sets in force are not known (adopted), only the end of the confirmation tells. */
+    if (p->act.active && p->act.plan.action == ACTION_SET_SYNC && p->sync_written &&
+        p->set_known)
         action_end(p, ERR_OK, NULL);
 }
 
