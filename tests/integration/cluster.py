@@ -271,7 +271,7 @@ class Node:
     # -- REST
 
     def rest(self, path, method="GET"):
-        """(status, body); (None, "") when nobody answers. Where there are namespaces, use the CLI."""
+        """(status, body); (None, "") when nobody answers."""
         connection = http.client.HTTPConnection(self.address, self.ports["rest"], timeout=3)
         try:
             connection.request(method, path)
@@ -367,14 +367,11 @@ class Cluster:
         return []
 
     def leader(self, besides=None):
-        """The node that has the leader key and runs, going by REST or, in namespaces, by SQL."""
+        """The node that has the leader key and runs, going by REST."""
         for node in self.nodes:
             if node is besides:
                 continue
-            if node.namespace:
-                if node.value("SELECT NOT pg_is_in_recovery()"):
-                    return node
-            elif node.rest("/primary")[0] == 200:
+            if node.rest("/primary")[0] == 200:
                 return node
         return None
 

@@ -243,7 +243,7 @@ def test_switchovers_go_both_ways(c):
             assert_roles(c)
     assert_nothing_lost(c, w)
     refused = c.nodes[0].ctl("switchover", "--candidate", c.primary().name, check=False)
-    assert refused.returncode == 1 and "already" in refused.stderr
+    assert refused.returncode in (1, 4) and "already" in refused.stderr
 
 
 # ---- the daemon ----
@@ -420,20 +420,12 @@ def test_an_asynchronous_primary_whose_postmaster_is_killed_restarts_in_place(c)
 def diverge(c):
     """The primary dies with rows that no standby has got; another one leads. The old one stays down."""
     old = c.primary()
-    receivers = []
-    try:
-        for n in c.standbys():
-            for pid, line in n.processes().items():
-                if "walreceiver" in line:
-                    os.kill(pid, signal.SIGSTOP)
-                    receivers.append(pid)
-        assert len(receivers) == 2
-        old.sql("INSERT INTO acked SELECT generate_series(-2000, -1001)")
-        old.kill()
-    finally:
-        for pid in receivers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+    senders = [pid for pid, line in old.processes().items() if "walsender" in line]
+    assert len(senders) == 2
+    for pid in senders:
+        os.kill(pid, signal.SIGSTOP)
+    old.sql("INSERT INTO acked SELECT generate_series(-2000, -1001)")
+    old.kill()
     new = c.new_leader(old, 30)
     wait_until(lambda: new.try_sql("INSERT INTO acked VALUES (-3000)") is not None or new.value("SELECT 1 FROM acked WHERE id = -3000"),
                "the new primary takes writes")
