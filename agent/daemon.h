@@ -1,0 +1,44 @@
+/* What regentd holds, and its life: DCS, client, fence, PostgreSQL, engine, REST, signals. Main thread. */
+#ifndef REGENT_AGENT_DAEMON_H
+#define REGENT_AGENT_DAEMON_H
+
+#include <uv.h>
+
+#include "agent/engine.h"
+#include "agent/rest.h"
+#include "dcs/dcs.h"
+
+enum { DAEMON_STOP_LIMIT_MS = 60000, DAEMON_KILL_BUDGET_MS = 200 };
+
+struct daemon {
+    struct config config;
+    struct config_rec bootstrap;
+    struct msg_arena bootstrap_arena;
+    uv_loop_t loop;
+    uv_timer_t wake, limit;
+    uv_signal_t term, interrupt, leave;
+    uint64_t wake_at_ms;
+    struct dcs *dcs;
+    struct client *client;
+    struct client_watch *watch;
+    struct fence *fence;
+    struct postgres *postgres;
+    struct rest *rest;
+    struct engine *engine;
+    bool restarting;
+    bool closing;
+    bool witness;
+};
+
+/* Starts everything; uv_run() on `loop` until the last handle is closed. On an error what was started is
+ * taken down again, PostgreSQL is left alone. */
+enum err daemon_start(struct daemon *d, struct errmsg *e) MUST_CHECK;
+/* Closes everything of the agent; the loop then ends. */
+void daemon_finish(struct daemon *d);
+/* After the loop: frees, stops the DCS. */
+void daemon_close(struct daemon *d);
+
+/* daemon_ports.c: what the engine is given; `arg` is the daemon. */
+extern const struct engine_ports daemon_ports;
+
+#endif

@@ -1,0 +1,175 @@
+/* The engine's ports in production. */
+#include "agent/daemon.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+static uint64_t port_now(void *arg)
+{
+    (void)arg;
+    return clock_boot_ms();
+}
+
+static uint64_t port_wall(void *arg)
+{
+    (void)arg;
+    return clock_wall_ms();
+}
+
+static void port_call(void *arg, enum method m, const void *params, uint64_t deadline_ms,
+                      client_cb *cb, void *cb_arg)
+{
+    struct daemon *d = arg;
+    client_call(d->client, m, params, deadline_ms, cb, cb_arg);
+}
+
+static void on_watch(void *arg, enum err status, const struct watch_event *ev)
+{
+    struct daemon *d = arg;
+    if (status != ERR_OK)
+        d->watch = NULL;
+    engine_watch(d->engine, status, ev);
+}
+
+static void port_watch(void *arg, struct slice key, struct slice end, uint64_t start_revision)
+{
+    struct daemon *d = arg;
+    struct watch_req r = {.key = key, .end = end, .start_revision = start_revision};
+    if (d->watch != NULL)
+        client_unwatch(d->watch);
+    d->watch = client_watch(d->client, &r, on_watch, d);
+}
+
+static void port_observe(void *arg, struct view_pg *ret_pg)
+{
+    struct daemon *d = arg;
+    postgres_observe(d->postgres, ret_pg);
+    engine_set_pg_version(d->engine, postgres_version(d->postgres));
+}
+
+static void port_run(void *arg, const struct plan *p, const struct postgres_upstream *up,
+                     uint64_t deadline_ms, postgres_cb *cb, void *cb_arg)
+{
+    struct daemon *d = arg;
+    postgres_run(d->postgres, p, up, deadline_ms, cb, cb_arg);
+}
+
+static void port_cancel(void *arg)
+{
+    struct daemon *d = arg;
+    postgres_cancel(d->postgres);
+}
+
+static void port_configure(void *arg, const struct postgres_dynamic *dynamic)
+{
+    struct daemon *d = arg;
+    postgres_configure(d->postgres, dynamic);
+}
+
+static void port_watch_closely(void *arg, bool on)
+{
+    struct daemon *d = arg;
+    postgres_watch_closely(d->postgres, on);
+}
+
+static void port_fence(void *arg, struct fence_state *ret_state)
+{
+    struct daemon *d = arg;
+    *ret_state = *fence_state(d->fence);
+}
+
+static void fence_trouble(const char *what, enum err rv, const struct errmsg *e)
+{
+    if (rv != ERR_OK)
+        log_event(LOG_ERROR, "fence", NO_KV, "%s: %s", what, e->text);
+}
+
+static void port_arm(void *arg, uint64_t token, uint64_t deadline_ms)
+{
+    struct daemon *d = arg;
+    struct errmsg e = {0};
+    fence_trouble("arm", fence_arm(d->fence, token, deadline_ms), &e);
+}
+
+static void port_extend(void *arg, uint64_t deadline_ms)
+{
+    struct daemon *d = arg;
+    fence_extend(d->fence, deadline_ms);
+}
+
+static void port_disarm(void *arg)
+{
+    struct daemon *d = arg;
+    struct errmsg e = {0};
+    fence_trouble("disarm", fence_disarm(d->fence), &e);
+}
+
+static void port_confirm(void *arg, uint64_t challenge)
+{
+    struct daemon *d = arg;
+    fence_confirm(d->fence, challenge);
+}
+
+static void port_kill(void *arg)
+{
+    struct daemon *d = arg;
+    struct errmsg e = {0};
+    fence_trouble("kill", fence_kill(d->fence), &e);
+}
+
+static void port_remember(void *arg, uint64_t lease, uint64_t nonce)
+{
+    struct daemon *d = arg;
+    fence_remember(d->fence, lease, nonce);
+}
+
+static void on_wake(uv_timer_t *t)
+{
+    struct daemon *d = t->data;
+    uint64_t now_ms = clock_boot_ms();
+    if (now_ms > d->wake_at_ms + engine_view(d->engine)->config.ttl_ms / 4) {
+        log_event(LOG_WARN, "late", KV(KV_U64("late_ms", now_ms - d->wake_at_ms)),
+                  "the loop was late: looking before acting");
+        engine_late(d->engine);
+    }
+    engine_tick(d->engine);
+}
+
+static void port_wake_at(void *arg, uint64_t at_ms)
+{
+    struct daemon *d = arg;
+    uint64_t now_ms = clock_boot_ms();
+    if (d->closing)
+        return;
+    d->wake_at_ms = MAX(at_ms, now_ms);
+    uv_update_time(&d->loop);
+    uv_timer_start(&d->wake, on_wake, d->wake_at_ms - now_ms, 0);
+}
+
+static void port_published(void *arg, const struct view *v, const struct plan *p)
+{
+    struct daemon *d = arg;
+    rest_publish(d->rest, v, p, engine_mirror(d->engine), postgres_version(d->postgres));
+    if (engine_stopped(d->engine) && !d->closing)
+        daemon_finish(d);
+}
+
+const struct engine_ports daemon_ports = {
+    .now_ms = port_now,
+    .wall_ms = port_wall,
+    .call = port_call,
+    .watch = port_watch,
+    .observe = port_observe,
+    .run = port_run,
+    .cancel = port_cancel,
+    .configure = port_configure,
+    .watch_closely = port_watch_closely,
+    .fence = port_fence,
+    .arm = port_arm,
+    .extend = port_extend,
+    .disarm = port_disarm,
+    .confirm = port_confirm,
+    .kill = port_kill,
+    .remember = port_remember,
+    .wake_at = port_wake_at,
+    .published = port_published,
+};
