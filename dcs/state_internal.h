@@ -29,7 +29,8 @@ enum {
     STATE_KEY_MAX = 4096,
     STATE_VALUE_MAX = 1536 * 1024,
     STATE_TXN_OPS_MAX = 128,             /* compares, and operations of one list */
-    STATE_RANGE_BYTES_MAX = 1024 * 1024, /* of a range inside a transaction */
+    STATE_RANGE_BYTES_MAX = 1024 * 1024, /* pairs in the result of a write */
+    STATE_RANGE_PAIRS_MAX = 4096, /* pairs in any result: a message is bounded in elements */
     STATE_TOKENS_MAX = 64,
     STATE_HISTORY_REVISIONS = 10000,        /* kept at least, within the bytes below */
     STATE_HISTORY_STEP = 256,               /* compaction looks at multiples of this */
@@ -156,11 +157,17 @@ struct compact_cmd {
 extern const struct msg msg_compact_cmd;
 
 /* ---- state_kv.c ---- */
+/* What a result may still take, shared by all operations of a transaction: it has to fit into a
+ * message. The first pair of a result always does. */
+struct kv_room {
+    size_t bytes;
+    size_t pairs; /* STATE_RANGE_PAIRS_MAX: none was taken yet */
+};
+bool kv_room_take(struct kv_room *room, struct slice key, struct slice value);
 struct kv_range {
     struct slice key;
     struct slice end; /* as in range_req */
     uint64_t limit;   /* 0: none */
-    size_t max_bytes; /* 0: none; at least one pair is always given */
     bool keys_only;
     bool count_only;
 };
@@ -173,15 +180,22 @@ struct kv_page {
 bool kv_find(struct state *s, struct slice key, struct kv *ret_kv);
 /* The same; *ret_event is the history row of its last put, 0 without one. */
 bool kv_find_row(struct state *s, struct slice key, struct kv *ret_kv, uint64_t *ret_event);
-void kv_read_page(struct state *s, const struct kv_range *r, struct kv_page *ret_page);
+void kv_read_page(struct state *s, const struct kv_range *r, struct kv_room *room,
+                  struct kv_page *ret_page);
 enum err kv_check_key(struct slice key, struct errmsg *e) MUST_CHECK;
 enum err kv_check_put(struct state *s, struct slice key, struct slice value, uint64_t lease,
                       struct errmsg *e) MUST_CHECK;
 enum err kv_check_range(struct slice key, struct slice end, struct errmsg *e) MUST_CHECK;
-/* Checked before. prev (NULL: not wanted) gets the previous pair, if there was one. */
-void kv_put(struct apply *a, const struct kv *kv, struct msg_list *prev);
+/* Previous pairs, when they are wanted (not NULL), as far as there is room. */
+struct kv_prev {
+    struct msg_list kvs;
+    struct kv_room *room;
+    bool more; /* some were left out */
+};
+/* Checked before. prev gets the previous pair, if there was one. */
+void kv_put(struct apply *a, const struct kv *kv, struct kv_prev *prev);
 uint64_t kv_delete_range(struct apply *a, struct slice key, struct slice end,
-                         struct msg_list *prev);
+                         struct kv_prev *prev);
 void kv_delete_of_lease(struct apply *a, uint64_t lease);
 
 /* ---- state_event.c ---- */

@@ -60,7 +60,19 @@ static uint64_t count_range(struct state *s, const struct kv_range *r)
                                      SQL_KV_COUNT_RANGE));
 }
 
-void kv_read_page(struct state *s, const struct kv_range *r, struct kv_page *ret_page)
+bool kv_room_take(struct kv_room *room, struct slice key, struct slice value)
+{
+    enum { PAIR_OVERHEAD = 96 }; /* names and numbers of an encoded pair */
+    size_t bytes = key.n + value.n + PAIR_OVERHEAD;
+    if (room->pairs == 0 || (room->pairs < STATE_RANGE_PAIRS_MAX && bytes > room->bytes))
+        return false;
+    room->pairs--;
+    room->bytes -= MIN(bytes, room->bytes);
+    return true;
+}
+
+void kv_read_page(struct state *s, const struct kv_range *r, struct kv_room *room,
+                  struct kv_page *ret_page)
 {
     struct kv_page page = {0};
     enum sql which = bind_range(s, r->key, r->end, SQL_KV_GET, SQL_KV_FROM, SQL_KV_RANGE);
@@ -73,20 +85,19 @@ void kv_read_page(struct state *s, const struct kv_range *r, struct kv_page *ret
     while (sql_row(s, which)) {
         struct kv kv;
         read_row(s, which, &kv);
-        size_t bytes = page.kvs.body.len + kv.key.n + (r->keys_only ? 0 : kv.value.n);
-        if (n > 0 &&
-            ((r->limit != 0 && n >= r->limit) || (r->max_bytes != 0 && bytes > r->max_bytes))) {
+        if (r->keys_only)
+            kv.value = (struct slice){0};
+        if ((r->limit != 0 && n >= r->limit) ||
+            (!r->count_only && !kv_room_take(room, kv.key, kv.value))) {
             page.more = true;
             sql_done(s, which);
             break;
         }
-        if (r->keys_only)
-            kv.value = (struct slice){0};
         if (!r->count_only)
             msg_list_append(&page.kvs, &msg_kv, &kv);
         n++;
     }
-    page.count = page.more ? count_range(s, r) : n;
+    page.count = !page.more ? n : r->end.n == 0 ? 1 : count_range(s, r);
     *ret_page = page;
 }
 
@@ -100,11 +111,11 @@ enum err state_range(struct state *s, const struct range_req *r, size_t max_byte
     struct kv_range range = {.key = r->key,
                              .end = r->end,
                              .limit = r->limit,
-                             .max_bytes = max_bytes,
                              .keys_only = r->keys_only,
                              .count_only = r->count_only};
+    struct kv_room room = {.bytes = max_bytes, .pairs = STATE_RANGE_PAIRS_MAX};
     struct kv_page page;
-    kv_read_page(s, &range, &page);
+    kv_read_page(s, &range, &room, &page);
     struct buf kvs = BUF_INIT;
     if (page.kvs.n != 0)
         msg_list_end(&page.kvs, &kvs);
@@ -184,7 +195,17 @@ static void update_row(struct state *s, const struct kv *kv, uint64_t old_lease)
     sql_write(s, SQL_KV_LEASE);
 }
 
-void kv_put(struct apply *a, const struct kv *kv, struct msg_list *prev)
+static void tell_prev(struct kv_prev *prev, const struct kv *old)
+{
+    if (prev == NULL)
+        return;
+    if (!prev->more && kv_room_take(prev->room, old->key, old->value))
+        msg_list_append(&prev->kvs, &msg_kv, old);
+    else
+        prev->more = true;
+}
+
+void kv_put(struct apply *a, const struct kv *kv, struct kv_prev *prev)
 {
     struct kv old;
     uint64_t old_event;
@@ -197,12 +218,12 @@ void kv_put(struct apply *a, const struct kv *kv, struct msg_list *prev)
         update_row(a->s, &row, old.lease);
     else
         insert_row(a->s, &row);
-    if (existed && prev != NULL)
-        msg_list_append(prev, &msg_kv, &old);
+    if (existed)
+        tell_prev(prev, &old);
     event_add(a, false, &row, &old, old_event);
 }
 
-static void delete_one(struct apply *a, struct slice key, struct msg_list *prev)
+static void delete_one(struct apply *a, struct slice key, struct kv_prev *prev)
 {
     struct kv old;
     uint64_t old_event;
@@ -211,13 +232,12 @@ static void delete_one(struct apply *a, struct slice key, struct msg_list *prev)
     struct kv tombstone = {.key = key, .mod_revision = apply_revision(a)};
     sql_bind_blob(a->s, SQL_KV_DELETE, 1, key);
     sql_write(a->s, SQL_KV_DELETE);
-    if (prev != NULL && prev->body.len < STATE_RANGE_BYTES_MAX)
-        msg_list_append(prev, &msg_kv, &old);
+    tell_prev(prev, &old);
     event_add(a, true, &tombstone, &old, old_event);
 }
 
 /* First all keys, then the deletions: a statement does not walk what another one changes. */
-static uint64_t delete_found(struct apply *a, enum sql which, struct msg_list *prev)
+static uint64_t delete_found(struct apply *a, enum sql which, struct kv_prev *prev)
 {
     struct state *s = a->s;
     uint64_t n = 0;
@@ -237,7 +257,7 @@ static uint64_t delete_found(struct apply *a, enum sql which, struct msg_list *p
 }
 
 uint64_t kv_delete_range(struct apply *a, struct slice key, struct slice end,
-                         struct msg_list *prev)
+                         struct kv_prev *prev)
 {
     return delete_found(a, bind_range(a->s, key, end, SQL_KV_GET, SQL_KV_FROM, SQL_KV_RANGE),
                         prev);
@@ -251,14 +271,14 @@ void kv_delete_of_lease(struct apply *a, uint64_t lease)
 
 /* ---- commands ---- */
 
-static void one_result(struct apply *a, const char *op, uint64_t count, struct msg_list *prev)
+static void one_result(struct apply *a, const char *op, uint64_t count, struct kv_prev *prev)
 {
     struct buf kvs = BUF_INIT;
     struct op_result r = {.revision = apply_revision_now(a), .count = count};
     memcpy(r.op, op, strlen(op) + 1);
-    r.more = prev->n != 0 && prev->n < count;
-    if (prev->n != 0)
-        msg_list_end(prev, &kvs);
+    r.more = prev->more;
+    if (prev->kvs.n != 0)
+        msg_list_end(&prev->kvs, &kvs);
     r.kvs = buf_slice(&kvs);
     apply_result(a, &msg_op_result, &r);
     if (a->s->result.len > SESSION_RESULT_MAX) {
@@ -274,7 +294,8 @@ enum err cmd_put(struct apply *a, const void *req)
     enum err rc = kv_check_put(a->s, r->key, r->value, r->lease, &a->error);
     if (rc != ERR_OK)
         return rc;
-    struct msg_list prev = {0};
+    struct kv_room room = {STATE_RANGE_BYTES_MAX, STATE_RANGE_PAIRS_MAX};
+    struct kv_prev prev = {.room = &room};
     struct kv kv = {.key = r->key, .value = r->value, .lease = r->lease};
     kv_put(a, &kv, r->prev_kv ? &prev : NULL);
     one_result(a, "put", 0, &prev);
@@ -287,7 +308,8 @@ enum err cmd_delete(struct apply *a, const void *req)
     enum err rc = kv_check_range(r->key, r->end, &a->error);
     if (rc != ERR_OK)
         return rc;
-    struct msg_list prev = {0};
+    struct kv_room room = {STATE_RANGE_BYTES_MAX, STATE_RANGE_PAIRS_MAX};
+    struct kv_prev prev = {.room = &room};
     uint64_t n = kv_delete_range(a, r->key, r->end, r->prev_kv ? &prev : NULL);
     one_result(a, "delete", n, &prev);
     return ERR_OK;

@@ -132,35 +132,34 @@ static enum err ops_check(struct apply *a, struct slice list, bool runs)
     return ERR_OK;
 }
 
-/* room: bytes the reply may still take; prev and range pairs that do not fit are left out, `more`. */
-static void op_run(struct apply *a, const struct txn_op *op, size_t room, struct op_result *r,
-                   struct msg_list *ret_kvs)
+/* Previous pairs, and those of ranges, that do not fit into the reply are left out: `more`. */
+static void op_run(struct apply *a, const struct txn_op *op, struct kv_room *room,
+                   struct op_result *r, struct msg_list *ret_kvs)
 {
-    bool prev = op->prev_kv && room > 0;
+    struct kv_prev before = {.room = room};
+    struct kv_prev *prev = op->prev_kv ? &before : NULL;
     if (op->op[0] == 'p') {
         struct kv kv = {.key = op->key, .value = op->value, .lease = op->lease};
-        kv_put(a, &kv, prev ? ret_kvs : NULL);
-        r->more = op->prev_kv && !prev;
+        kv_put(a, &kv, prev);
     } else if (op->op[0] == 'd') {
-        r->count = kv_delete_range(a, op->key, op->end, prev ? ret_kvs : NULL);
-        r->more = op->prev_kv && ret_kvs->n < r->count;
+        r->count = kv_delete_range(a, op->key, op->end, prev);
     } else {
-        struct kv_range range = {.key = op->key,
-                                 .end = op->end,
-                                 .limit = op->limit,
-                                 .max_bytes = MAX(room, (size_t)1)};
+        struct kv_range range = {.key = op->key, .end = op->end, .limit = op->limit};
         struct kv_page page;
-        kv_read_page(a->s, &range, &page);
-        *ret_kvs = page.kvs;
+        kv_read_page(a->s, &range, room, &page);
+        before.kvs = page.kvs;
+        before.more = page.more;
         r->count = page.count;
-        r->more = page.more;
     }
+    *ret_kvs = before.kvs;
+    r->more = before.more;
 }
 
 static void ops_run(struct apply *a, struct slice list, struct msg_list *results)
 {
     struct msg_iter it;
     struct txn_op op;
+    struct kv_room room = {STATE_RANGE_BYTES_MAX, STATE_RANGE_PAIRS_MAX};
     enum err rc = msg_iter_init(&it, list);
     ASSERT(rc == ERR_OK);
     while (it.left > 0) {
@@ -169,8 +168,7 @@ static void ops_run(struct apply *a, struct slice list, struct msg_list *results
         struct buf list_buf = BUF_INIT;
         rc = msg_iter_next(&it, &msg_txn_op, &op, NULL);
         ASSERT(rc == ERR_OK); /* ops_check() has read it */
-        size_t used = MIN(results->body.len, (size_t)STATE_RANGE_BYTES_MAX);
-        op_run(a, &op, STATE_RANGE_BYTES_MAX - used, &r, &kvs);
+        op_run(a, &op, &room, &r, &kvs);
         memcpy(r.op, op.op, sizeof r.op);
         r.revision = apply_revision_now(a);
         if (kvs.n != 0)

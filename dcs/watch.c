@@ -59,7 +59,8 @@ void watch_free(struct watch_hub *h, struct watch *w)
     h->n--;
     buf_close(&w->key);
     buf_close(&w->end);
-    msg_list_close(&w->events);
+    msg_list_close(&w->events.list);
+    msg_list_close(&w->plain.list);
     mem_free(w);
 }
 
@@ -96,21 +97,42 @@ static void encode(struct buf *out, bool deleted, const struct kv *kv, const str
     ASSERT(buf_ok(out));
 }
 
+/* A pair has at most 6 fields; an event adds itself, its type and the fields that hold the pairs. */
+enum { ELEMENTS_PLAIN = 17, ELEMENTS_WITH_PREV = 31 };
+
+static void note(struct watch_events *v, const struct buf *one, size_t elements)
+{
+    v->elements += elements;
+    v->too_many = v->too_many || v->elements > WATCH_ELEMENTS_MAX ||
+                  v->list.body.len + one->len > WATCH_BYTES_MAX;
+    if (v->too_many) {
+        msg_list_close(&v->list);
+        v->list = (struct msg_list){0};
+        return;
+    }
+    buf_append_slice(&v->list.body, buf_slice(one));
+    v->list.n++;
+}
+
 static void offer(struct watch_hub *h, struct watch *w, bool deleted, const struct kv *kv,
                   const struct kv *prev)
 {
     if (kv->mod_revision < w->next_revision || !covers(w, kv->key)) {
         return;
     }
-    /* Large previous values are left out rather than letting one message outgrow a frame. */
-    bool with_prev = w->prev_kv && prev != NULL && prev->mod_revision != 0 &&
-                     w->events.body.len + prev->value.n < WATCH_PREV_MAX;
-    struct buf *one = with_prev ? &h->with_prev : &h->plain;
-    if (one->len == 0) {
-        encode(one, deleted, kv, with_prev ? prev : NULL);
+    if (h->plain.len == 0) {
+        encode(&h->plain, deleted, kv, NULL);
     }
-    buf_append_slice(&w->events.body, buf_slice(one));
-    w->events.n++;
+    if (!w->prev_kv) {
+        note(&w->events, &h->plain, ELEMENTS_PLAIN);
+        return;
+    }
+    bool has_prev = prev != NULL && prev->mod_revision != 0;
+    if (has_prev && h->with_prev.len == 0) {
+        encode(&h->with_prev, deleted, kv, prev);
+    }
+    note(&w->events, has_prev ? &h->with_prev : &h->plain, ELEMENTS_WITH_PREV);
+    note(&w->plain, &h->plain, ELEMENTS_PLAIN);
 }
 
 void watch_event(struct watch_hub *h, bool deleted, const struct kv *kv, const struct kv *prev)
@@ -140,13 +162,25 @@ static bool send_one(struct watch_hub *h, struct watch *w, const struct watch_ev
 /* false: the watch has ended. */
 static bool report(struct watch_hub *h, struct watch *w, uint64_t revision)
 {
-    if (w->events.n == 0) {
+    struct watch_events told = w->events, spare = w->plain;
+    struct buf CLEANUP(buf_close) events = BUF_INIT;
+    w->events = w->plain = (struct watch_events){0};
+    if (told.elements == 0) {
         w->next_revision = MAX(w->next_revision, revision + 1);
         return true;
     }
-    struct buf CLEANUP(buf_close) events = BUF_INIT;
-    msg_list_end(&w->events, &events);
-    w->events = (struct msg_list){0};
+    if (told.too_many && w->prev_kv) {
+        told = spare;
+        spare = (struct watch_events){0};
+    }
+    msg_list_close(&spare.list);
+    if (told.too_many) {
+        struct watch_event over = {
+            .watch = w->id, .revision = revision, .compacted = revision, .cancelled = true};
+        (void)send_one(h, w, &over, true);
+        return false;
+    }
+    msg_list_end(&told.list, &events);
     struct watch_event ev = {
         .watch = w->id, .revision = revision, .events = buf_slice(&events)};
     if (send_one(h, w, &ev, false)) {

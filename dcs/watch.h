@@ -2,27 +2,41 @@
  * and without gaps. All events of one revision go out together as one encoded `watch_event`.
  *
  * A receiver that does not keep up is not waited for: its watch ends with `cancelled` and the revision
- * to resume from. One that asks for more than history keeps ends with `compacted`. Pure: what goes out
- * goes through `send`. */
+ * to resume from. One that asks for more than history keeps ends with `compacted`; so does one whose
+ * part of a revision (a delete of many thousand keys) does not fit into a message: resuming would only
+ * meet it again. Pure: what goes out goes through `send`. */
 #ifndef REGENT_DCS_WATCH_H
 #define REGENT_DCS_WATCH_H
 
 #include "dcs/list.h"
 #include "proto/messages.h"
 
-enum { WATCH_MAX = 4096, WATCH_PREV_MAX = 1024 * 1024 };
+enum {
+    WATCH_MAX = 4096,
+    /* of the events of a revision: below what a frame may be (proto/conn.h) */
+    WATCH_BYTES_MAX = 2 * 1024 * 1024,
+    WATCH_ELEMENTS_MAX = 65000
+};
 
 /* One encoded watch_event; the slice is valid during the call. false: the receiver is over its bound
  * and took nothing. `last`: the watch has ended and `event` must go out whatever the bound. */
 typedef bool watch_send(void *arg, struct slice event, bool last);
+
+/* Events of the revision being reported. */
+struct watch_events {
+    struct msg_list list;
+    size_t elements;
+    bool too_many; /* for a message; the list is empty then */
+};
 
 struct watch {
     struct list link;
     uint64_t id;
     struct buf key, end;
     bool prev_kv;
-    uint64_t next_revision; /* the first one not yet sent, or not wanted before */
-    struct msg_list events; /* of the revision being reported */
+    uint64_t next_revision;     /* the first one not yet sent, or not wanted before */
+    struct watch_events events; /* as they are to be told */
+    struct watch_events plain;  /* prev_kv: without previous pairs, for when these do not fit */
     watch_send *send;
     void *arg;
 };

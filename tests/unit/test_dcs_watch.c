@@ -173,6 +173,60 @@ static void test_a_slow_one_is_cut_off_with_where_to_resume(void **state)
     buf_close(&quick.text);
 }
 
+static void change_sized(struct watch_hub *h, const char *key, uint64_t revision, size_t n,
+                         size_t n_prev)
+{
+    static uint8_t bytes[1536 * 1024];
+    struct kv kv = {
+        .key = slice_str(key), .value = slice_of(bytes, n), .mod_revision = revision};
+    struct kv prev = {
+        .key = slice_str(key), .value = slice_of(bytes, n_prev), .mod_revision = 10};
+    watch_event(h, false, &kv, &prev);
+}
+
+static void test_previous_pairs_are_left_out_rather_than_a_message_outgrow_a_frame(void **state)
+{
+    struct watch_hub h;
+    struct receiver r = {0};
+    (void)state;
+    watch_hub_init(&h);
+    (void)add(&h, &r, "a", "*", 0, true);
+    change_sized(&h, "a", 11, 1536 * 1024, 1000 * 1024);
+    watch_revision_done(&h, 11);
+    expect(&r, "11:pa ");
+    change_sized(&h, "a", 12, 10, 1000 * 1024);
+    watch_revision_done(&h, 12);
+    expect(&r, "12:pa+ ");
+    change_sized(&h, "a", 13, 10, 1000 * 1024);
+    change_sized(&h, "b", 13, 1536 * 1024, 10);
+    watch_revision_done(&h, 13);
+    expect(&r, "13:pa pb ");
+    watch_hub_close(&h);
+    buf_close(&r.text);
+}
+
+static void test_a_revision_too_large_for_a_message_ends_the_watch_that_sees_all_of_it(
+    void **state)
+{
+    struct watch_hub h;
+    struct receiver all = {0}, one = {0};
+    (void)state;
+    watch_hub_init(&h);
+    (void)add(&h, &all, "a", "*", 0, true);
+    (void)add(&h, &one, "z", "", 0, false);
+    for (size_t i = 0; i < 20000; i++) {
+        change(&h, "a", 11, true);
+    }
+    change(&h, "z", 11, true);
+    watch_revision_done(&h, 11);
+    expect(&all, "11<11 ");
+    expect(&one, "11:dz ");
+    assert_int_equal(h.n, 1);
+    watch_hub_close(&h);
+    buf_close(&all.text);
+    buf_close(&one.text);
+}
+
 static void test_one_cut_off_by_history_disturbs_nobody(void **state)
 {
     struct watch_hub h;
@@ -233,6 +287,10 @@ int main(void)
         cmocka_unit_test(test_nothing_before_the_start_revision),
         cmocka_unit_test(test_history_is_told_to_the_one_that_asked),
         cmocka_unit_test(test_a_slow_one_is_cut_off_with_where_to_resume),
+        cmocka_unit_test(
+            test_previous_pairs_are_left_out_rather_than_a_message_outgrow_a_frame),
+        cmocka_unit_test(
+            test_a_revision_too_large_for_a_message_ends_the_watch_that_sees_all_of_it),
         cmocka_unit_test(test_one_cut_off_by_history_disturbs_nobody),
         cmocka_unit_test(test_one_that_asks_for_too_old_a_revision_is_told),
         cmocka_unit_test(test_a_receiver_that_leaves_takes_its_watches_along),
