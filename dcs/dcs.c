@@ -140,6 +140,7 @@ static struct dcs *dcs_new(const struct dcs_options *o)
     }
     d->election_ms = o->election_ms != 0 ? o->election_ms : DCS_ELECTION_MS;
     d->heartbeat_ms = o->heartbeat_ms != 0 ? o->heartbeat_ms : DCS_HEARTBEAT_MS;
+    d->snapshot_every = o->snapshot_every;
     d->on_fatal = o->on_fatal;
     d->on_fatal_arg = o->arg;
     d->lock_fd = -1;

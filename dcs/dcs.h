@@ -27,8 +27,9 @@ struct dcs_options {
     const char *secrets_file;       /* handed to a joining node */
     const char *join[DCS_JOIN_MAX]; /* addresses of members known when this node joined */
     size_t n_join;
-    uint64_t election_ms;  /* 0: 1000 */
-    uint64_t heartbeat_ms; /* 0: 100 */
+    uint64_t election_ms;    /* 0: 1000 */
+    uint64_t heartbeat_ms;   /* 0: 100 */
+    uint64_t snapshot_every; /* entries of the log; 0: 8192; smaller in tests */
     /* called before the process ends; may be NULL */
     void (*on_fatal)(void *arg, const char *what);
     void *arg;

@@ -209,6 +209,7 @@ static enum err open_node(struct dcs *d, struct errmsg *e)
         .election_ms = d->election_ms,
         .heartbeat_ms = d->heartbeat_ms,
         .seed = seed,
+        .snapshot_every = d->snapshot_every,
         .state = d->state,
         .authority = {.scope = d->scope},
         .ops = &dcs_node_ops,

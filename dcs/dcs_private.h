@@ -40,6 +40,7 @@ struct dcs {
     char *join_to[DCS_JOIN_MAX];
     size_t n_join;
     uint64_t election_ms, heartbeat_ms;
+    uint64_t snapshot_every;
     void (*on_fatal)(void *arg, const char *what);
     void *on_fatal_arg;
 

@@ -386,7 +386,7 @@ void node_snapshot_stored(struct node *n)
     CHECK_MAGIC(n, NODE_MAGIC);
     n->now = n->ops->now_ms(n->arg);
     raft_core_snapshot_stored(n->raft, n->now);
-    n->ops->snapshot_sweep(n->arg, n->newest_snapshot);
+    n->ops->snapshot_sweep(n->arg, raft_core_snapshot_index(n->raft));
 }
 
 void node_snapshot_copied(struct node *n, const struct raft_snapshot_info *info, bool ok)
@@ -399,7 +399,6 @@ void node_snapshot_copied(struct node *n, const struct raft_snapshot_info *info,
         raft_core_snapshot_abandoned(n->raft);
         return;
     }
-    n->newest_snapshot = MAX(n->newest_snapshot, info->index);
     log_event(LOG_INFO, "snapshot_taken",
               KV(KV_U64("index", info->index), KV_U64("bytes", info->size)),
               "the log can be trimmed");
@@ -411,7 +410,6 @@ void node_snapshot_fetched(struct node *n, const struct raft_snapshot_info *info
     CHECK_MAGIC(n, NODE_MAGIC);
     n->now = n->ops->now_ms(n->arg);
     if (ok) {
-        n->newest_snapshot = MAX(n->newest_snapshot, info->index);
         raft_core_snapshot_received(n->raft, info, n->now);
     } else {
         raft_core_snapshot_failed(n->raft, n->now);

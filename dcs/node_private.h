@@ -112,7 +112,6 @@ struct node {
     size_t uncommitted_bytes;
     bool commit_due; /* at the next pass, behind the replies of this one */
     bool copying;
-    uint64_t newest_snapshot;
     uint64_t plenty_until_ms; /* the quota is far away */
 
     /* Members (node_member.c). */

@@ -4,6 +4,7 @@
  *     dcs_node init --dir D --name N --listen H:P            CA and certificate of a first node
  *     dcs_node join --dir D --name N --listen H:P --token T --via H:P
  *     dcs_node run  --dir D --name N --listen H:P [--join H:P]... [--election MS] [--heartbeat MS]
+ *                   [--snapshot-every ENTRIES]
  *
  * `run` prints "ready" when dcs_start() has returned and ends on SIGTERM. */
 #include <errno.h>
@@ -26,7 +27,7 @@ struct flags {
     const char *dir, *name, *listen, *token, *via, *role;
     const char *join[DCS_JOIN_MAX];
     size_t n_join;
-    uint64_t election_ms, heartbeat_ms;
+    uint64_t election_ms, heartbeat_ms, snapshot_every;
 };
 
 static void die(const char *what, const struct errmsg *e)
@@ -151,6 +152,7 @@ static int run(const struct flags *f)
         .n_join = f->n_join,
         .election_ms = f->election_ms,
         .heartbeat_ms = f->heartbeat_ms,
+        .snapshot_every = f->snapshot_every,
     };
     memcpy(o.join, f->join, sizeof o.join);
     sigset_t ends;
@@ -205,6 +207,8 @@ static void parse(int argc, char **argv, struct flags *f)
             f->election_ms = number(argv[i + 1]);
         } else if (strcmp(argv[i], "--heartbeat") == 0) {
             f->heartbeat_ms = number(argv[i + 1]);
+        } else if (strcmp(argv[i], "--snapshot-every") == 0) {
+            f->snapshot_every = number(argv[i + 1]);
         } else if (!known) {
             (void)fprintf(stderr, "dcs_node: unknown flag %s\n", argv[i]);
             exit(2);
