@@ -223,7 +223,9 @@ static void plan_history(const struct view *v, struct plan *p)
     (void)memcpy(p->history.name, v->self, sizeof p->history.name);
     (void)memcpy(p->history.incarnation, v->pg.incarnation, sizeof p->history.incarnation);
     p->history.parent = v->pg.parent != 0 || last == NULL ? v->pg.parent : last->timeline;
-    p->history.switch_lsn = v->pg.switch_lsn != 0 ? v->pg.switch_lsn : v->pg.sealed_lsn;
+    /* After a hand-over the old timeline ends with the shutdown checkpoint: nobody sealed. */
+    uint64_t end_lsn = v->leader.shutdown_lsn != 0 ? v->leader.shutdown_lsn : v->pg.sealed_lsn;
+    p->history.switch_lsn = v->pg.switch_lsn != 0 ? v->pg.switch_lsn : end_lsn;
     (void)snprintf(p->history.reason, sizeof p->history.reason, "promoted with token %llu",
                    (unsigned long long)v->leader.token);
 }
