@@ -6,6 +6,10 @@
 
 int cmd_dcs_del(struct cli *c, int argc, char **argv);
 int cmd_dcs_get(struct cli *c, int argc, char **argv);
+int cmd_dcs_health(struct cli *c, int argc, char **argv);
+int cmd_dcs_lease_grant(struct cli *c, int argc, char **argv);
+int cmd_dcs_lease_list(struct cli *c, int argc, char **argv);
+int cmd_dcs_lease_revoke(struct cli *c, int argc, char **argv);
 int cmd_dcs_put(struct cli *c, int argc, char **argv);
 int cmd_dcs_status(struct cli *c, int argc, char **argv);
 int cmd_dcs_transfer(struct cli *c, int argc, char **argv);
@@ -28,10 +32,12 @@ int cmd_list(struct cli *c, int argc, char **argv);
 int cmd_member_list(struct cli *c, int argc, char **argv);
 int cmd_member_remove(struct cli *c, int argc, char **argv);
 int cmd_show_config(struct cli *c, int argc, char **argv);
+int cmd_status(struct cli *c, int argc, char **argv);
 int cmd_switchover(struct cli *c, int argc, char **argv);
 int cmd_token_create(struct cli *c, int argc, char **argv);
 int cmd_token_list(struct cli *c, int argc, char **argv);
 int cmd_token_revoke(struct cli *c, int argc, char **argv);
+int cmd_topology(struct cli *c, int argc, char **argv);
 int cmd_version(struct cli *c, int argc, char **argv);
 
 #endif

@@ -8,62 +8,13 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 
-const struct command cli_commands[] = {
-    {"init",
-     "--scope S --name N --listen HOST[:PORT] [--data-dir D] [--pg-data D] [--pg-bin D] "
-     "[--pg-port P] [--rest-port P] [--set KEY=VALUE]... [--witness] [-c FILE]",
-     "make the first node: certificates, passwords, configuration file; starts nothing",
-     cmd_init},
-    {"join", "HOST:PORT --token T --name N --listen HOST[:PORT] [as init]",
-     "make a further node of a running cluster; starts nothing", cmd_join},
-    {"token create", "[--ttl 1h] [--uses 1] [--role voter|learner|witness]",
-     "make a token for `join`", cmd_token_create},
-    {"token list", "", "tokens that can still be used", cmd_token_list},
-    {"token revoke", "ID", "make a token useless", cmd_token_revoke},
-    {"member list", "", "members of the DCS", cmd_member_list},
-    {"member remove", "NAME [--force]", "take a member out of the DCS for good",
-     cmd_member_remove},
-    {"list", "", "PostgreSQL nodes: role, state, timeline, lag", cmd_list},
-    {"history", "", "timelines and who started them", cmd_history},
-    {"explain", "[-n COUNT]", "the last decisions in words, newest last", cmd_explain},
-    {"show-config", "", "the dynamic configuration", cmd_show_config},
-    {"edit-config", "-s KEY=VALUE [-s ...]", "change the dynamic configuration",
-     cmd_edit_config},
-    {"switchover", "[--leader L] [--candidate C] [--timeout SECONDS]",
-     "hand the leadership over without loss", cmd_switchover},
-    {"failover", "--candidate C --force [--timeout SECONDS]",
-     "make a node the leader although data may be lost", cmd_failover},
-    {"dsn", "[--read-only]", "a libpq connection string that finds the primary", cmd_dsn},
-    {"dcs get", "KEY [END] [--prefix] [--keys-only] [--limit N] [--local]", "read keys",
-     cmd_dcs_get},
-    {"dcs put", "KEY VALUE [--lease ID]", "write a key", cmd_dcs_put},
-    {"dcs del", "KEY [END] [--prefix]", "delete keys", cmd_dcs_del},
-    {"dcs txn", "",
-     "a transaction from standard input: compares, empty line, then, empty line, else",
-     cmd_dcs_txn},
-    {"dcs watch", "KEY [END] [--prefix] [--rev N]", "follow changes", cmd_dcs_watch},
-    {"dcs status", "", "Raft leader, term, revision, indices of the node asked",
-     cmd_dcs_status},
-    {"dcs transfer", "[NAME]", "move the Raft leadership", cmd_dcs_transfer},
-    {"demo up", "[--nodes 3] [--dir D] [--base-port P] [--async]", "a real cluster on loopback",
-     cmd_demo_up},
-    {"demo status", "[--dir D]", "the demo cluster as `list` shows it", cmd_demo_status},
-    {"demo kill", "NODE [--dir D]", "kill -9 every process of a node", cmd_demo_kill},
-    {"demo start", "NODE [--dir D]", "start a killed node again", cmd_demo_start},
-    {"demo psql", "[--dir D] [-- PSQL-ARGUMENTS]", "psql on the primary of the demo cluster",
-     cmd_demo_psql},
-    {"demo down", "[--dir D]", "stop the demo cluster and delete its files", cmd_demo_down},
-    {"version", "", "versions of this program and of the node", cmd_version},
-};
-const size_t cli_commands_n = ARRAY_LEN(cli_commands);
-
 static void usage(FILE *to)
 {
     (void)fprintf(
         to,
         "usage: regentctl [-c FILE] [-H HOST:PORT,...] [-f table|json|yaml|tsv] COMMAND\n\n");
     for (size_t i = 0; i < cli_commands_n; i++)
-        (void)fprintf(to, "  %-15s %s\n", cli_commands[i].name, cli_commands[i].help);
+        (void)fprintf(to, "  %-16s %s\n", cli_commands[i].name, cli_commands[i].help);
     (void)fprintf(
         to,
         "\n`regentctl COMMAND --help` shows the options of a command.\n"

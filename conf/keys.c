@@ -10,7 +10,7 @@ const struct conf_key conf_keys[] = {
     S("scope", scope, .required = true, .help = "name of the cluster"),
     S("name", name, .required = true, .help = "name of this node, unique in the cluster"),
     S("data_dir", data_dir, .fallback = "/var/lib/regent",
-      .help = "log.db, state.db, pki/, secrets.yml"),
+      .help = "directory of log.db, state.db, pki/, secrets.yml"),
 
     S("dcs.listen", dcs.listen, .required = true, .host_port = true,
       .help = "peers and clients, mutual TLS"),

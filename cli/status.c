@@ -1,0 +1,167 @@
+/* status: is the cluster well? One screen, and an exit code for scripts. */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/str.h"
+#include "cli/cluster.h"
+#include "cli/commands.h"
+
+enum { MIB = 1048576 };
+
+/* Warnings as they are found; any makes the exit code 1. */
+struct health {
+    struct buf warnings;
+    size_t n;
+};
+
+static void warn(struct health *h, const char *fmt, ...) PRINTF(2, 3);
+static void warn(struct health *h, const char *fmt, ...)
+{
+    char text[256];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    buf_printf(&h->warnings, "  ! %s\n", text);
+    h->n++;
+}
+
+static void look_at_quorum(struct health *h, const struct status_reply *s)
+{
+    uint64_t spare = s->reachable_voters > s->quorum ? s->reachable_voters - s->quorum : 0;
+    (void)printf("DCS          leader %s, term %" PRIu64 ", %" PRIu64 " of %" PRIu64
+                 " voters reachable, quorum %" PRIu64 "\n",
+                 s->leader[0] != '\0' ? s->leader : "none", s->term, s->reachable_voters,
+                 s->voters, s->quorum);
+    (void)printf("may be lost  %" PRIu64 " more voter%s before nothing can be decided\n", spare,
+                 spare == 1 ? "" : "s");
+    if (s->leader[0] == '\0')
+        warn(h, "the DCS has no leader: nothing can be decided");
+    if (s->reachable_voters < s->voters)
+        warn(h, "%" PRIu64 " voter(s) cannot be reached from here",
+             s->voters - s->reachable_voters);
+    if (s->voters < 3)
+        warn(h,
+             "%" PRIu64
+             " voter(s): the loss of one stops everything; join nodes until there are 3",
+             s->voters);
+}
+
+static void look_at_leader(struct health *h, const struct cluster *cl)
+{
+    const struct member_rec *leader = NULL;
+    for (size_t i = 0; i < cl->members_n; i++)
+        if (cluster_leads(cl, &cl->members[i]))
+            leader = &cl->members[i];
+    (void)printf("leader       %s", cl->has_leader ? cl->leader.name : "none");
+    if (leader != NULL)
+        (void)printf(", %s, timeline %" PRIu64, leader->state, leader->timeline);
+    (void)printf("\n");
+    if (!cl->has_leader)
+        warn(h, "there is no leader: nobody can write; `regentctl explain` says why");
+    else if (leader == NULL || !str_starts(leader->state, "running"))
+        warn(h, "leader %s does not run; `regentctl explain` says why", cl->leader.name);
+}
+
+static void look_at_standbys(struct health *h, const struct cluster *cl)
+{
+    size_t synchronous = 0;
+    size_t streaming = 0;
+    size_t standbys = 0;
+    uint64_t top = cluster_top_lsn(cl);
+    for (size_t i = 0; i < cl->members_n; i++) {
+        const struct member_rec *m = &cl->members[i];
+        if (cluster_leads(cl, m))
+            continue;
+        uint64_t lag_mb = (top - MIN(top, m->lsn)) / MIB;
+        bool streams = strcmp(m->state, "streaming") == 0;
+        standbys++;
+        streaming += streams;
+        synchronous += strcmp(cluster_role(cl, m), "Replica") != 0;
+        (void)printf("%-12s %s, %s, %" PRIu64 " MB behind\n", m->name, cluster_role(cl, m),
+                     m->state, lag_mb);
+        if (!streams)
+            warn(h, "%s does not stream: %s", m->name, m->state);
+    }
+    (void)printf("replication  %zu of %zu stream, synchronous_mode %s\n", streaming, standbys,
+                 cl->config.synchronous_mode[0] != '\0' ? cl->config.synchronous_mode : "off");
+    if (standbys == 0)
+        warn(h, "there is no standby: a failure of the leader cannot be survived");
+    if (strcmp(cl->config.synchronous_mode, "on") == 0 && synchronous == 0)
+        warn(h, "no standby is synchronous now: a failover may wait or lose commits");
+}
+
+static void look_at_requests(struct health *h, const struct cluster *cl)
+{
+    if (cl->config.pause)
+        warn(
+            h,
+            "paused: nothing is decided automatically; `regentctl edit-config -s pause=false`");
+    if (cl->sync.unknown)
+        warn(h,
+             "the synchronous set is unknown since a recovery: nobody is promoted by itself");
+    if (cl->failover.id[0] != '\0')
+        (void)printf("under way    %s%s%s\n", cl->failover.kind,
+                     cl->failover.candidate[0] != '\0' ? " to " : "", cl->failover.candidate);
+}
+
+int cmd_status(struct cli *c, int argc, char **argv)
+{
+    static struct cluster cl;
+    static const struct empty nothing;
+    struct status_reply s;
+    struct health h = {0};
+    int usage = cli_no_arguments(argc, argv);
+    if (usage != 0)
+        return usage;
+    enum err rv = cli_config(c);
+    if (rv == ERR_OK)
+        rv = cli_call(c, METHOD_CLUSTER_STATUS, &nothing, &s);
+    if (rv == ERR_OK)
+        rv = cluster_read(c, &cl);
+    if (rv != ERR_OK)
+        return cli_exit_code(rv);
+    (void)printf("cluster      %s, asked %s\n", c->config.scope, s.name);
+    look_at_quorum(&h, &s);
+    look_at_leader(&h, &cl);
+    look_at_standbys(&h, &cl);
+    look_at_requests(&h, &cl);
+    (void)printf("storage      state %" PRIu64 " KiB, log %" PRIu64 " KiB, fsync p99 %" PRIu64
+                 " us\n",
+                 s.db_bytes / 1024, s.log_bytes / 1024, s.fsync_us_p99);
+    (void)printf("health       %s\n%s", h.n == 0 ? "good" : "not good:", buf_cstr(&h.warnings));
+    buf_close(&h.warnings);
+    cluster_close(&cl);
+    return h.n == 0 ? CLI_DONE : CLI_FAILED;
+}
+
+/* ---- topology ---- */
+
+static void print_below(const struct cluster *cl, const char *upstream, size_t depth)
+{
+    for (size_t i = 0; i < cl->members_n && depth < MEMBERS_MAX; i++) {
+        const struct member_rec *m = &cl->members[i];
+        bool root = cluster_leads(cl, m) || m->upstream[0] == '\0';
+        if (upstream == NULL ? !root : root || strcmp(m->upstream, upstream) != 0)
+            continue;
+        (void)printf("%*s%s%s  %s, %s, timeline %" PRIu64 "\n", (int)(2 * depth), "",
+                     depth > 0 ? "+ " : "", m->name, cluster_role(cl, m), m->state,
+                     m->timeline);
+        print_below(cl, m->name, depth + 1);
+    }
+}
+
+int cmd_topology(struct cli *c, int argc, char **argv)
+{
+    static struct cluster cl;
+    int usage = cli_no_arguments(argc, argv);
+    if (usage != 0)
+        return usage;
+    enum err rv = cluster_read(c, &cl);
+    if (rv != ERR_OK)
+        return cli_exit_code(rv);
+    print_below(&cl, NULL, 0);
+    cluster_close(&cl);
+    return CLI_DONE;
+}
