@@ -124,6 +124,7 @@ int cmd_dcs_get(struct cli *c, int argc, char **argv)
                           .end = k.end,
                           .limit = k.limit,
                           .local = k.local,
+                          .revision = k.rev,
                           .keys_only = k.keys_only};
     char *from CLEANUP(mem_cleanup) = NULL;
     enum err err;

@@ -25,7 +25,7 @@ union request {
     struct token_ref token_ref;
     struct token_redeem redeem;
     struct member member;
-    struct compact_cmd compact;
+    struct compact_req compact;
 };
 
 enum { NO_SESSION = -1 };
@@ -60,7 +60,7 @@ static const struct command commands[] = {
     [STATE_CMD_TOKEN_REVOKE] = PLAIN(token_ref, cmd_token_revoke),
     [STATE_CMD_TOKEN_REDEEM] = PLAIN(token_redeem, cmd_token_redeem),
     [STATE_CMD_MEMBER_STATE] = PLAIN(member, cmd_member_state),
-    [STATE_CMD_COMPACT] = PLAIN(compact_cmd, cmd_compact),
+    [STATE_CMD_COMPACT] = PLAIN(compact_req, cmd_compact),
     [STATE_CMD_MEMBER_INIT] = PLAIN(member, cmd_member_init),
 };
 

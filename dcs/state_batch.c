@@ -5,16 +5,6 @@
 
 enum { BATCH_COMMANDS_MAX = 65535 }; /* a position fits into the low bits of apply_new_id() */
 
-static const struct field compact_fields[] = {
-    {.name = "revision", .type = FIELD_U64, .offset = offsetof(struct compact_cmd, revision)},
-};
-const struct msg msg_compact_cmd = {
-    .name = "compact",
-    .size = sizeof(struct compact_cmd),
-    .fields = compact_fields,
-    .n_fields = ARRAY_LEN(compact_fields),
-};
-
 static void command_begin(struct state_batch *b, enum state_command cmd)
 {
     ASSERT(b->n < BATCH_COMMANDS_MAX);
@@ -60,8 +50,8 @@ size_t state_batch_member_init(struct state_batch *b, const struct member *m)
 
 size_t state_batch_compact(struct state_batch *b, uint64_t revision)
 {
-    struct compact_cmd c = {.revision = revision};
-    return add_message(b, STATE_CMD_COMPACT, &msg_compact_cmd, &c);
+    struct compact_req c = {.revision = revision};
+    return add_message(b, STATE_CMD_COMPACT, &msg_compact_req, &c);
 }
 
 size_t state_batch_bytes(const struct state_batch *b)

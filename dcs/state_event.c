@@ -62,6 +62,11 @@ static uint64_t event_search(struct state *s, uint64_t revision, uint64_t bytes)
     return low;
 }
 
+uint64_t history_above(struct state *s, uint64_t revision)
+{
+    return event_search(s, revision + 1, 0);
+}
+
 /* ---- compaction ---- */
 
 static void compact_to(struct state *s, uint64_t revision)
@@ -97,7 +102,7 @@ void history_trim(struct state *s)
 
 enum err cmd_compact(struct apply *a, const void *req)
 {
-    const struct compact_cmd *r = req;
+    const struct compact_req *r = req;
     if (r->revision > a->s->m.revision)
         return err_set(&a->error, ERR_INVALID, "revision %llu is in the future, now is %llu",
                        (unsigned long long)r->revision, (unsigned long long)a->s->m.revision);
@@ -105,9 +110,9 @@ enum err cmd_compact(struct apply *a, const void *req)
         return err_set(&a->error, ERR_COMPACTED, "compacted up to revision %llu before",
                        (unsigned long long)a->s->m.compacted);
     compact_to(a->s, r->revision);
-    struct empty result;
-    memset(&result, 0, sizeof result);
-    apply_result(a, &msg_empty, &result);
+    struct compact_reply result = {.revision = a->s->m.revision,
+                                   .compacted_revision = a->s->m.compacted};
+    apply_result(a, &msg_compact_reply, &result);
     return ERR_OK;
 }
 

@@ -6,7 +6,7 @@
  *     state_batch.c      building an entry
  *     state_apply.c      reading an entry, sessions around commands, results
  *     state_kv.c         keys; state_txn.c: transactions
- *     state_event.c      history: watches, compaction
+ *     state_event.c      history: watches, compaction; state_history.c: ranges of the past
  *     state_lease.c      lease arithmetic (pure); state_lease_cmd.c: its commands and queries
  *     state_session.c    sessions and kept results
  *     state_token.c      tokens; state_member.c: members
@@ -151,11 +151,6 @@ enum err cmd_member_state(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_member_init(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_compact(struct apply *a, const void *req) MUST_CHECK;
 
-struct compact_cmd {
-    uint64_t revision;
-};
-extern const struct msg msg_compact_cmd;
-
 /* ---- state_kv.c ---- */
 /* What a result may still take, shared by all operations of a transaction: it has to fit into a
  * message. The first pair of a result always does. */
@@ -203,6 +198,13 @@ void kv_delete_of_lease(struct apply *a, uint64_t lease);
 void event_add(struct apply *a, bool deleted, const struct kv *kv, const struct kv *prev,
                uint64_t prev_event);
 void history_trim(struct state *s); /* after each revision */
+/* The row from which on revisions are above `revision`; event_next: none. */
+uint64_t history_above(struct state *s, uint64_t revision);
+
+/* ---- state_history.c ---- */
+/* A page of the range as it was at `revision`. ERR_COMPACTED; ERR_INVALID: in the future. */
+enum err history_read_page(struct state *s, const struct range_req *r, struct kv_room *room,
+                           struct kv_page *ret_page, struct errmsg *e) MUST_CHECK;
 
 /* ---- state_session.c ---- */
 /* Does this request run? ERR_NOT_FOUND: yes. ERR_OK: no, *ret_status, a->error and s->result are

@@ -115,7 +115,12 @@ enum err state_range(struct state *s, const struct range_req *r, size_t max_byte
                              .count_only = r->count_only};
     struct kv_room room = {.bytes = max_bytes, .pairs = STATE_RANGE_PAIRS_MAX};
     struct kv_page page;
-    kv_read_page(s, &range, &room, &page);
+    if (r->revision == 0)
+        kv_read_page(s, &range, &room, &page);
+    else
+        rc = history_read_page(s, r, &room, &page, e);
+    if (rc != ERR_OK)
+        return rc;
     struct buf kvs = BUF_INIT;
     if (page.kvs.n != 0)
         msg_list_end(&page.kvs, &kvs);

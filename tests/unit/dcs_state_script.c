@@ -345,6 +345,7 @@ static void do_get(struct script *x, const struct words *w)
     struct range_req r = {.key = key_of(w->v[1]),
                           .end = end_of(w),
                           .limit = option_u64(w, "limit"),
+                          .revision = option_u64(w, "rev"),
                           .keys_only = flag(w, "keys"),
                           .count_only = flag(w, "count")};
     struct buf b = BUF_INIT;

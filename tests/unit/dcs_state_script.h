@@ -7,7 +7,7 @@
  * Leases and sessions are named L1, L2, ... S1, ... in the order in which they were made.
  *
  *     put KEY VALUE [lease=L1] [prev] [s=S1/SEQ]     del KEY [END] [prev] [s=..]
- *     get KEY [END] [limit=N] [keys] [count]          END * is "everything from KEY on"
+ *     get KEY [END] [limit=N] [rev=N] [keys] [count]  END * is "everything from KEY on"
  *     txn [COMPARE , COMPARE] ? [OP , OP] : [OP , OP] [s=..]
  *     grant TTL NONCE [s=..]   renew L1 NONCE N [ttl=] [held=]   expire L1 NONCE N   revoke L1 [s=..]
  *     leases                   expired

@@ -124,6 +124,33 @@ static void a_compacted_revision_is_an_error(void **t)
            {"reopen", "at 0"}, {"replay 3", "compacted"});
 }
 
+static void a_range_of_the_past_is_as_it_was(void **t)
+{
+    (void)t;
+    SCRIPT({"put a 1", "rev 1 | put a=1 @1"}, {"put b 2", "rev 2 | put b=2 @2"},
+           {"put a 3", "rev 3 | put a=3 was 1 @3"}, {"del b", "rev 4 1 | del b was 2 @4"},
+           {"put b 5", "rev 5 | put b=5 @5"}, {"put c 6", "rev 6 | put c=6 @6"},
+           {"get \"\" * rev=1", "1 a=1"}, {"get \"\" * rev=2", "2 a=1,b=2"},
+           {"get \"\" * rev=3", "2 a=3,b=2"}, {"get \"\" * rev=4", "1 a=3"},
+           {"get \"\" * rev=5", "2 a=3,b=5"}, {"get \"\" * rev=6", "3 a=3,b=5,c=6"},
+           {"get \"\" * rev=7", "invalid"}, {"get a rev=2", "1 a=1"}, {"get b rev=4", "0"},
+           {"get a b rev=2", "1 a=1"}, {"get \"\" * rev=2 limit=1", "2+ a=1"},
+           {"get \"\" * rev=2 max=1", "2+ a=1"}, {"get \"\" * rev=2 count", "2"},
+           {"get \"\" * rev=2 keys", "2 a=,b="});
+}
+
+static void a_past_that_is_not_kept_is_said_and_never_guessed(void **t)
+{
+    (void)t;
+    SCRIPT({"put a 1", "rev 1 | put a=1 @1"}, {"put b 2", "rev 2 | put b=2 @2"},
+           {"put b 3", "rev 3 | put b=3 was 2 @3"}, {"compact 2", "ok"},
+           {"get \"\" * rev=1", "compacted"}, {"get \"\" * rev=3", "2 a=1,b=3"},
+           /* the put that made b=2 went with the compaction, a was not changed since */
+           {"get b rev=2", "compacted"}, {"get a rev=2", "1 a=1"},
+           {"get \"\" * rev=2 count", "2"}, {"put a 4", "rev 4 | put a=4 was 1 @4"},
+           {"get a rev=3", "compacted"}, {"get b rev=3", "1 b=3"}, {"get a rev=4", "1 a=4"});
+}
+
 static void entries_are_skipped_up_to_the_applied_index(void **t)
 {
     (void)t;
@@ -169,6 +196,8 @@ int main(void)
         cmocka_unit_test(a_transaction_that_cannot_run_whole_does_nothing),
         cmocka_unit_test(history_is_replayed_from_a_revision),
         cmocka_unit_test(a_compacted_revision_is_an_error),
+        cmocka_unit_test(a_range_of_the_past_is_as_it_was),
+        cmocka_unit_test(a_past_that_is_not_kept_is_said_and_never_guessed),
         cmocka_unit_test(entries_are_skipped_up_to_the_applied_index),
         cmocka_unit_test(uncommitted_work_comes_back_from_the_log),
         cmocka_unit_test(a_copy_carries_everything_and_a_restore_replaces_everything),

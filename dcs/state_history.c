@@ -1,0 +1,87 @@
+/* Ranges of the past, put together from the keys and the history. A value that was replaced stands in the
+ * row of the put that made it; when that put is older than the history, the value is gone although the
+ * revision asked for is not: said, never guessed. */
+#include "dcs/state_internal.h"
+
+/* The range's end as a key; room is where it may be put together. */
+static struct slice end_of(const struct range_req *r, uint8_t room[static STATE_KEY_MAX + 1])
+{
+    if (r->end.n == 0) { /* the key alone: up to the one right behind it */
+        memcpy(room, r->key.p, r->key.n);
+        room[r->key.n] = 0;
+        return slice_of(room, r->key.n + 1);
+    }
+    if (r->end.n == 1 && r->end.p[0] == 0) {
+        memset(room, 0xff, STATE_KEY_MAX + 1); /* above every key */
+        return slice_of(room, STATE_KEY_MAX + 1);
+    }
+    return r->end;
+}
+
+static struct kv past_row(struct state *s)
+{
+    return (struct kv){
+        .key = sql_blob(s, SQL_PAST_RANGE, 0),
+        .value = sql_blob(s, SQL_PAST_RANGE, 1),
+        .create_revision = sql_u64(s, SQL_PAST_RANGE, 2),
+        .mod_revision = sql_u64(s, SQL_PAST_RANGE, 3),
+        .version = sql_u64(s, SQL_PAST_RANGE, 4),
+        .lease = sql_u64(s, SQL_PAST_RANGE, 5),
+    };
+}
+
+/* True: it is on this page; false: for the next one. */
+static bool take(struct kv_page *page, const struct range_req *r, struct kv_room *room,
+                 struct kv *kv)
+{
+    if (r->keys_only)
+        kv->value = (struct slice){0};
+    if (page->more || (r->limit != 0 && page->kvs.n >= r->limit) ||
+        !kv_room_take(room, kv->key, kv->value))
+        return false;
+    msg_list_append(&page->kvs, &msg_kv, kv);
+    return true;
+}
+
+static enum err lost(struct state *s, struct slice key, uint64_t revision, struct errmsg *e)
+{
+    return err_set(
+        e, ERR_COMPACTED,
+        "what key \"%.*s\" held at revision %llu is no longer kept: it was put at or "
+        "before revision %llu",
+        (int)MIN(key.n, (size_t)100), (const char *)key.p, (unsigned long long)revision,
+        (unsigned long long)s->m.compacted);
+}
+
+enum err history_read_page(struct state *s, const struct range_req *r, struct kv_room *room,
+                           struct kv_page *ret_page, struct errmsg *e)
+{
+    struct kv_page page = {0};
+    uint8_t end[STATE_KEY_MAX + 1]; /* bound, not copied */
+    enum err rc = ERR_OK;
+    if (r->revision > s->m.revision)
+        return err_set(e, ERR_INVALID, "revision %llu is in the future, now is %llu",
+                       (unsigned long long)r->revision, (unsigned long long)s->m.revision);
+    if (r->revision < s->m.compacted)
+        return err_set(e, ERR_COMPACTED, "revision %llu is no longer kept; the oldest is %llu",
+                       (unsigned long long)r->revision, (unsigned long long)s->m.compacted);
+    sql_bind_blob(s, SQL_PAST_RANGE, 1, r->key);
+    sql_bind_blob(s, SQL_PAST_RANGE, 2, end_of(r, end));
+    sql_bind_u64(s, SQL_PAST_RANGE, 3, r->revision);
+    sql_bind_u64(s, SQL_PAST_RANGE, 4, history_above(s, r->revision));
+    while (rc == ERR_OK && sql_row(s, SQL_PAST_RANGE)) {
+        struct kv kv = past_row(s);
+        page.count++;
+        if (kv.mod_revision == 0 && !r->count_only)
+            rc = lost(s, kv.key, r->revision, e);
+        else if (!r->count_only)
+            page.more = !take(&page, r, room, &kv);
+    }
+    if (rc != ERR_OK) {
+        sql_done(s, SQL_PAST_RANGE);
+        msg_list_close(&page.kvs);
+        return rc;
+    }
+    *ret_page = page;
+    return ERR_OK;
+}
