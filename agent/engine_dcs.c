@@ -171,7 +171,6 @@ void engine_txn(struct engine *g, const struct plan *p)
 {
     struct ha_txn t;
     struct errmsg e = {0};
-    ASSERT(p->txn != TXN_NONE);
     if (g->txn_pending || !g->connected)
         return;
     if (g->txn_unknown) {
@@ -179,6 +178,7 @@ void engine_txn(struct engine *g, const struct plan *p)
             touch_sync(g);
         return;
     }
+    ASSERT(p->txn != TXN_NONE);
     if (ha_txn_build(&g->mirror, &g->view, p, g->o.ports->wall_ms(g->o.arg), g->o.bootstrap, &t,
                      &e) != ERR_OK) {
         log_event(LOG_ERROR, "txn", KV(KV_STR("rule", p->rule)), "%s", e.text);
