@@ -279,9 +279,11 @@ static void schedule(struct engine *g)
     uint64_t at_ms = now_ms + ENGINE_HOUSEKEEPING_MS;
     if (g->planned && !g->o.witness)
         at_ms = MIN(at_ms, MAX(g->plan.wake_ms, now_ms + 1));
-    if (g->keeper.id != 0)
+    /* Without a connection the lease has no step to take: a renewal that is due waits for it. */
+    bool talks = g->connected && !g->revoking && !g->stopped;
+    if (g->keeper.id != 0 && talks)
         at_ms = MIN(at_ms, MAX(g->keeper.next_ms, now_ms));
-    else if (g->connected && !g->lease_asked)
+    else if (g->keeper.id == 0 && talks && !g->lease_asked)
         at_ms = MIN(at_ms, MAX(g->lease_retry_ms, now_ms + 10));
     if (g->again)
         at_ms = now_ms;
