@@ -341,6 +341,7 @@ def test_with_daemon_and_fence_frozen_nothing_more_is_acknowledged(c):
     """PostgreSQL lives on without a guard: the sealed synchronous standby acknowledges nothing to it."""
     with load(c) as w:
         old = c.primary()
+        postmaster = old.postmaster()
         at = time.monotonic()
         frozen = [old.signal("regentd", signal.SIGSTOP)]
         try:
@@ -351,6 +352,7 @@ def test_with_daemon_and_fence_frozen_nothing_more_is_acknowledged(c):
             new = c.new_leader(old, 30)
             wait_until(lambda: w.acked_after(time.monotonic() - 0.1, new.name), "the new primary acknowledges")
             wait_until(lambda: w.acked_after(at + 10), "10 s have passed")
+            assert alive(postmaster), "nobody was there to kill it: that is what this test is about"
         finally:
             for pid in frozen:
                 with contextlib.suppress(ProcessLookupError):
