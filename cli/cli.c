@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -105,16 +107,33 @@ static enum err connect_hosts(struct cli *c, struct errmsg *e)
     return client_sync_open(&o, CLIENT_DEADLINE_MS, &c->client, e);
 }
 
-static enum err connect_members(struct cli *c, struct errmsg *e)
+/* The members that were known when this node joined: the way when its own daemon is down. */
+static enum err connect_members(struct cli *c, bool with_self, struct errmsg *e)
 {
+    enum { LIMIT_MS = 2000 };
     struct client_options o = {.ca_file = c->config.dcs.tls.ca,
                                .cert_file = c->config.dcs.tls.cert,
                                .key_file = c->config.dcs.tls.key,
                                .name = "regentctl"};
-    o.endpoints[o.n_endpoints++] = c->config.dcs.connect_address;
+    if (with_self)
+        o.endpoints[o.n_endpoints++] = c->config.dcs.connect_address;
     for (size_t i = 0; i < c->config.dcs.n_join && o.n_endpoints < CLIENT_ENDPOINTS_MAX; i++)
         o.endpoints[o.n_endpoints++] = c->config.dcs.join[i];
-    return client_sync_open(&o, CLIENT_DEADLINE_MS, &c->client, e);
+    if (o.n_endpoints == 0)
+        return err_set(e, ERR_UNAVAILABLE, "no other member is known here");
+    return client_sync_open(&o, LIMIT_MS, &c->client, e);
+}
+
+int cli_socket_error(const char *path)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    if (str_copy(a.sun_path, sizeof a.sun_path, path) != ERR_OK)
+        return ENAMETOOLONG;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int rv = fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0 ? 0 : errno;
+    if (fd >= 0)
+        (void)close(fd);
+    return rv;
 }
 
 static enum err connect_local(struct cli *c, struct errmsg *e)
@@ -124,10 +143,11 @@ static enum err connect_local(struct cli *c, struct errmsg *e)
     struct client_options o = {
         .endpoints = {socket_path}, .n_endpoints = 1, .name = "regentctl"};
     const char *path = socket_path + strlen("unix:");
-    if (access(path, W_OK) != 0)
-        return err_set(e, err_from_errno(errno), "%s: %s; %s", path, strerror(errno),
-                       errno == EACCES ? "only root and the daemon's user may: use sudo"
-                                       : "is regentd running on this node?");
+    int why = cli_socket_error(path); /* the client would go on trying */
+    if (why != 0)
+        return err_set(e, err_from_errno(why), "%s: %s; %s", path, strerror(why),
+                       why == EACCES ? "only root and the daemon's user may: use sudo"
+                                     : "is regentd running on this node?");
     return client_sync_open(&o, CLIENT_DEADLINE_MS, &c->client, e);
 }
 
@@ -145,7 +165,7 @@ enum err cli_connect(struct cli *c)
             return rv; /* reported */
         struct errmsg remote = {0};
         rv = connect_local(c, &e);
-        if (rv != ERR_OK && connect_members(c, &remote) == ERR_OK)
+        if (rv != ERR_OK && connect_members(c, rv == ERR_DENIED, &remote) == ERR_OK)
             rv = ERR_OK;
     }
     if (rv != ERR_OK)

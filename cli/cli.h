@@ -59,6 +59,8 @@ enum err cli_connect(struct cli *c) MUST_CHECK;
 enum err cli_call(struct cli *c, enum method m, const void *params, void *ret_result)
     MUST_CHECK;
 int cli_exit_code(enum err code);
+/* Why nobody takes connections on this unix socket, as errno; 0: somebody does. */
+int cli_socket_error(const char *path);
 
 /* ---- HA records ---- */
 enum { CLI_KEY_MAX = 256 };

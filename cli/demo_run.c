@@ -5,9 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -133,14 +131,9 @@ bool demo_died(struct demo_node *n)
 
 bool demo_answers(const struct demo_node *n)
 {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool ok = fd >= 0 &&
-              str_format(a.sun_path, sizeof a.sun_path, "%s/regent.sock", n->dir) == ERR_OK &&
-              connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
-    if (fd >= 0)
-        (void)close(fd);
-    return ok;
+    char path[DEMO_PATH_MAX + 16];
+    (void)snprintf(path, sizeof path, "%s/regent.sock", n->dir);
+    return cli_socket_error(path) == 0;
 }
 
 enum err demo_wait(struct demo *d, struct demo_node *n, struct errmsg *e)

@@ -1,4 +1,5 @@
 /* show-config, edit-config: the dynamic configuration. */
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,6 +7,8 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/commands.h"
+
+enum { SETS_MAX = 32 };
 
 static char *config_text(const struct config_rec *r, size_t flags)
 {
@@ -36,57 +39,150 @@ int cmd_show_config(struct cli *c, int argc, char **argv)
     return CLI_DONE;
 }
 
-/* The record as JSON with `sets` laid over it; NULL with a complaint. */
+/* The object of that name in j, made when it is not there. */
+static json_t *section_of(json_t *j, const char *name)
+{
+    if (!json_is_object(json_object_get(j, name)))
+        json_object_set_new(j, name, json_object());
+    return json_object_get(j, name);
+}
+
+/* "ttl", or "postgresql.parameters.NAME", where NAME may have dots in it. null takes it away. */
+static enum err set_one(json_t *root, const char *path, const char *text, struct errmsg *e)
+{
+    static const char section[] = "postgresql.";
+    static const char parameters[] = "postgresql.parameters.";
+    json_t *at = root;
+    const char *key = path;
+    if (str_starts(path, section)) {
+        at = section_of(root, "postgresql");
+        key = path + strlen(section);
+    }
+    if (str_starts(path, parameters)) {
+        at = section_of(at, "parameters");
+        key = path + strlen(parameters);
+    }
+    if (key[0] == '\0' || (at == root && json_object_get(root, key) == NULL))
+        return err_set(e, ERR_INVALID,
+                       "unknown key \"%s\"; `regentctl show-config` lists the keys", path);
+    json_t *value = json_loads(text, JSON_DECODE_ANY, NULL);
+    if (value == NULL)
+        value = json_string(text);
+    if (strcmp(path, "synchronous_mode") == 0 && json_is_boolean(value)) { /* Patroni's way */
+        bool on = json_is_true(value);
+        json_decref(value);
+        value = json_string(on ? "on" : "off");
+    }
+    if (json_is_null(value) && at != root)
+        json_object_del(at, key);
+    else
+        json_object_set(at, key, value);
+    json_decref(value);
+    return ERR_OK;
+}
+
+/* The record as JSON with `sets` ("KEY=VALUE") laid over it. */
 static enum err apply_sets(const struct config_rec *old, char *const *sets, size_t n,
                            struct buf *ret, struct errmsg *e)
 {
+    enum err rv = ERR_OK;
     char *before = config_text(old, 0);
     json_t *j = json_loads(before, 0, NULL);
     free(before);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n && rv == ERR_OK; i++) {
         char *key CLEANUP(mem_cleanup) = mem_strdup(sets[i]);
         char *value = strchr(key, '=');
         if (value == NULL) {
-            json_decref(j);
-            return err_set(e, ERR_INVALID, "-s takes KEY=VALUE, not \"%s\"", sets[i]);
+            rv = err_set(e, ERR_INVALID, "-s takes KEY=VALUE, not \"%s\"", sets[i]);
+            break;
         }
         *value++ = '\0';
-        if (json_object_get(j, key) == NULL) {
-            json_decref(j);
-            return err_set(e, ERR_INVALID,
-                           "unknown key \"%s\"; `regentctl show-config` lists the keys", key);
-        }
-        json_t *parsed = json_loads(value, JSON_DECODE_ANY, NULL);
-        json_object_set_new(j, key, parsed != NULL ? parsed : json_string(value));
+        rv = set_one(j, key, value, e);
     }
     char *text = json_dumps(j, JSON_COMPACT);
     buf_append_slice(ret, slice_str(text));
     free(text);
     json_decref(j);
+    return rv;
+}
+
+static bool one_of(const char *value, const char *const *known, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(value, known[i]) == 0)
+            return true;
+    return false;
+}
+
+/* What every agent would refuse is never written. */
+static enum err check_values(const struct config_rec *r, struct errmsg *e)
+{
+    static const char *const modes[] = {"off", "on", "quorum"};
+    static const char *const crashes[] = {"auto", "restart", "failover"};
+    enum { TTL_MIN = 2, TTL_MAX = 3600 };
+    if (r->ttl < TTL_MIN || r->ttl > TTL_MAX)
+        return err_set(e, ERR_INVALID, "ttl: %" PRIu64 " is outside %d..%d seconds", r->ttl,
+                       TTL_MIN, TTL_MAX);
+    if (!one_of(r->synchronous_mode, modes, ARRAY_LEN(modes)))
+        return err_set(e, ERR_INVALID, "synchronous_mode: \"%s\" is none of off, on, quorum",
+                       r->synchronous_mode);
+    if (!one_of(r->on_primary_crash, crashes, ARRAY_LEN(crashes)))
+        return err_set(e, ERR_INVALID,
+                       "on_primary_crash: \"%s\" is none of auto, restart, failover",
+                       r->on_primary_crash);
+    if (r->synchronous_node_count == 0 || r->synchronous_node_count > SYNC_MAX)
+        return err_set(e, ERR_INVALID, "synchronous_node_count: %" PRIu64 " is outside 1..%d",
+                       r->synchronous_node_count, SYNC_MAX);
     return ERR_OK;
 }
 
-int cmd_edit_config(struct cli *c, int argc, char **argv)
+static enum err write_config(struct cli *c, const struct buf *json, uint64_t mod,
+                             bool *ret_taken)
 {
-    enum { SETS_MAX = 32 };
-    struct msg_arena arena CLEANUP(msg_arena_close) = MSG_ARENA_INIT;
-    struct buf json CLEANUP(buf_close) = BUF_INIT;
     struct buf compares CLEANUP(buf_close) = BUF_INIT;
     struct buf ops CLEANUP(buf_close) = BUF_INIT;
+    struct msg_list list = {0};
+    struct txn_reply reply = {0};
+    char key[CLI_KEY_MAX];
+    cli_key(c, key, "config");
+    struct compare unchanged = {
+        .key = slice_str(key), .target = "mod", .op = "=", .number = mod};
+    struct txn_op put = {.op = "put", .key = slice_str(key), .value = buf_slice(json)};
+    msg_list_append(&list, &msg_compare, &unchanged);
+    msg_list_end(&list, &compares);
+    list = (struct msg_list){0};
+    msg_list_append(&list, &msg_txn_op, &put);
+    msg_list_end(&list, &ops);
+    struct txn_req req = {.compare = buf_slice(&compares), .then = buf_slice(&ops)};
+    enum err rv = cli_call(c, METHOD_KV_TXN, &req, &reply);
+    *ret_taken = rv == ERR_OK && reply.succeeded;
+    return rv;
+}
+
+/* -s KEY=VALUE, and -p NAME=VALUE for a parameter of PostgreSQL, as patronictl has them. */
+static int parse_sets(int argc, char **argv, char *sets[static SETS_MAX], size_t *ret_n)
+{
+    for (int i = 1; i < argc; i += 2) {
+        bool parameter = strcmp(argv[i], "-p") == 0 || strcmp(argv[i], "--pg") == 0;
+        bool set = strcmp(argv[i], "-s") == 0 || strcmp(argv[i], "--set") == 0;
+        if ((!parameter && !set) || i + 1 >= argc || *ret_n == SETS_MAX)
+            return cli_usage("edit-config takes -s KEY=VALUE and -p NAME=VALUE, at most %d",
+                             SETS_MAX);
+        sets[(*ret_n)++] = parameter ? mem_printf("postgresql.parameters.%s", argv[i + 1])
+                                     : mem_strdup(argv[i + 1]);
+    }
+    return *ret_n > 0 ? 0 : cli_usage("edit-config takes -s KEY=VALUE and -p NAME=VALUE");
+}
+
+static int edit(struct cli *c, char *const *sets, size_t n)
+{
+    struct msg_arena arena CLEANUP(msg_arena_close) = MSG_ARENA_INIT;
+    struct buf json CLEANUP(buf_close) = BUF_INIT;
     struct config_rec old;
     struct config_rec new;
     struct errmsg e = {0};
-    char *sets[SETS_MAX];
-    size_t n = 0;
     uint64_t mod = 0;
-    for (int i = 1; i < argc; i += 2) {
-        if ((strcmp(argv[i], "-s") != 0 && strcmp(argv[i], "--set") != 0) || i + 1 >= argc ||
-            n == SETS_MAX)
-            return cli_usage("edit-config takes -s KEY=VALUE");
-        sets[n++] = argv[i + 1];
-    }
-    if (n == 0)
-        return cli_usage("edit-config takes -s KEY=VALUE");
+    bool taken;
     enum err rv = cli_record(c, "config", &msg_config_rec, &old, &arena, &mod);
     if (rv == ERR_NOT_FOUND)
         return cli_fail(rv,
@@ -96,30 +192,29 @@ int cmd_edit_config(struct cli *c, int argc, char **argv)
     rv = apply_sets(&old, sets, n, &json, &e);
     if (rv == ERR_OK)
         rv = msg_from_json(&msg_config_rec, buf_slice(&json), &new, &arena, &e);
+    if (rv == ERR_OK)
+        rv = check_values(&new, &e);
     if (rv != ERR_OK)
-        return cli_fail(rv, "%s", e.text);
-    char key[CLI_KEY_MAX];
-    cli_key(c, key, "config");
-    struct msg_list list = {0};
-    msg_list_append(
-        &list, &msg_compare,
-        &(struct compare){.key = slice_str(key), .target = "mod", .op = "=", .number = mod});
-    msg_list_end(&list, &compares);
-    list = (struct msg_list){0};
-    msg_list_append(
-        &list, &msg_txn_op,
-        &(struct txn_op){.op = "put", .key = slice_str(key), .value = buf_slice(&json)});
-    msg_list_end(&list, &ops);
-    struct txn_reply reply;
-    rv = cli_call(c, METHOD_KV_TXN,
-                  &(struct txn_req){.compare = buf_slice(&compares), .then = buf_slice(&ops)},
-                  &reply);
+        return cli_fail(rv, "%s; nothing changed", e.text);
+    rv = write_config(c, &json, mod, &taken);
     if (rv != ERR_OK)
         return cli_exit_code(rv);
-    if (!reply.succeeded)
-        return cli_fail(
-            ERR_INVALID,
-            "somebody else changed the configuration meanwhile; nothing changed: do it again");
+    if (!taken)
+        return cli_fail(ERR_INVALID,
+                        "somebody else changed the configuration meanwhile; nothing "
+                        "changed: do it again");
     (void)printf("Configuration changed\n");
     return CLI_DONE;
+}
+
+int cmd_edit_config(struct cli *c, int argc, char **argv)
+{
+    char *sets[SETS_MAX] = {NULL};
+    size_t n = 0;
+    int rv = parse_sets(argc, argv, sets, &n);
+    if (rv == 0)
+        rv = edit(c, sets, n);
+    for (size_t i = 0; i < n; i++)
+        mem_free(sets[i]);
+    return rv;
 }

@@ -284,10 +284,35 @@ def test_the_keys_of_the_dcs_by_etcdctl_s_commands(demo):
 def test_the_configuration_is_changed_by_name_and_type(demo):
     says(demo.ctl("n1", "edit-config", "-s", "tll=5"), FAILED, 'unknown key "tll"', "show-config")
     says(demo.ctl("n1", "edit-config", "-s", "ttl=soon"), FAILED, "ttl")
+    says(demo.ctl("n1", "edit-config", "-s", "ttl=1"), FAILED, "ttl: 1 is outside 2..3600", "nothing changed")
+    says(demo.ctl("n1", "edit-config", "-s", "synchronous_mode=maybe"), FAILED, '"maybe" is none of off, on, quorum')
     before = json.loads(demo.ctl("n1", "show-config").stdout)
     assert demo.ctl("n1", "edit-config", "-s", "maximum_lag_on_failover=4096").stdout == "Configuration changed\n"
     after = json.loads(demo.ctl("n1", "show-config").stdout)
     assert after == {**before, "maximum_lag_on_failover": 4096}
+    assert demo.ctl("n1", "edit-config", "-p", "work_mem=8MB", "-p", "a.b=1").returncode == DONE
+    assert json.loads(demo.ctl("n1", "show-config").stdout)["postgresql"] == {"parameters": {"work_mem": "8MB", "a.b": 1}}
+    assert demo.ctl("n1", "edit-config", "-p", "a.b=null").returncode == DONE
+    wait_until(lambda: demo("psql", "--", "-XAtc", "SHOW work_mem").stdout == "8MB\n", "the parameter is applied", 20)
+
+
+def test_health_in_one_screen(demo):
+    done = demo.ctl("n1", "status")
+    assert done.returncode == FAILED, done  # one voter, no standby: up, but not well
+    assert "leader       n1, running, timeline 1" in done.stdout
+    assert "! there is no standby" in done.stdout
+    assert demo.ctl("n1", "dcs", "health").stdout.startswith("healthy: ")
+    assert demo.ctl("n1", "topology").stdout == "n1  Leader, running, timeline 1\n"
+
+
+def test_keys_end_with_their_lease(demo):
+    lease = demo.ctl("n1", "dcs", "lease", "grant", 60).stdout.strip()
+    assert demo.ctl("n1", "dcs", "put", "/t/leased", "1", "--lease", lease).returncode == DONE
+    leases = {str(x["id"]): x["keys"] for x in json.loads(demo.ctl("n1", "dcs", "lease", "list", "-f", "json").stdout)}
+    assert leases[lease] == 1
+    assert demo.ctl("n1", "dcs", "lease", "revoke", lease).returncode == DONE
+    assert demo.ctl("n1", "dcs", "get", "/t/leased").stdout == ""
+    says(demo.ctl("n1", "dcs", "lease", "revoke", "soon"), USAGE, "one ID of `dcs lease list` is needed")
 
 
 def test_what_is_no_node_is_told(demo):
@@ -347,6 +372,7 @@ def test_a_node_of_another_cluster_s_data_is_told_and_not_touched(demo, home):
 def test_the_demo_survives_a_killed_node_and_leaves_nothing(home):
     demo = Demo(home)
     demo.up()
+    assert demo.ctl("n2", "status").returncode == DONE
     members = demo.members("n1")
     assert sorted(m["Role"] for m in members.values()) == ["Leader", "Replica", "Sync Standby"]
     assert demo("psql", "--", "-XAtc", "SELECT pg_is_in_recovery()").stdout == "f\n"
