@@ -174,7 +174,7 @@ enum err node_new(const struct node_options *o, struct node **ret_node, struct e
     n->ops = o->ops;
     n->arg = o->arg;
     n->state = o->state;
-    n->scan_ms = UINT64_MAX;
+    n->scan_ms = n->route_ms = UINT64_MAX;
     n->scratch = mem_alloc(NODE_SCRATCH);
     struct list *const lists[] = {&n->waiting,   &n->batch,    &n->reads, &n->flying,
                                   &n->forwarded, &n->ops_list, &n->done,  &n->flights};

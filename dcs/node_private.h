@@ -15,7 +15,7 @@ enum {
     /* between two commits of the state; and the entries of one, in bytes: */
     NODE_COMMIT_MS = 100,
     NODE_COMMIT_BYTES = 256 * 1024,
-    NODE_SCAN_MS = 50,  /* how often deadlines are looked at while requests wait */
+    NODE_ROUTE_MS = 50, /* how often requests that wait for a leader are looked at */
     NODE_RETRY_MS = 50, /* before a refused forward is tried again */
     NODE_PLENTY_BYTES = 32 * 1024 * 1024,
     NODE_PLENTY_MS = 100,
@@ -93,8 +93,9 @@ struct node {
     struct list waiting, batch, reads, flying, forwarded, ops_list, done;
     struct renew renew;
     size_t n_requests, request_bytes;
-    uint64_t scan_ms; /* next look at deadlines */
-    void *scratch;    /* room for any decoded parameters */
+    uint64_t scan_ms;  /* next look at deadlines: the earliest, or earlier */
+    uint64_t route_ms; /* next look at the waiting ones */
+    void *scratch;     /* room for any decoded parameters */
 
     /* Entries of ours, oldest first; the last one may be not submitted yet (Raft's bound was hit). */
     struct list flights;

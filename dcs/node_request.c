@@ -124,7 +124,6 @@ struct request *request_new(struct node *n, unsigned method, struct slice params
     memcpy(r->params, params.p, params.n);
     n->n_requests++;
     n->request_bytes += params.n;
-    n->scan_ms = MIN(n->scan_ms, n->now + NODE_SCAN_MS);
     return r;
 }
 
@@ -211,7 +210,7 @@ void request_wait(struct node *n, struct request *r, uint64_t delay_ms)
     r->wait_since_ms = n->now;
     r->not_before_ms = n->now + delay_ms;
     request_set_phase(n, r, REQUEST_WAIT);
-    n->scan_ms = MIN(n->scan_ms, n->now + MIN(delay_ms, (uint64_t)NODE_SCAN_MS));
+    n->route_ms = MIN(n->route_ms, r->not_before_ms);
 }
 
 void request_lost(struct node *n, struct request *r, const char *text)
@@ -256,5 +255,7 @@ void node_request(struct node *n, unsigned method, struct slice params,
     }
     r->replayable = replayable(n, method);
     r->deadline_ms = n->now + deadline_ms;
+    n->scan_ms = MIN(n->scan_ms, r->deadline_ms);
+    n->route_ms = n->now;
     request_set_phase(n, r, REQUEST_WAIT);
 }

@@ -106,6 +106,7 @@ void requests_route(struct node *n)
             route(n, r);
         }
     }
+    n->route_ms = list_empty(&n->waiting) ? UINT64_MAX : n->now + NODE_ROUTE_MS;
 }
 
 static void forwarded_answer(struct node *n, struct request *r, enum err status,
@@ -157,6 +158,12 @@ static void expire_one(struct node *n, struct request *r)
     }
 }
 
+/* Noted for the next look. */
+static void not_yet(struct node *n, const struct request *r)
+{
+    n->scan_ms = MIN(n->scan_ms, r->deadline_ms);
+}
+
 static void expire_queue(struct node *n, struct list *q)
 {
     for (struct list *l = q->next, *next; l != q; l = next) {
@@ -164,6 +171,8 @@ static void expire_queue(struct node *n, struct list *q)
         struct request *r = container_of(l, struct request, link);
         if (n->now >= r->deadline_ms) {
             expire_one(n, r);
+        } else {
+            not_yet(n, r);
         }
     }
 }
@@ -177,6 +186,8 @@ static void expire_renewals(struct node *n)
             container_of(container_of(l, struct renew_item, link), struct request, item);
         if (n->now >= r->deadline_ms) {
             expire_one(n, r);
+        } else {
+            not_yet(n, r);
         }
     }
 }
@@ -188,16 +199,16 @@ void requests_expire(struct node *n)
     }
     struct list *const queues[] = {&n->waiting, &n->batch,     &n->reads,
                                    &n->flying,  &n->forwarded, &n->ops_list};
+    n->scan_ms = UINT64_MAX;
     for (size_t i = 0; i < ARRAY_LEN(queues); i++) {
         expire_queue(n, queues[i]);
     }
     expire_renewals(n);
-    n->scan_ms = n->n_requests > 0 ? n->now + NODE_SCAN_MS : UINT64_MAX;
 }
 
 uint64_t requests_deadline(const struct node *n)
 {
-    return n->scan_ms;
+    return MIN(n->scan_ms, n->route_ms);
 }
 
 /* ---- leadership ---------------------------------------------------------------------------- */
