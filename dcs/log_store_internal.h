@@ -18,8 +18,8 @@
 
 enum {
     LOG_STORE_TRIM_ROWS = 256,          /* per commit */
-    LOG_STORE_CHECKPOINT_FRAMES = 1000, /* when idle */
-    LOG_STORE_CHECKPOINT_HARD = 4000,   /* under load */
+    LOG_STORE_CHECKPOINT_FRAMES = 2000, /* when idle: 4 MiB */
+    LOG_STORE_CHECKPOINT_HARD = 8000,   /* under load */
     LOG_STORE_BALLAST_BYTES = 8 * 1024 * 1024,
     LOG_STORE_TIMES = 1024,
     LOG_STORE_PATH_MAX = 4096

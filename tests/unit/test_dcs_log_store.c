@@ -452,7 +452,7 @@ static void a_shortened_file_is_refused(void **state)
     size_t n;
     path_of(&f, "log.db", path);
     uint8_t *bytes = read_file(path, &n);
-    assert_true(n > 4096 * 4);
+    assert_true(n > 2048 * 4);
     for (size_t cut = 1; cut < n; cut += 1000) {
         write_file(path, bytes, n - cut);
         assert_int_not_equal(try_open(&f, 250), ERR_OK);
