@@ -218,11 +218,11 @@ static enum err start_all(struct daemon *d, struct errmsg *e)
     watch_signal(d, &d->term, SIGTERM, on_term);
     watch_signal(d, &d->interrupt, SIGINT, on_term);
     watch_signal(d, &d->leave, SIGUSR2, on_leave);
-    if ((rv = start_dcs(d, e)) != ERR_OK ||
+    /* What can be refused comes first: a fence outlives a daemon that does not start. */
+    if ((rv = rest_start(&d->config, &d->rest, e)) != ERR_OK ||
+        (rv = start_dcs(d, e)) != ERR_OK ||
         (!d->witness && (rv = start_postgres(d, e)) != ERR_OK) ||
-        (rv = start_engine(d, e)) != ERR_OK ||
-        (rv = rest_start(&d->config, &d->rest, e)) != ERR_OK ||
-        (rv = start_client(d, e)) != ERR_OK)
+        (rv = start_engine(d, e)) != ERR_OK || (rv = start_client(d, e)) != ERR_OK)
         return rv;
     engine_wake(d->engine);
     return ERR_OK;
@@ -233,6 +233,7 @@ enum err daemon_start(struct daemon *d, struct errmsg *e)
     enum err rv = start_all(d, e);
     if (rv == ERR_OK)
         return rv;
+    rest_stop(TAKE(d->rest));
     if (d->fence != NULL)
         fence_close(TAKE(d->fence), true);
     if (d->dcs != NULL)

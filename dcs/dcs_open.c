@@ -44,7 +44,11 @@ static enum err check_identity(struct dcs *d, struct errmsg *e)
 {
     struct buf CLEANUP(buf_close) cert = BUF_INIT;
     enum err err = pki_read_file(d->cert_file, PEM_MAX, &cert, e);
-    err = err == ERR_OK ? pki_identity_of_pem(buf_slice(&cert), &d->id, e) : err;
+    if (err == ERR_OK) {
+        err = pki_identity_of_pem(buf_slice(&cert), &d->id, e);
+        if (err != ERR_OK)
+            return err_wrap(e, err, "%s", d->cert_file);
+    }
     err = err == ERR_OK ? pki_read_file(d->ca_file, PEM_MAX, &d->ca_cert, e) : err;
     if (err != ERR_OK) {
         return err;

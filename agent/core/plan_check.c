@@ -278,8 +278,7 @@ static bool single_flight(const struct view *v, const struct plan *p)
 
 static bool same_system(const struct view *v, const struct plan *p)
 {
-    bool other = v->has_initialize && v->initialize.system_id != 0 &&
-                 v->pg.data == PG_DATA_OURS && v->pg.system_id != v->initialize.system_id;
+    bool other = view_other_system(v);
     bool stops =
         p->action == ACTION_NONE || p->action == ACTION_KILL || p->action == ACTION_STOP_FAST;
     return !other || !v->dcs_ready || (p->txn == TXN_NONE && stops);

@@ -104,10 +104,10 @@ bool rule_busy(const struct view *v, struct plan *p)
     return plan_wait(p, UINT64_MAX);
 }
 
+/* Also when the data is no node's of ours: what somebody put there is not moved aside for a clone. */
 bool rule_other_system(const struct view *v, struct plan *p)
 {
-    if (!v->has_initialize || v->initialize.system_id == 0 || v->pg.data != PG_DATA_OURS ||
-        v->pg.system_id == v->initialize.system_id)
+    if (!view_other_system(v))
         return false;
     (void)plan_say(
         p,

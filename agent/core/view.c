@@ -84,3 +84,9 @@ bool view_writable(const struct view *v)
         return false;
     return !(pg->proc == PG_PROC_STARTING && pg->standby_signal);
 }
+
+bool view_other_system(const struct view *v)
+{
+    return v->has_initialize && v->initialize.system_id != 0 && v->pg.data != PG_DATA_EMPTY &&
+           v->pg.system_id != 0 && v->pg.system_id != v->initialize.system_id;
+}

@@ -185,6 +185,8 @@ bool view_is_leader(const struct view *v); /* key names our name, incarnation an
 /* key names our name and lease, whatever our data is */
 bool view_leader_named(const struct view *v);
 bool view_is_record_leader(const struct view *v); /* sync names our incarnation */
+/* The data directory holds another cluster's data. */
+bool view_other_system(const struct view *v);
 bool view_in_v(const struct view *v, const char *incarnation);
 bool names_have(const char names[][64], size_t n, const char *name);
 bool view_lease_valid(const struct view *v); /* now < deadline */

@@ -170,14 +170,12 @@ def test_a_port_in_use_is_named(home, which):
     left = processes_of(home)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
-    if which == "rest" and left:
-        pytest.xfail("the fence that was started first is left behind")
     assert not left
 
 
 @pytest.mark.parametrize("name, how", [
     ("node.crt", "missing"), ("node.key", "unreadable"), ("ca.crt", "missing"),
-    pytest.param("node.crt", "garbage", marks=pytest.mark.xfail(reason="the text names no file")),
+    ("node.crt", "garbage"),
 ])
 def test_a_certificate_that_cannot_be_used_is_named(home, name, how):
     config, _ = made(home)
