@@ -16,10 +16,17 @@ enum {
 
 /* ---- what Raft asks for -------------------------------------------------------------------- */
 
+/* When each entry came here: a renewal counts from then, not from when this member learned that it is
+ * committed, which after the death of a leader may be an election later. It was submitted before
+ * either, so the holder's deadline is earlier still. */
 static void store_append(void *arg, uint64_t first_index, const struct raft_entry_view *entries,
                          size_t n_entries)
 {
     struct node *n = arg;
+    for (size_t i = 0; i < n_entries; i++) {
+        struct node_received *r = &n->received[(first_index + i) % NODE_RECEIVED];
+        *r = (struct node_received){first_index + i, n->now};
+    }
     n->ops->store_append(n->arg, first_index, entries, n_entries);
 }
 

@@ -77,6 +77,12 @@ struct flight {
 
 enum { CALL_FORWARD = 1, CALL_CONFIRM };
 
+/* Entries whose arrival is remembered, by index modulo this: more than ever wait for their commit. */
+enum { NODE_RECEIVED = 1024 };
+struct node_received {
+    uint64_t index, at_ms;
+};
+
 struct node {
     uint32_t magic;
     struct node_options o;
@@ -107,6 +113,7 @@ struct node {
     uint64_t read_floor; /* commit index when the newest round started */
 
     bool admitted;         /* false: empty and not accepted yet; takes no part in Raft */
+    struct node_received received[NODE_RECEIVED];
     uint64_t leading_term; /* 0: not leader */
     uint64_t known_leader, known_term;
     uint64_t commit_ms; /* when the state is to be committed, if it has anything to commit */

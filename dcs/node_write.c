@@ -327,7 +327,9 @@ void write_apply(struct node *n, uint64_t index, uint64_t term, struct slice dat
     ASSERT(n->applying == NULL);
     struct flight *f = arrived(n, index, term);
     n->applying = f;
-    state_apply(n->state, index, data, n->now, &node_state_ops, n);
+    const struct node_received *r = &n->received[index % NODE_RECEIVED];
+    state_apply(n->state, index, data, r->index == index ? r->at_ms : n->now, &node_state_ops,
+                n);
     n->applying = NULL;
     renew_applied(&n->renew, index);
     if (n->member_index != 0 && index >= n->member_index) {
