@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
 
+#include "agent/systemd.h"
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -57,6 +58,7 @@ static void on_limit(uv_timer_t *t)
 static void on_term(uv_signal_t *s, int number)
 {
     struct daemon *d = s->data;
+    d->restarting = d->restarting || (number == SIGTERM && systemd_restarts_us());
     log_event(LOG_INFO, "signal", KV(KV_STR("signal", number == SIGINT ? "SIGINT" : "SIGTERM")),
               d->restarting ? "leaving; PostgreSQL runs on for adoption"
                             : "stopping; a primary hands over first");

@@ -36,6 +36,7 @@ void engine_free(struct engine *g)
         return;
     CHECK_MAGIC(g, ENGINE_MAGIC);
     mirror_close(&g->mirror);
+    buf_close(&g->fill_kvs);
     g->magic = 0;
     mem_free(g);
 }

@@ -15,38 +15,79 @@ static void prefix_end(const char *prefix, char ret_end[static MIRROR_KEY_MAX])
     ret_end[n - 1]++;
 }
 
+static void fill_failed(struct engine *g, const char *text)
+{
+    g->filling = false;
+    buf_close(&g->fill_kvs);
+    log_event(LOG_WARN, "dcs_read", NO_KV, "%s", text);
+    engine_wake(g);
+}
+
+/* ERR_LIMIT: a page is not the records, and must not be taken for them. */
+static enum err fill_page(const struct client_reply *reply, struct range_reply *ret_page,
+                          struct errmsg *e)
+{
+    *e = reply->error;
+    if (reply->status != ERR_OK)
+        return reply->status;
+    enum err rv = msg_decode(&msg_range_reply, reply->result, ret_page, e);
+    if (rv == ERR_OK && ret_page->more)
+        return err_set(e, ERR_LIMIT, "the records do not fit into a message");
+    return rv;
+}
+
+static void on_fill_rest(void *arg, const struct client_reply *reply)
+{
+    struct engine *g = arg;
+    CHECK_MAGIC(g, ENGINE_MAGIC);
+    struct errmsg e = {0};
+    struct range_reply rest;
+    if (fill_page(reply, &rest, &e) != ERR_OK) {
+        fill_failed(g, e.text);
+        return;
+    }
+    g->filling = false;
+    g->contact_ms = MAX(g->contact_ms, g->fill_asked_ms);
+    struct range_reply first = {.revision = g->fill_revision, .kvs = buf_slice(&g->fill_kvs)};
+    if (mirror_fill_two(&g->mirror, &first, &rest, engine_now(g), &e) != ERR_OK)
+        log_event(LOG_WARN, "dcs_read", NO_KV, "%s", e.text);
+    buf_close(&g->fill_kvs);
+    char end[MIRROR_KEY_MAX];
+    prefix_end(g->mirror.prefix, end);
+    g->o.ports->watch(g->o.arg, slice_str(g->mirror.prefix), slice_str(end),
+                      g->mirror.revision + 1);
+    engine_wake(g);
+}
+
 static void on_fill(void *arg, const struct client_reply *reply)
 {
     struct engine *g = arg;
     CHECK_MAGIC(g, ENGINE_MAGIC);
     struct errmsg e = {0};
-    struct range_reply r;
-    g->filling = false;
-    enum err rv = reply->status;
-    if (rv == ERR_OK)
-        rv = msg_decode(&msg_range_reply, reply->result, &r, &e);
-    if (rv == ERR_OK) {
-        g->contact_ms = MAX(g->contact_ms, g->fill_asked_ms);
-        rv = mirror_fill(&g->mirror, &r, engine_now(g), &e);
-        char end[MIRROR_KEY_MAX];
-        prefix_end(g->mirror.prefix, end);
-        g->o.ports->watch(g->o.arg, slice_str(g->mirror.prefix), slice_str(end),
-                          g->mirror.revision + 1);
+    struct range_reply first;
+    char from[MIRROR_KEY_MAX];
+    char end[MIRROR_KEY_MAX];
+    if (fill_page(reply, &first, &e) != ERR_OK ||
+        mirror_key(&g->mirror, from, "journal0") != ERR_OK) {
+        fill_failed(g, e.text);
+        return;
     }
-    if (rv != ERR_OK)
-        log_event(LOG_WARN, "dcs_read", NO_KV, "%s",
-                  reply->status != ERR_OK ? reply->error.text : e.text);
-    engine_wake(g);
+    buf_append_slice(&g->fill_kvs, first.kvs);
+    g->fill_revision = first.revision;
+    prefix_end(g->mirror.prefix, end);
+    struct range_req r = {
+        .key = slice_str(from), .end = slice_str(end), .revision = first.revision};
+    g->o.ports->call(g->o.arg, METHOD_KV_RANGE, &r, 0, on_fill_rest, g);
 }
 
+/* Everything but the journal, which can be larger than a message: in two ranges of one revision. */
 void engine_fill(struct engine *g)
 {
-    if (g->filling || !g->connected)
+    char end[MIRROR_KEY_MAX];
+    if (g->filling || !g->connected || mirror_key(&g->mirror, end, "journal/") != ERR_OK)
         return;
     g->filling = true;
     g->fill_asked_ms = engine_now(g);
-    char end[MIRROR_KEY_MAX];
-    prefix_end(g->mirror.prefix, end);
     struct range_req r = {.key = slice_str(g->mirror.prefix), .end = slice_str(end)};
     g->o.ports->call(g->o.arg, METHOD_KV_RANGE, &r, 0, on_fill, g);
 }

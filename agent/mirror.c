@@ -238,27 +238,45 @@ static void note_leader(struct mirror *m, uint64_t now_ms)
         m->leader_lost_ms = now_ms;
 }
 
-enum err mirror_fill(struct mirror *m, const struct range_reply *r, uint64_t now_ms,
-                     struct errmsg *e)
+static enum err take_all(struct mirror *m, struct slice kvs, struct errmsg *e)
 {
-    uint64_t lost_ms = m->leader_lost_ms;
-    for (size_t i = 0; i < ARRAY_LEN(singles); i++)
-        drop_single(m, &singles[i]);
-    m->members_n = 0;
-    m->seals_n = 0;
-    m->revision = r->revision;
-    m->complete = true;
     struct msg_iter it;
     struct kv kv;
     enum err result = ERR_OK;
-    enum err rv = msg_iter_init(&it, r->kvs);
+    enum err rv = msg_iter_init(&it, kvs);
     while (rv == ERR_OK && (rv = msg_iter_next(&it, &msg_kv, &kv, e)) == ERR_OK) {
         enum err one = change(m, &kv, false, e);
         result = one != ERR_OK ? one : result;
     }
+    return rv == ERR_NOT_FOUND ? result : rv;
+}
+
+enum err mirror_fill_two(struct mirror *m, const struct range_reply *first,
+                         const struct range_reply *second, uint64_t now_ms, struct errmsg *e)
+{
+    uint64_t lost_ms = m->leader_lost_ms;
+    if (first->more || (second != NULL && second->more))
+        return err_set(e, ERR_LIMIT, "the records do not fit into a message");
+    for (size_t i = 0; i < ARRAY_LEN(singles); i++)
+        drop_single(m, &singles[i]);
+    m->members_n = 0;
+    m->seals_n = 0;
+    m->revision = first->revision;
+    m->complete = true;
+    enum err rv = take_all(m, first->kvs, e);
+    if (second != NULL) {
+        enum err rest = take_all(m, second->kvs, e);
+        rv = rest != ERR_OK ? rest : rv;
+    }
     m->leader_lost_ms = lost_ms;
     note_leader(m, now_ms);
-    return rv == ERR_NOT_FOUND ? result : rv;
+    return rv;
+}
+
+enum err mirror_fill(struct mirror *m, const struct range_reply *r, uint64_t now_ms,
+                     struct errmsg *e)
+{
+    return mirror_fill_two(m, r, NULL, now_ms, e);
 }
 
 enum err mirror_events(struct mirror *m, const struct watch_event *ev, uint64_t now_ms,

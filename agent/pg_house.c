@@ -7,16 +7,20 @@
 
 enum { SLOTS_MS = 2000, SLOT_TTL_MS = 30 * 60 * 1000 };
 
-static void settle(struct postgres *p)
+/* What failed is tried again in its turn, on a new connection. */
+static void failed(struct postgres *p)
 {
     p->house_busy = false;
     pg_sql_reset(p->house_sql);
 }
 
+/* The connection stays: making one takes thousands of hashes here and a process there, every look. */
 static void done(void *arg, const struct pg_sql_reply *r)
 {
-    (void)r; /* tried again in its turn */
-    settle(arg);
+    struct postgres *p = arg;
+    p->house_busy = false;
+    if (r->status != ERR_OK)
+        failed(p);
 }
 
 static void reload_connected(void *arg, const struct pg_sql_reply *r)
@@ -24,15 +28,20 @@ static void reload_connected(void *arg, const struct pg_sql_reply *r)
     struct postgres *p = arg;
     if (r->status != ERR_OK) {
         p->conf_dirty = true;
-        settle(p);
+        failed(p);
         return;
     }
     pg_sql_query(p->house_sql, "SELECT pg_reload_conf()", PG_SQL_MS, done, p);
 }
 
-static void connect_to(struct postgres *p, pg_sql_cb *cb)
+static void with_connection(struct postgres *p, pg_sql_cb *cb)
 {
     struct pg_sql_target t = {.n = 0};
+    if (pg_sql_ready(p->house_sql)) {
+        const struct pg_sql_reply ready = {.status = ERR_OK};
+        cb(p, &ready);
+        return;
+    }
     postgres_local_target(p, &t, false);
     pg_sql_connect(p->house_sql, &t, PG_CONNECT_MS, cb, p);
 }
@@ -47,10 +56,10 @@ static void written(void *arg, enum err status, const struct errmsg *e,
         return; /* that postmaster is gone */
     if (status != ERR_OK || !postgres_running(p)) {
         p->conf_dirty = p->conf_dirty || postgres_running(p);
-        settle(p);
+        failed(p);
         return;
     }
-    connect_to(p, reload_connected);
+    with_connection(p, reload_connected);
 }
 
 /* Not while an action runs: it writes the same files. */
@@ -147,7 +156,7 @@ static void slots_connected(void *arg, const struct pg_sql_reply *r)
     struct postgres *p = arg;
     struct buf sql CLEANUP(buf_close) = BUF_INIT;
     if (r->status != ERR_OK) {
-        settle(p);
+        failed(p);
         return;
     }
     slots_sql(p, &sql);
@@ -168,5 +177,5 @@ void house_look(struct postgres *p)
         return;
     p->slots_ms = now + SLOTS_MS;
     p->house_busy = true;
-    connect_to(p, slots_connected);
+    with_connection(p, slots_connected);
 }
