@@ -306,9 +306,8 @@ void engine_tick(struct engine *g)
         engine_publish_member(g);
         engine_configure(g);
         /* While the data is being looked at, nobody knows whether there is something to hand over. */
-        bool idle = g->view.pg.proc == PG_PROC_STOPPED &&
-                    g->view.pg.data != PG_DATA_UNKNOWN && g->busy.action == ACTION_NONE &&
-                    !view_leader_named(&g->view);
+        bool idle = g->view.pg.proc == PG_PROC_STOPPED && g->view.pg.data != PG_DATA_UNKNOWN &&
+                    g->busy.action == ACTION_NONE && !view_leader_named(&g->view);
         if (g->stopping && !g->revoking && idle)
             engine_revoke(g);
     } else if (g->stopping) {

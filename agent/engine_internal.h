@@ -37,7 +37,7 @@ struct engine {
     uint64_t fill_asked_ms;
     struct buf fill_kvs;    /* the records before the journal, until those behind it are here */
     uint64_t fill_revision; /* of both */
-    uint64_t contact_ms; /* when the last answer from a quorum was asked for; 0: never */
+    uint64_t contact_ms;    /* when the last answer from a quorum was asked for; 0: never */
 
     bool lease_asked; /* a grant is under way */
     uint64_t lease_asked_ms;

@@ -52,8 +52,8 @@ enum err mirror_fill(struct mirror *m, const struct range_reply *r, uint64_t now
 /* The same from two replies of one revision, taken over together: what comes before the journal and what
  * comes behind it. The journal alone can fill a message. */
 enum err mirror_fill_two(struct mirror *m, const struct range_reply *first,
-                         const struct range_reply *second, uint64_t now_ms,
-                         struct errmsg *e) MUST_CHECK;
+                         const struct range_reply *second, uint64_t now_ms, struct errmsg *e)
+    MUST_CHECK;
 /* All events of one revision. */
 enum err mirror_events(struct mirror *m, const struct watch_event *ev, uint64_t now_ms,
                        struct errmsg *e) MUST_CHECK;

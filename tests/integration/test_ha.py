@@ -190,6 +190,27 @@ def test_a_copy_of_the_state_shows_sqlite_the_same_keys(c):
     wait_until(same, "the same keys", 20)
 
 
+def test_a_journal_larger_than_a_message_hides_no_record(c):
+    """It lies between the records in the order of keys: a node that starts must read on behind it."""
+    names = [f"/regent/ha/journal/{i:020d}-test" for i in range(20)]
+    try:
+        for name in names:
+            c.nodes[0].ctl("dcs", "put", name, "x" * 100_000)
+        primary, standby = c.primary(), c.standbys()[0]
+        standby.kill()
+        standby.start()
+        c.wait_healthy(30)
+        postmaster = primary.postmaster()
+        primary.signal("regentd", signal.SIGKILL)
+        primary.process.wait(5)
+        primary.start()
+        c.wait_healthy(30)
+        assert (c.primary(), primary.postmaster()) == (primary, postmaster)
+    finally:
+        for name in names:
+            c.nodes[0].ctl("dcs", "del", name, check=False)
+
+
 # ---- a node fails ----
 
 
