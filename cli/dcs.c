@@ -87,26 +87,32 @@ void dcs_print_result(const struct msg *m, const void *result)
     dcs_print_bytes(buf_slice(&b));
 }
 
-void dcs_print_kvs(const struct cli *c, struct slice kvs, bool keys_only)
+/* *first: no pair has been printed yet. */
+static void print_pairs(const struct cli *c, struct slice kvs, bool keys_only, bool *first)
 {
     struct msg_iter it;
     struct kv kv;
-    const char *comma = "";
     if (msg_iter_init(&it, kvs) != ERR_OK)
         return;
-    if (c->format == CLI_JSON)
-        (void)printf("[");
     while (msg_iter_next(&it, &msg_kv, &kv, NULL) == ERR_OK) {
         if (c->format == CLI_JSON) {
-            (void)printf("%s", comma);
+            (void)printf("%s", *first ? "" : ",");
             dcs_print_result(&msg_kv, &kv);
-            comma = ",";
+            *first = false;
         } else {
             dcs_print_bytes(kv.key);
             if (!keys_only)
                 dcs_print_bytes(kv.value);
         }
     }
+}
+
+void dcs_print_kvs(const struct cli *c, struct slice kvs, bool keys_only)
+{
+    bool first = true;
+    if (c->format == CLI_JSON)
+        (void)printf("[");
+    print_pairs(c, kvs, keys_only, &first);
     if (c->format == CLI_JSON)
         (void)printf("]\n");
 }
@@ -127,12 +133,17 @@ int cmd_dcs_get(struct cli *c, int argc, char **argv)
                           .revision = k.rev,
                           .keys_only = k.keys_only};
     char *from CLEANUP(mem_cleanup) = NULL;
+    bool begun = false;
+    bool first = true;
     enum err err;
     do { /* a reply holds as much as fits into a message */
         err = cli_call(c, METHOD_KV_RANGE, &r, &reply);
         if (err != ERR_OK)
             break;
-        dcs_print_kvs(c, reply.kvs, k.keys_only);
+        if (c->format == CLI_JSON && !begun)
+            (void)printf("[");
+        begun = true;
+        print_pairs(c, reply.kvs, k.keys_only, &first);
         struct msg_iter it;
         struct kv kv = {0};
         if (!reply.more || k.limit != 0 || msg_iter_init(&it, reply.kvs) != ERR_OK)
@@ -144,6 +155,8 @@ int cmd_dcs_get(struct cli *c, int argc, char **argv)
         /* the key behind the last one: itself and a NUL */
         r.key = slice_of(from, kv.key.n + 1);
     } while (true);
+    if (c->format == CLI_JSON && begun)
+        (void)printf("]\n");
     mem_free(k.text);
     return cli_exit_code(err);
 }

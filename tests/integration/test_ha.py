@@ -196,6 +196,8 @@ def test_a_journal_larger_than_a_message_hides_no_record(c):
     try:
         for name in names:
             c.nodes[0].ctl("dcs", "put", name, "x" * 100_000)
+        listed = {kv["key"] for kv in json.loads(c.nodes[0].ctl("-f", "json", "dcs", "get", "--prefix", "").stdout)}
+        assert {*names, "/regent/ha/config", "/regent/ha/sync"} <= listed
         primary, standby = c.primary(), c.standbys()[0]
         standby.kill()
         standby.start()
