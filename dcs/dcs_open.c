@@ -224,6 +224,7 @@ static enum err open_node(struct dcs *d, struct errmsg *e)
 
 enum err dcs_open(struct dcs *d, struct errmsg *e)
 {
+    log_store_make_room(d->data_dir);
     char *path = mem_printf("%s/state.db", d->data_dir);
     enum err err = state_open(path, d->id.cluster_id, &d->state, e);
     mem_free(path);

@@ -103,7 +103,8 @@ static void membership(void *arg, const struct raft_membership *m)
 static void snapshot_copy(void *arg, struct state_copy *copy,
                           const struct raft_snapshot_info *info)
 {
-    snapshot_files_copy(&((struct dcs *)arg)->files, copy, info);
+    struct dcs *d = arg;
+    snapshot_files_copy(&d->files, copy, state_db_bytes(d->state), info);
 }
 
 static void snapshot_fetch(void *arg, uint64_t from, const struct raft_snapshot_info *info)
@@ -163,11 +164,17 @@ static void snapshot_stored(void *arg)
     node_snapshot_stored(((struct dcs *)arg)->node);
 }
 
+static void disk_full(void *arg, bool full)
+{
+    node_set_disk_full(((struct dcs *)arg)->node, full);
+}
+
 const struct log_store_ops dcs_log_ops = {
     .appended = appended,
     .truncated = truncated,
     .meta = meta_stored,
     .snapshot = snapshot_stored,
+    .disk_full = disk_full,
     .fatal = dcs_fatal,
 };
 
@@ -343,6 +350,7 @@ static void drop_removed(struct dcs *d)
 void dcs_housekeeping(struct dcs *d)
 {
     node_set_fsync_us(d->node, log_store_fsync_us_p99(d->log));
+    log_store_look(d->log);
     server_check_members(&d->server);
     drop_removed(d);
     want_ca_key(d);

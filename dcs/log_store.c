@@ -62,7 +62,7 @@ enum err log_store_open(const char *dir, uint64_t logged, struct log_store **ret
         log_store_close(s);
         return r;
     }
-    s->ballast_released = !log_store_ballast_make(s->dir);
+    s->disk_full = log_store_judge_disk(s->dir, false);
     *ret_store = s;
     return ERR_OK;
 }
@@ -100,7 +100,12 @@ static void on_async(uv_async_t *async)
     CHECK_MAGIC(s, LOG_STORE_MAGIC);
     (void)pthread_mutex_lock(&s->mutex);
     struct log_op *chain = log_queue_take(&s->done);
+    bool full = s->disk_full;
     (void)pthread_mutex_unlock(&s->mutex);
+    if (full != s->told_full && s->ops->disk_full != NULL) {
+        s->told_full = full;
+        s->ops->disk_full(s->arg, full);
+    }
     while (chain != NULL) {
         struct log_op *op = chain;
         chain = op->next;
@@ -126,6 +131,7 @@ enum err log_store_start(struct log_store *s, uv_loop_t *loop, const struct log_
         s->stop = true;
         return err_set(e, ERR_IO, "no thread for the log: %s", strerror(r));
     }
+    (void)uv_async_send(&s->async); /* tells of a disk that is full already */
     return ERR_OK;
 }
 
@@ -257,7 +263,16 @@ bool log_store_disk_full(struct log_store *s)
 {
     CHECK_MAGIC(s, LOG_STORE_MAGIC);
     (void)pthread_mutex_lock(&s->mutex);
-    bool full = s->ballast_released;
+    bool full = s->disk_full;
     (void)pthread_mutex_unlock(&s->mutex);
     return full;
+}
+
+void log_store_look(struct log_store *s)
+{
+    CHECK_MAGIC(s, LOG_STORE_MAGIC);
+    (void)pthread_mutex_lock(&s->mutex);
+    s->look = true;
+    (void)pthread_cond_signal(&s->wake);
+    (void)pthread_mutex_unlock(&s->mutex);
 }

@@ -17,6 +17,8 @@ struct log_store_ops {
     void (*truncated)(void *arg);
     void (*meta)(void *arg);
     void (*snapshot)(void *arg);
+    /* The disk is nearly full, or has room again. Told when it changes; NULL is allowed. */
+    void (*disk_full)(void *arg, bool full);
     void (*fatal)(void *arg, const char *what); /* worker thread; must not return */
 };
 
@@ -40,9 +42,15 @@ void log_store_snapshot(struct log_store *s, const struct raft_snapshot_info *in
                         uint64_t trim_to, bool installed);
 void log_store_flush(struct log_store *s);
 uint64_t log_store_fsync_us_p99(struct log_store *s); /* of the last 1024 commits */
-/* The ballast is gone: only what keeps the cluster alive should still be written. It comes back by itself
- * when there is room. */
+/* The disk is nearly full, or the ballast is gone: only what keeps the cluster alive should still be
+ * written. Ends by itself when there is room. */
 bool log_store_disk_full(struct log_store *s);
+/* Has the worker look at the disk; it does so after commits, too. */
+void log_store_look(struct log_store *s);
+/* Before anything in the directory is opened: gives up the ballast when without it nothing can be. */
+void log_store_make_room(const char *dir);
+/* Is there room for a file of that size, and enough behind it for the log and the state to go on? */
+bool log_store_room_for(const char *dir, uint64_t bytes);
 /* Waits for the worker, closes the database. The uv handle is closed asynchronously: run the loop once
  * more. Completions not yet delivered are dropped. The worker reads the core's entries until then: free
  * the core afterwards. */

@@ -21,6 +21,11 @@ enum {
     LOG_STORE_CHECKPOINT_FRAMES = 2000, /* when idle: 4 MiB */
     LOG_STORE_CHECKPOINT_HARD = 8000,   /* under load */
     LOG_STORE_BALLAST_BYTES = 8 * 1024 * 1024,
+    /* Free bytes, in this order: the ballast is given up; the disk counts as full; as not full again. */
+    LOG_STORE_DIRE_BYTES = 1024 * 1024,
+    LOG_STORE_LOW_BYTES = 2 * LOG_STORE_BALLAST_BYTES,
+    LOG_STORE_PLENTY_BYTES = 4 * LOG_STORE_BALLAST_BYTES,
+    LOG_STORE_LOOK_MS = 100, /* at most so often under load */
     LOG_STORE_TIMES = 1024,
     LOG_STORE_PATH_MAX = 4096
 };
@@ -72,6 +77,7 @@ struct log_store {
     uv_async_t async;
     struct log_queue gathered;
     bool started;
+    bool told_full; /* as the owner was told */
 
     /* Between the two, under the mutex. */
     pthread_mutex_t mutex;
@@ -79,7 +85,8 @@ struct log_store {
     struct log_queue todo;
     struct log_queue done;
     bool stop;
-    bool ballast_released;
+    bool disk_full;
+    bool look; /* the worker shall look at the disk */
     uint32_t commit_us[LOG_STORE_TIMES];
     size_t n_commits;
 
@@ -89,6 +96,7 @@ struct log_store {
     uint64_t trim_to;
     int wal_frames;
     bool meta_in_wal; /* term and vote are only in the WAL */
+    uint64_t looked_ms;
 };
 
 void log_queue_push(struct log_queue *q, struct log_op *op);
@@ -112,5 +120,7 @@ enum err log_store_prepare(struct log_store *s, struct errmsg *e) MUST_CHECK;
 /* Makes the file when it is missing and the disk has plenty of room. True when it is there. */
 bool log_store_ballast_make(const char *dir);
 bool log_store_ballast_release(const char *dir); /* true: there was one */
+/* Is the disk full, given that it was? Gives up the ballast, or makes it anew. */
+bool log_store_judge_disk(const char *dir, bool was_full);
 
 #endif

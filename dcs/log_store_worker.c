@@ -183,6 +183,21 @@ static void note_time(struct log_store *s, uint64_t us)
     s->commit_us[s->n_commits++ % LOG_STORE_TIMES] = (uint32_t)MIN(us, (uint64_t)UINT32_MAX);
 }
 
+static void look(struct log_store *s)
+{
+    s->looked_ms = clock_boot_ms();
+    (void)pthread_mutex_lock(&s->mutex);
+    bool was_full = s->disk_full;
+    s->look = false;
+    (void)pthread_mutex_unlock(&s->mutex);
+    bool full = log_store_judge_disk(s->dir, was_full);
+    (void)pthread_mutex_lock(&s->mutex);
+    s->disk_full = full;
+    (void)pthread_mutex_unlock(&s->mutex);
+    if (full != was_full)
+        (void)uv_async_send(&s->async);
+}
+
 /* A full disk is met once, with the ballast; every other error ends the process here. */
 static void commit_or_die(struct log_store *s, const struct log_op *chain)
 {
@@ -193,7 +208,7 @@ static void commit_or_die(struct log_store *s, const struct log_op *chain)
             (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
         bool room = log_store_ballast_release(s->dir);
         (void)pthread_mutex_lock(&s->mutex);
-        s->ballast_released = true;
+        s->disk_full = true;
         (void)pthread_mutex_unlock(&s->mutex);
         if (room)
             r = log_store_commit(s, chain);
@@ -216,11 +231,6 @@ static void checkpoint(struct log_store *s)
         fatal(s, "checkpoint", r);
     s->wal_frames = 0;
     s->meta_in_wal = false;
-    if (s->ballast_released && log_store_ballast_make(s->dir)) {
-        (void)pthread_mutex_lock(&s->mutex);
-        s->ballast_released = false;
-        (void)pthread_mutex_unlock(&s->mutex);
-    }
 }
 
 /* Waits for work; checkpoints while there is none. Term and vote go into the database proper soon: a
@@ -229,9 +239,12 @@ static struct log_op *next_chain(struct log_store *s)
 {
     (void)pthread_mutex_lock(&s->mutex);
     while (s->todo.first == NULL && !s->stop) {
-        if (s->wal_frames >= LOG_STORE_CHECKPOINT_FRAMES || s->meta_in_wal) {
+        bool due = s->wal_frames >= LOG_STORE_CHECKPOINT_FRAMES || s->meta_in_wal;
+        if (due || s->look) {
             (void)pthread_mutex_unlock(&s->mutex);
-            checkpoint(s);
+            if (due)
+                checkpoint(s);
+            look(s);
             (void)pthread_mutex_lock(&s->mutex);
             continue;
         }
@@ -258,6 +271,8 @@ void *log_store_worker(void *arg)
         (void)uv_async_send(&s->async);
         if (s->wal_frames >= LOG_STORE_CHECKPOINT_HARD)
             checkpoint(s);
+        if (clock_boot_ms() >= s->looked_ms + LOG_STORE_LOOK_MS)
+            look(s);
     }
     return NULL;
 }

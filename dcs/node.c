@@ -299,7 +299,8 @@ static void notice_role(struct node *n)
 
 static void begin_snapshot(struct node *n)
 {
-    if (n->copying || !raft_core_snapshot_due(n->raft, state_db_applied(n->state))) {
+    if (n->copying || n->now < n->copy_ms ||
+        !raft_core_snapshot_due(n->raft, state_db_applied(n->state))) {
         return;
     }
     struct raft_snapshot_info *info = mem_alloc(sizeof *info);
@@ -403,6 +404,7 @@ void node_snapshot_copied(struct node *n, const struct raft_snapshot_info *info,
     n->now = n->ops->now_ms(n->arg);
     n->copying = false;
     if (!ok) {
+        n->copy_ms = n->now + NODE_COPY_AGAIN_MS;
         raft_core_snapshot_abandoned(n->raft);
         return;
     }
@@ -421,6 +423,20 @@ void node_snapshot_fetched(struct node *n, const struct raft_snapshot_info *info
     } else {
         raft_core_snapshot_failed(n->raft, n->now);
     }
+}
+
+void node_set_disk_full(struct node *n, bool full)
+{
+    CHECK_MAGIC(n, NODE_MAGIC);
+    if (full && !n->disk_full) {
+        log_event(
+            LOG_WARN, "disk_full", NO_KV,
+            "the disk of the data directory is nearly full: free some space; while this node "
+            "leads, only keys of high availability are written");
+    } else if (!full && n->disk_full) {
+        log_event(LOG_INFO, "disk_ok", NO_KV, "the disk of the data directory has room again");
+    }
+    n->disk_full = full;
 }
 
 bool node_step_aside(struct node *n)

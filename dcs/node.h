@@ -151,6 +151,8 @@ void node_unwatch_all(struct node *n, void *arg);
 
 /* This empty node may take part: the leader has accepted it under its id. */
 void node_admit(struct node *n);
+/* What this node's disk says: while it is full, a leader takes no writes but those of HA keys. */
+void node_set_disk_full(struct node *n, bool full);
 /* Gives leadership away, when it is here and there is somebody to take it; true: wait for it. */
 bool node_step_aside(struct node *n);
 

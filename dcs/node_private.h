@@ -19,8 +19,9 @@ enum {
     NODE_RETRY_MS = 50, /* before a refused forward is tried again */
     NODE_PLENTY_BYTES = 32 * 1024 * 1024,
     NODE_PLENTY_MS = 100,
-    NODE_SETTLED_MS = 1000, /* the same, when there is nothing left to change */
-    NODE_MEMBER_MS = 100,   /* how often the leader looks at the membership */
+    NODE_SETTLED_MS = 1000,     /* the same, when there is nothing left to change */
+    NODE_COPY_AGAIN_MS = 10000, /* after a copy of the state failed for want of room */
+    NODE_MEMBER_MS = 100,       /* how often the leader looks at the membership */
     NODE_ENTRY_COMMANDS_MAX = 8192,
     NODE_EXPIRE_MAX = 64, /* leases in one entry */
     NODE_RANGE_MAX = 1024 * 1024 + 512 * 1024
@@ -120,6 +121,8 @@ struct node {
     size_t uncommitted_bytes;
     bool commit_due; /* at the next pass, behind the replies of this one */
     bool copying;
+    uint64_t copy_ms; /* not before: the last one failed */
+    bool disk_full;
     uint64_t plenty_until_ms; /* the quota is far away */
 
     /* Members (node_member.c). */

@@ -130,15 +130,24 @@ static bool plenty(struct node *n)
     return n->now < n->plenty_until_ms;
 }
 
-/* Only what stores something is held to the quota; HA keys may use its reserve. */
+/* Only what stores something is held to the quota and to the room on this disk; HA keys may use the
+ * reserve of both. */
 static bool admitted(struct node *n, const struct request *r, size_t bytes, struct errmsg *e)
 {
-    if ((r->method != METHOD_KV_PUT && r->method != METHOD_KV_TXN) || plenty(n)) {
+    if ((r->method != METHOD_KV_PUT && r->method != METHOD_KV_TXN) ||
+        (plenty(n) && !n->disk_full)) {
         return true;
     }
     struct slice key = first_key(r);
     static const char ha[] = "/regent/";
     bool reserved = key.n >= sizeof ha - 1 && memcmp(key.p, ha, sizeof ha - 1) == 0;
+    if (n->disk_full && !reserved) {
+        (void)err_set(e, ERR_NO_SPACE,
+                      "the disk of %s, which leads, is nearly full: free some space there, or "
+                      "move leadership to a node that has room",
+                      n->name);
+        return false;
+    }
     return state_admit(n->state, bytes + r->n, reserved, e) == ERR_OK;
 }
 

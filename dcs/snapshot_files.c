@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "dcs/log_store.h"
 #include "dcs/peer.h"
 #include "dcs/wire.h"
 
@@ -69,6 +70,7 @@ struct job {
     struct state_copy *copy;
     struct snapshot_fetch *fetch;
     uint64_t below;
+    uint64_t size; /* that the file will have, about */
     enum err status;
     struct errmsg e;
     /* snapshot.read */
@@ -138,12 +140,25 @@ static enum err publish(const struct snapshot_files *s, uint64_t index, struct e
                       : err_set(e, err_from_errno(error), "%s: %s", path, strerror(error));
 }
 
+/* A file that fills the disk to the brim would take the log and the state down with it. */
+static enum err no_room(struct job *j)
+{
+    return err_set(&j->e, ERR_NO_SPACE,
+                   "%s: no room for a snapshot of %llu bytes; free some space", j->files->dir,
+                   (unsigned long long)j->size);
+}
+
 static void run_copy(struct job *j)
 {
     char part[PATH_BYTES];
     part_path(j->files, j->info.index, part);
     (void)unlink(part);
-    j->status = state_copy_run(TAKE(j->copy), part, &j->e);
+    if (log_store_room_for(j->files->dir, j->size)) {
+        j->status = state_copy_run(TAKE(j->copy), part, &j->e);
+    } else {
+        state_copy_cancel(TAKE(j->copy));
+        j->status = no_room(j);
+    }
     if (j->status == ERR_OK) {
         j->status = state_file_digest(part, j->info.sha256, &j->info.size, &j->e);
     }
@@ -170,13 +185,14 @@ static void after_copy(struct job *j)
     s->ops->copied(s->arg, &j->info, j->status == ERR_OK);
 }
 
-void snapshot_files_copy(struct snapshot_files *s, struct state_copy *copy,
+void snapshot_files_copy(struct snapshot_files *s, struct state_copy *copy, uint64_t bytes,
                          const struct raft_snapshot_info *info)
 {
     struct job *j = mem_alloc(sizeof *j);
     j->run = run_copy;
     j->after = after_copy;
     j->copy = copy;
+    j->size = bytes;
     j->info = *info;
     start(s, j);
 }
@@ -240,6 +256,12 @@ static void fetch_free(struct snapshot_fetch *f)
 {
     ASSERT(!f->busy);
     if (f->fd >= 0) {
+        const struct snapshot_fetch *next = f->files->fetch;
+        char part[PATH_BYTES];
+        part_path(f->files, f->info.index, part);
+        if (next == NULL || next->info.index != f->info.index) {
+            (void)unlink(part); /* there no more when it was published */
+        }
         (void)close(f->fd);
     }
     EVP_MD_CTX_free(f->sha);
@@ -276,6 +298,9 @@ static enum err put_piece(struct job *j)
     struct snapshot_fetch *f = j->fetch;
     char part[PATH_BYTES];
     part_path(j->files, f->info.index, part);
+    if (f->fd < 0 && !log_store_room_for(j->files->dir, j->size)) {
+        return no_room(j);
+    }
     if (f->fd < 0) {
         f->fd = open(part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
         f->sha = EVP_MD_CTX_new();
@@ -367,6 +392,7 @@ bool snapshot_files_answer(struct snapshot_files *s, uint32_t number, enum err s
     j->run = run_piece;
     j->after = after_piece;
     j->fetch = f;
+    j->size = f->info.size;
     f->busy = true;
     f->number = 0;
     buf_append_slice(&j->data, piece.data);

@@ -36,8 +36,8 @@ void snapshot_files_start(struct snapshot_files *s, uint64_t keep);
 void snapshot_files_path(const struct snapshot_files *s, uint64_t index, char *ret_path,
                          size_t size);
 void snapshot_files_sweep(struct snapshot_files *s, uint64_t below);
-/* Fills size and sha256 of a copy of info. */
-void snapshot_files_copy(struct snapshot_files *s, struct state_copy *copy,
+/* Fills size and sha256 of a copy of info; bytes: what it will have, about. */
+void snapshot_files_copy(struct snapshot_files *s, struct state_copy *copy, uint64_t bytes,
                          const struct raft_snapshot_info *info);
 /* A newer fetch replaces one under way; that one is not reported any more. */
 void snapshot_files_fetch(struct snapshot_files *s, uint64_t from,

@@ -87,10 +87,11 @@ class Node:
     def flags(self):
         return ["--dir", self.dir, "--name", self.name, "--listen", self.address]
 
-    def start(self, wait=True):
+    def start(self, wait=True, under=()):
+        """under: a command that runs it (strace)."""
         more = [x for j in self.join for x in ("--join", j)]
         with self.log_path.open("a") as log:
-            self.process = subprocess.Popen([build_dir() / "dcs_node", "run", *self.flags(), *more, *self.lab.timing],
+            self.process = subprocess.Popen([*under, build_dir() / "dcs_node", "run", *self.flags(), *more, *self.lab.timing],
                                             stdout=log, stderr=subprocess.STDOUT)
         if wait:
             wait_for(f"{self.name} is up:\n{self.log()}", self.status)
@@ -216,4 +217,4 @@ class Lab:
                     n.process.kill()
                 n.process.wait()
             print(f"---- {n.name}\n{n.log()[-4000:]}")  # pytest shows it when the test failed
-        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.rmtree(self.root, ignore_errors=True)  # what is mounted there is emptied

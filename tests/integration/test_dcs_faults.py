@@ -46,6 +46,126 @@ def one_fixture():
     lab.close()
 
 
+# ---- bytes on the wire -------------------------------------------------------------------------
+
+
+def pack(v):
+    """MessagePack, as far as the protocol needs it."""
+    if v is None:
+        return b"\xc0"
+    if isinstance(v, bool):
+        return b"\xc3" if v else b"\xc2"
+    if isinstance(v, int):
+        return b"\xcf" + v.to_bytes(8, "big")
+    if isinstance(v, (str, bytes)):
+        raw = v.encode() if isinstance(v, str) else v
+        return (b"\xdb" if isinstance(v, str) else b"\xc6") + len(raw).to_bytes(4, "big") + raw
+    if isinstance(v, dict):
+        return b"\xdf" + len(v).to_bytes(4, "big") + b"".join(pack(k) + pack(x) for k, x in v.items())
+    return b"\xdd" + len(v).to_bytes(4, "big") + b"".join(pack(x) for x in v)
+
+
+class Short(Exception):
+    pass
+
+
+def unpack(b, at=0):
+    """(value, position behind it); Short when bytes are missing."""
+    def take(n):
+        nonlocal at
+        if at + n > len(b):
+            raise Short
+        at += n
+        return bytes(b[at - n:at])
+
+    def many(n, pairs):
+        nonlocal at
+        items = []
+        for _ in range(2 * n if pairs else n):
+            value, at = unpack(b, at)
+            items.append(value)
+        return dict(zip(items[::2], items[1::2])) if pairs else items
+
+    tag = take(1)[0]
+    if tag < 0x80:
+        return tag, at
+    if tag < 0xc0:
+        value = take(tag & 0x1f) if tag >= 0xa0 else many(tag & 0xf, tag < 0x90)
+        return (value.decode() if tag >= 0xa0 else value), at
+    if tag in (0xc0, 0xc2, 0xc3):
+        return {0xc0: None, 0xc2: False, 0xc3: True}[tag], at
+    if 0xcc <= tag <= 0xcf:
+        return int.from_bytes(take(1 << (tag - 0xcc)), "big"), at
+    sizes = {0xc4: 1, 0xc5: 2, 0xc6: 4, 0xd9: 1, 0xda: 2, 0xdb: 4, 0xdc: 2, 0xdd: 4, 0xde: 2, 0xdf: 4}
+    n = int.from_bytes(take(sizes[tag]), "big")
+    if tag >= 0xdc:
+        return many(n, tag >= 0xde), at
+    raw = take(n)
+    return (raw.decode() if tag >= 0xd9 else raw), at
+
+
+class Wire:
+    """A connection of our own to one node: nothing is sent again, nothing is waited for that was not asked for."""
+
+    def __init__(self, node, local=True, timeout=5):
+        if local:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(timeout)
+            self.sock.connect(str(node.dir / "regent.sock"))
+        else:
+            self.sock = tls(node, socket.create_connection(("127.0.0.1", port_of(node)), timeout))
+        self.buffer = bytearray()
+        self.msgid = 0
+        self.answer(self.send("hello", version=1))
+
+    def send(self, method, **params):
+        self.msgid += 1
+        self.sock.sendall(pack([0, self.msgid, method, [params]]))
+        return self.msgid
+
+    def frame(self):
+        while True:
+            with contextlib.suppress(Short):
+                value, at = unpack(self.buffer)
+                del self.buffer[:at]
+                return value
+            more = self.sock.recv(1 << 20)
+            if not more:
+                raise ConnectionError("closed")
+            self.buffer += more
+
+    def answer(self, msgid):
+        while True:
+            frame = self.frame()
+            if frame[0] == 1 and frame[1] == msgid:
+                if frame[2]:
+                    raise DcsError({"error": frame[2][1], "text": frame[2][2]})
+                return frame[3]
+
+    def __call__(self, method, **params):
+        return self.answer(self.send(method, **params))
+
+    def close(self):
+        self.sock.close()
+
+
+def text(key):
+    return key.decode() if isinstance(key, bytes) else key
+
+
+def port_of(node):
+    return int(node.address.rsplit(":", 1)[1])
+
+
+def tls(node, sock, certificate=True):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(node.dir / "pki" / "ca.crt")
+    if certificate:
+        context.load_cert_chain(node.dir / "pki" / "node.crt", node.dir / "pki" / "node.key")
+    return context.wrap_socket(sock)
+
+
 def fill(client, n, prefix="k-", value="v"):
     for i in range(0, n, 100):
         client("kv.txn", then=[{"op": "put", "key": f"{prefix}{j:06}", "value": value} for j in range(i, min(n, i + 100))])
@@ -106,3 +226,250 @@ def test_a_watcher_of_a_delete_of_20000_keys_is_told_to_read_anew(one):
     for process in (watch, other):
         process.kill()
         process.wait()
+
+
+# ---- a kill or an error at every storage call ----------------------------------------------------
+
+CALLS = ("pwrite64", "fdatasync", "fsync", "rename", "ftruncate", "unlink")
+
+
+def can_trace():
+    with contextlib.suppress(OSError):
+        return subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0
+    return False
+
+
+needs_strace = pytest.mark.skipif(not can_trace(), reason="strace is missing or may not trace here")
+
+
+def inject(call, what, when):
+    return ["strace", "-f", "-q", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{what}:when={when}"]
+
+
+def end_traced(node):
+    """The traced process first: strace then ends by itself."""
+    with contextlib.suppress(OSError):
+        for child in open(f"/proc/{node.process.pid}/task/{node.process.pid}/children", encoding="ascii").read().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        node.process.wait(5)
+    node.process.kill()
+    node.process.wait()
+
+
+def start_traced(node, under):
+    """Until it serves, or is dead."""
+    before = len(node.log())
+    node.start(wait=False, under=under)
+    wait_for("it is up or dead", lambda: not node.alive() or "\nready\n" in "\n" + node.log()[before:])
+
+
+def scripted_writes(node, acknowledged, n=20):
+    """What was acknowledged is noted before the next write; ends when the node does."""
+    with contextlib.suppress(OSError, DcsError):
+        client = Wire(node)
+        with contextlib.closing(client):
+            for _ in range(n):
+                key = f"{len(acknowledged):04}"
+                client("kv.put", key=f"s-{key}", value=key * 50, deadline_ms=2000)
+                acknowledged.append(key)
+
+
+def count_calls(one, call):
+    """How often the busiest thread makes it over start, writes and snapshots."""
+    node, path = one.nodes[0], one.root / "trace"
+    start_traced(node, ["strace", "-f", "-q", "-o", path, "-e", f"trace={call}"])
+    scripted_writes(node, [])
+    end_traced(node)
+    per_thread = {}
+    for line in path.read_text().splitlines():
+        if f" {call}(" in line:
+            per_thread[line.split()[0]] = per_thread.get(line.split()[0], 0) + 1
+    return max(per_thread.values(), default=0)
+
+
+def sample(n, k):
+    """k of 1..n: the first ones, the last one, and some between; all of them in the long variant."""
+    if HEAVY or n <= k:
+        return range(1, n + 1)
+    rng = random.Random(os.environ.get("REGENT_SEED") or time.time_ns())
+    return sorted({1, 2, n, *rng.sample(range(1, n + 1), k - 3)})
+
+
+def keys_of(client, prefix, **more):
+    keys, at = [], prefix
+    while True:
+        page = client("kv.range", key=at, end=prefix[:-1] + chr(ord(prefix[-1]) + 1), keys_only=True, **more)
+        keys += [text(kv["key"]) for kv in page.get("kvs", [])]
+        if not page.get("more"):
+            return keys
+        at = keys[-1] + "!"
+
+
+def assert_nothing_forgotten(node, acknowledged, revision=0):
+    with contextlib.closing(Wire(node)) as client:
+        have = set(keys_of(client, "s-"))
+        assert {f"s-{key}" for key in acknowledged} <= have
+        assert client("cluster.status")["revision"] >= revision
+
+
+def serves(node):
+    """Answers a write or ends, within a second."""
+    began = time.monotonic()
+    with contextlib.suppress(OSError, DcsError):
+        with contextlib.closing(Wire(node, timeout=1)) as client:
+            client("kv.put", key="probe", value="1", deadline_ms=1000)
+            return True
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        node.process.wait(max(0, began + 1 - time.monotonic()))
+    return not node.alive()
+
+
+@needs_strace
+@pytest.mark.parametrize("call", CALLS)
+def test_a_kill_at_any_storage_call_forgets_nothing(call):
+    one = new_lab(1, ("--snapshot-every", "7"))
+    try:
+        node = one.nodes[0]
+        node.kill()
+        n = count_calls(one, call)
+        acknowledged = []
+        for when in sample(n, 6):
+            start_traced(node, inject(call, "signal=SIGKILL", when))
+            scripted_writes(node, acknowledged)
+            end_traced(node)
+            node.start()
+            one.leader()
+            assert_nothing_forgotten(node, acknowledged, len(acknowledged))
+            node.kill()
+    finally:
+        one.close()
+
+
+@needs_strace
+@pytest.mark.parametrize("call", CALLS)
+def test_an_io_error_of_any_storage_call_ends_the_process_with_one_line(call):
+    one = new_lab(1, ("--snapshot-every", "7"))
+    try:
+        node = one.nodes[0]
+        node.kill()
+        n = count_calls(one, call)
+        acknowledged = []
+        for when in sample(n, 5):
+            before = len(node.log())
+            start_traced(node, inject(call, "error=EIO", when))
+            scripted_writes(node, acknowledged)
+            stuck = node.alive() and not serves(node)
+            assert not stuck
+            said = [line for line in node.log()[before:].splitlines() if "level=fatal" in line or line.startswith("dcs_node:")]
+            assert node.alive() or len(said) == 1, (when, node.log()[before:])
+            end_traced(node)
+            node.start()
+            one.leader()
+            assert_nothing_forgotten(node, acknowledged, len(acknowledged))
+            node.kill()
+    finally:
+        one.close()
+
+
+# ---- full disks ----------------------------------------------------------------------------------
+
+
+def free_bytes(path):
+    v = os.statvfs(path)
+    return v.f_bavail * v.f_frsize
+
+
+@pytest.fixture(name="small_disk")
+def small_disk_fixture():
+    root = tempfile.mkdtemp(prefix="dcs.", dir="/tmp")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", root], capture_output=True, check=False)
+    if done.returncode != 0:
+        os.rmdir(root)
+        pytest.skip("may not mount a small file system here")
+    yield root
+    subprocess.run(["umount", root], check=True)
+    os.rmdir(root)
+
+
+def fill_disk(root, leave):
+    with open(f"{root}/filler", "ab", buffering=0) as f:
+        while (n := free_bytes(root) - leave) > 0:
+            try:
+                f.write(b"\0" * min(n, 1 << 16))
+            except OSError:
+                return
+
+
+def test_a_full_disk_refuses_clients_and_serves_ha_keys_until_there_is_room(small_disk):
+    one = new_lab(1, ("--snapshot-every", "500"), root=small_disk)
+    try:
+        node = one.nodes[0]
+        client = one.client()
+        client("kv.put", key="early", value="1")
+        fill_disk(small_disk, leave=8 << 20)
+
+        def refused():
+            try:
+                client("kv.put", key="mine", value="x" * 1000)
+            except DcsError as e:
+                assert e.name == "no_space" and "free some space" in e.text
+                return True
+            return False
+
+        wait_for("clients are refused", refused)
+        fill_disk(small_disk, leave=0)
+        lease = client("lease.grant", ttl_ms=20000, nonce=1)["id"]
+        for i in range(300):
+            client("kv.put", key="/regent/test/leader", value=f"{i}" * 100, lease=lease)
+            client("lease.renew", id=lease, nonce=1, n=i + 1, urgent=True)
+        assert refused()
+        client("kv.delete", key="early")
+        assert node.alive()
+        # A restart on the full disk still serves.
+        node.kill()
+        node.start()
+        one.leader()
+        client("kv.put", key="/regent/test/leader", value="again")
+        (node.dir.parent / "filler").unlink()
+
+        def room():
+            with contextlib.suppress(DcsError):
+                return client("kv.put", key="mine", value="1")
+            return None
+
+        wait_for("clients are served again", room)
+        assert node.log().count("event=disk_full") == 2 and node.log().count("event=disk_ok") == 1
+    finally:
+        one.close()
+        with contextlib.suppress(OSError):
+            os.mkdir(small_disk)
+
+
+def test_a_disk_with_no_byte_left_ends_the_process_in_words_and_forgets_nothing(small_disk):
+    one = new_lab(1, root=small_disk)
+    try:
+        node = one.nodes[0]
+        acknowledged = []
+        with contextlib.suppress(OSError, DcsError), contextlib.closing(Wire(node)) as client:
+            for i in range(5000):
+                key = f"{i:06}"
+                client("kv.put", key=f"/regent/{key}", value="x" * 60000)
+                acknowledged.append(key)
+                if i % 20 == 0:
+                    fill_disk(small_disk, leave=0)
+        node.process.wait(5)
+        said = [line for line in node.log().splitlines() if "level=fatal" in line]
+        assert len(said) == 1 and ("full" in said[0] or "space" in said[0]), node.log()
+        with contextlib.suppress(OSError):
+            (node.dir.parent / "filler").unlink()
+        node.start()
+        one.leader()
+        with contextlib.closing(Wire(node)) as client:
+            have = keys_of(client, "/regent/", limit=1000)
+        assert {f"/regent/{key}" for key in acknowledged} <= set(have)
+    finally:
+        one.close()
+        with contextlib.suppress(OSError):
+            os.mkdir(small_disk)
