@@ -70,7 +70,7 @@ static bool obsolete_copy(const struct view *v)
 /* Only the record: the action under way is not touched. */
 static bool sync_beside(const struct view *v, struct plan *p)
 {
-    if (v->busy.action != ACTION_CHECKPOINT || !view_is_leader(v) ||
+    if (v->busy.action != ACTION_CHECKPOINT || !view_is_leader(v) || view_other_system(v) ||
         !view_is_record_leader(v) || v->sync.token != v->leader.token ||
         v->pg.proc != PG_PROC_RUNNING || v->pg.in_recovery ||
         strcmp(v->leader.state, "running") != 0)
