@@ -42,6 +42,10 @@ static void port_watch(void *arg, struct slice key, struct slice end, uint64_t s
 static void port_observe(void *arg, struct view_pg *ret_pg)
 {
     struct daemon *d = arg;
+    if (d->witness) { /* it has no PostgreSQL, and no fence below */
+        (void)memset(ret_pg, 0, sizeof *ret_pg);
+        return;
+    }
     postgres_observe(d->postgres, ret_pg);
     engine_set_pg_version(d->engine, postgres_version(d->postgres));
 }
@@ -74,7 +78,10 @@ static void port_watch_closely(void *arg, bool on)
 static void port_fence(void *arg, struct fence_state *ret_state)
 {
     struct daemon *d = arg;
-    *ret_state = *fence_state(d->fence);
+    if (d->witness)
+        (void)memset(ret_state, 0, sizeof *ret_state);
+    else
+        *ret_state = *fence_state(d->fence);
 }
 
 static void fence_trouble(const char *what, enum err rv, const struct errmsg *e)

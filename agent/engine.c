@@ -281,7 +281,7 @@ static void schedule(struct engine *g)
     if (g->planned && !g->o.witness)
         at_ms = MIN(at_ms, MAX(g->plan.wake_ms, now_ms + 1));
     /* Without a connection the lease has no step to take: a renewal that is due waits for it. */
-    bool talks = g->connected && !g->revoking && !g->stopped;
+    bool talks = g->connected && !g->revoking && !g->stopped && !g->o.witness;
     if (g->keeper.id != 0 && talks)
         at_ms = MIN(at_ms, MAX(g->keeper.next_ms, now_ms));
     else if (g->keeper.id == 0 && talks && !g->lease_asked)
