@@ -123,12 +123,10 @@ void daemon_finish(struct daemon *d)
     close_handle((uv_handle_t *)&d->leave);
 }
 
-static enum err start_dcs(struct daemon *d, struct errmsg *e)
+void daemon_dcs_options(const struct config *c, const char *ca_key, const char *secrets,
+                        struct dcs_options *ret_options)
 {
-    const struct config *c = &d->config;
-    char *ca_key CLEANUP(mem_cleanup) = mem_printf("%s/pki/ca.key", c->data_dir);
-    char *secrets CLEANUP(mem_cleanup) = mem_printf("%s/secrets.yml", c->data_dir);
-    struct dcs_options o = {
+    *ret_options = (struct dcs_options){
         .scope = c->scope,
         .name = c->name,
         .data_dir = c->data_dir,
@@ -144,7 +142,15 @@ static enum err start_dcs(struct daemon *d, struct errmsg *e)
         .heartbeat_ms = c->dcs.heartbeat_ms,
     };
     for (size_t i = 0; i < c->dcs.n_join && i < DCS_JOIN_MAX; i++)
-        o.join[o.n_join++] = c->dcs.join[i];
+        ret_options->join[ret_options->n_join++] = c->dcs.join[i];
+}
+
+static enum err start_dcs(struct daemon *d, struct errmsg *e)
+{
+    char *ca_key CLEANUP(mem_cleanup) = mem_printf("%s/pki/ca.key", d->config.data_dir);
+    char *secrets CLEANUP(mem_cleanup) = mem_printf("%s/secrets.yml", d->config.data_dir);
+    struct dcs_options o;
+    daemon_dcs_options(&d->config, ca_key, secrets, &o);
     return dcs_start(&o, &d->dcs, e);
 }
 

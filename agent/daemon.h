@@ -38,6 +38,21 @@ void daemon_finish(struct daemon *d);
 /* After the loop: frees, stops the DCS. */
 void daemon_close(struct daemon *d);
 
+/* What the DCS is given; borrows everything. */
+void daemon_dcs_options(const struct config *c, const char *ca_key, const char *secrets,
+                        struct dcs_options *ret_options);
+
+/* offline.c: what regentd does instead of running; prints a JSON object. */
+enum offline_task {
+    OFFLINE_NONE,
+    OFFLINE_STATUS,
+    OFFLINE_RESTORE,
+    OFFLINE_PLAN,
+    OFFLINE_RECOVER
+};
+/* c: NULL for OFFLINE_STATUS. Exit code: 0, 1, or 4 when it is refused. */
+int offline_run(enum offline_task task, const struct config *c, const char *file);
+
 /* daemon_ports.c: what the engine is given; `arg` is the daemon. */
 extern const struct engine_ports daemon_ports;
 

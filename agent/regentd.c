@@ -48,25 +48,44 @@ static void usage(FILE *to)
             "/etc/regent/regent.yml)\n"
             "      --check-config  report every error of the file and exit\n"
             "      --version       print the version and exit\n"
+            "      --snapshot-status FILE, --restore FILE, --recover-plan, --recover\n"
+            "                      what `regentctl dcs snapshot` and `dcs recover` call; they "
+            "explain\n"
+            "                      and ask first: use these\n"
             "  -h, --help          this text\n\n"
             "Signals: SIGTERM hands over and stops PostgreSQL; SIGUSR2 before it leaves "
             "PostgreSQL\n"
             "running for the next daemon.\n");
 }
 
-static int parse_args(int argc, char **argv, const char **ret_config, bool *ret_check)
+struct arguments {
+    const char *config, *file;
+    bool check;
+    enum offline_task task;
+};
+
+static int parse_args(int argc, char **argv, struct arguments *a)
 {
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"check-config", no_argument, NULL, 'C'},
+                                            {"snapshot-status", required_argument, NULL, 'S'},
+                                            {"restore", required_argument, NULL, 'R'},
+                                            {"recover-plan", no_argument, NULL, 'P'},
+                                            {"recover", no_argument, NULL, 'X'},
                                             {"version", no_argument, NULL, 'V'},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
     int c;
     while ((c = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
         if (c == 'c') {
-            *ret_config = optarg;
+            a->config = optarg;
         } else if (c == 'C') {
-            *ret_check = true;
+            a->check = true;
+        } else if (c == 'S' || c == 'R') {
+            a->task = c == 'S' ? OFFLINE_STATUS : OFFLINE_RESTORE;
+            a->file = optarg;
+        } else if (c == 'P' || c == 'X') {
+            a->task = c == 'P' ? OFFLINE_PLAN : OFFLINE_RECOVER;
         } else if (c == 'V' || c == 'h') {
             if (c == 'h')
                 usage(stdout);
@@ -88,17 +107,20 @@ static int parse_args(int argc, char **argv, const char **ret_config, bool *ret_
 int main(int argc, char **argv)
 {
     static struct daemon d;
-    const char *config = NULL;
-    bool check = false;
+    struct arguments a = {.task = OFFLINE_NONE};
     struct errmsg e = {0};
-    int done = parse_args(argc, argv, &config, &check);
+    int done = parse_args(argc, argv, &a);
     if (done >= 0)
         return done;
     (void)signal(SIGPIPE, SIG_IGN);
     (void)umask(077); /* whatever is written below data_dir is nobody else's */
-    if (read_config(&d, config_path(config)) != ERR_OK)
+    if (a.task == OFFLINE_STATUS)
+        return offline_run(a.task, NULL, a.file);
+    if (read_config(&d, config_path(a.config)) != ERR_OK)
         return EXIT_CONFIG;
-    if (check) {
+    if (a.task != OFFLINE_NONE)
+        return offline_run(a.task, &d.config, a.file);
+    if (a.check) {
         (void)printf("%s: no errors\n", d.config.path);
         return 0;
     }

@@ -7,7 +7,10 @@
 #include "cli/commands.h"
 #include "cli/setup.h"
 
-static enum err make_identity(struct setup *s, struct errmsg *e)
+enum { SECRETS_MAX = 64 * 1024 };
+
+enum err setup_identity(struct setup *s, const char *kind, uint64_t member_id,
+                        const char *secrets_file, struct errmsg *e)
 {
     struct buf ca CLEANUP(buf_close) = BUF_INIT;
     struct buf ca_key CLEANUP(buf_close) = BUF_INIT;
@@ -15,19 +18,23 @@ static enum err make_identity(struct setup *s, struct errmsg *e)
     struct buf key CLEANUP(buf_close) = BUF_INIT;
     struct buf cert CLEANUP(buf_close) = BUF_INIT;
     struct buf secrets CLEANUP(buf_close) = BUF_INIT;
-    struct pki_identity id = {.kind = "first", .member_id = 1};
+    struct pki_identity id = {.member_id = member_id};
     uint8_t random[16];
     const char *hosts[] = {s->host};
     rng_system(random, sizeof random);
     hex_encode(id.cluster_id, random, sizeof random);
     str_cut(id.name, sizeof id.name, s->name);
+    str_cut(id.kind, sizeof id.kind, kind);
     enum err rv = pki_ca_new(id.cluster_id, &ca, &ca_key, e);
     if (rv == ERR_OK)
         rv = pki_csr_new(s->name, &csr, &key, e);
     if (rv == ERR_OK)
         rv = pki_sign(buf_slice(&ca), buf_slice(&ca_key), buf_slice(&csr), &id, hosts, 1, &cert,
                       e);
-    setup_secrets(&secrets);
+    if (secrets_file == NULL)
+        setup_secrets(&secrets);
+    else if (rv == ERR_OK)
+        rv = pki_read_file(secrets_file, SECRETS_MAX, &secrets, e);
     char *pki CLEANUP(mem_cleanup) = mem_printf("%s/pki", s->data_dir);
     if (rv == ERR_OK)
         rv = setup_write(s, pki, "ca.crt", buf_slice(&ca), 0644, e);
@@ -58,7 +65,7 @@ int cmd_init(struct cli *c, int argc, char **argv)
     if (rv == ERR_OK)
         rv = setup_dirs(&s, &e);
     if (rv == ERR_OK)
-        rv = make_identity(&s, &e);
+        rv = setup_identity(&s, "first", 1, NULL, &e);
     if (rv == ERR_OK)
         rv = setup_config(&s, file, &e);
     return setup_finish(&s, rv, &e, file);

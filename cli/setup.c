@@ -174,7 +174,7 @@ static enum err check_pg_data(const struct setup *s, struct errmsg *e)
 {
     char *fallback CLEANUP(mem_cleanup) = mem_printf("%s/postgres", s->data_dir);
     const char *path = s->pg_data != NULL ? s->pg_data : fallback;
-    DIR *d = s->witness ? NULL : opendir(path);
+    DIR *d = s->witness || s->keep_pg_data ? NULL : opendir(path);
     bool empty = true;
     for (struct dirent *x = d != NULL ? readdir(d) : NULL; x != NULL && empty; x = readdir(d))
         empty = strcmp(x->d_name, ".") == 0 || strcmp(x->d_name, "..") == 0 ||

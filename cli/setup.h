@@ -13,6 +13,7 @@ struct setup {
     char pg_bin_found[512];
     uint64_t dcs_port, rest_port, pg_port;
     bool witness;
+    bool keep_pg_data;                /* what is in pg_data is the restored cluster's own */
     const char *sets[SETUP_SETS_MAX]; /* KEY=VALUE for the file */
     size_t sets_n;
     char join[MEMBERS_MAX][128];
@@ -32,6 +33,9 @@ enum err setup_write(struct setup *s, const char *dir, const char *name, struct 
 /* The configuration file as text that the parser has accepted. */
 enum err setup_config_text(const struct setup *s, struct buf *ret, struct errmsg *e) MUST_CHECK;
 enum err setup_config(struct setup *s, const char *file, struct errmsg *e) MUST_CHECK;
+/* CA, certificate of this node and passwords (of secrets_file; NULL: new ones) of a new cluster. init.c */
+enum err setup_identity(struct setup *s, const char *kind, uint64_t member_id,
+                        const char *secrets_file, struct errmsg *e) MUST_CHECK;
 void setup_secrets(struct buf *ret);
 void setup_undo(struct setup *s);
 void setup_done(struct setup *s);

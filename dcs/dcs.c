@@ -45,6 +45,7 @@ static void shut_down(struct dcs *d)
     join_close(d);
     peers_close(&d->peers);
     snapshot_files_close(&d->files);
+    backup_close(&d->backup);
     log_store_close(TAKE(d->log));
     uv_close((uv_handle_t *)&d->wake, NULL);
     uv_close((uv_handle_t *)&d->pass, NULL);
@@ -215,6 +216,7 @@ static void open_transport(struct dcs *d)
     enum err fits = str_copy(d->files.dir, sizeof d->files.dir, d->data_dir);
     ASSERT(fits == ERR_OK);
     snapshot_files_start(&d->files, d->disk.has_snapshot ? d->disk.snapshot.index : 0);
+    backup_start(&d->backup, &d->loop, d->data_dir);
     struct server_options o = {
         .loop = &d->loop,
         .ctx = d->server_ctx,

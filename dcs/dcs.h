@@ -37,6 +37,23 @@ struct dcs_options {
 
 struct dcs;
 
+/* ---- without a running node ---- */
+
+struct buf;
+/* A file of `regentctl dcs snapshot save`, verified: what is in it, as a JSON object. */
+enum err dcs_snapshot_status(const char *file, struct buf *ret_json, struct errmsg *e)
+    MUST_CHECK;
+/* Makes the state in `file` the first one of a new cluster, of which this node, whose certificate is
+ * there already (member id: next_member of the status), is the only member. */
+enum err dcs_restore(const struct dcs_options *o, const char *file, struct buf *ret_json,
+                     struct errmsg *e) MUST_CHECK;
+/* The same with this node's own state after the loss of the majority for ever: everything in its log counts
+ * as committed; new CA, new cluster id, so that the old members are locked out. What was there is set
+ * aside in the data directory. plan: only says what it would do. An interrupted one goes on when called
+ * again. */
+enum err dcs_recover(const struct dcs_options *o, bool plan, struct buf *ret_json,
+                     struct errmsg *e) MUST_CHECK;
+
 /* Checks everything that can be wrong before it changes anything on disk. An empty data directory
  * whose certificate says "first" (regentctl init) bootstraps; every other one joins. */
 enum err dcs_start(const struct dcs_options *o, struct dcs **ret_dcs, struct errmsg *e)

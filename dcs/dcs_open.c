@@ -108,20 +108,33 @@ static enum err check_directory(struct dcs *d, struct errmsg *e)
     return ERR_OK;
 }
 
-static enum err take_lock(struct dcs *d, struct errmsg *e)
+enum err dcs_lock(const char *data_dir, int *ret_fd, struct errmsg *e)
 {
-    char *path = mem_printf("%s/lock", d->data_dir);
-    d->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    bool locked = d->lock_fd >= 0 && flock(d->lock_fd, LOCK_EX | LOCK_NB) == 0;
+    char *path = mem_printf("%s/lock", data_dir);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    bool locked = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
     int error = errno;
     mem_free(path);
     if (locked) {
+        *ret_fd = fd;
         return ERR_OK;
     }
-    return error == EWOULDBLOCK
-               ? err_set(e, ERR_EXISTS, "another regentd runs in %s", d->data_dir)
-               : err_set(e, err_from_errno(error), "cannot lock %s: %s", d->data_dir,
-                         strerror(error));
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return error == EWOULDBLOCK ? err_set(e, ERR_EXISTS, "another regentd runs in %s", data_dir)
+                                : err_set(e, err_from_errno(error), "cannot lock %s: %s",
+                                          data_dir, strerror(error));
+}
+
+/* Half of it is the old cluster's, half the new one's. */
+static enum err check_recovered(struct dcs *d, struct errmsg *e)
+{
+    return exists(d->data_dir, DCS_RECOVERING)
+               ? err_set(e, ERR_PRECONDITION,
+                         "a recovery in %s was interrupted: run `regentctl dcs recover` again",
+                         d->data_dir)
+               : ERR_OK;
 }
 
 static enum err check_sockets(struct dcs *d, struct errmsg *e)
@@ -151,8 +164,9 @@ enum err dcs_check(struct dcs *d, struct errmsg *e)
               : err;
     err = err == ERR_OK ? read_optional(d->ca_key_file, &d->ca_key, e) : err;
     err = err == ERR_OK ? read_optional(d->secrets_file, &d->secrets, e) : err;
+    err = err == ERR_OK ? check_recovered(d, e) : err;
     err = err == ERR_OK ? check_directory(d, e) : err;
-    err = err == ERR_OK ? take_lock(d, e) : err;
+    err = err == ERR_OK ? dcs_lock(d->data_dir, &d->lock_fd, e) : err;
     return err == ERR_OK ? check_sockets(d, e) : err;
 }
 

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <uv.h>
 
+#include "dcs/backup.h"
 #include "dcs/dcs.h"
 #include "dcs/log_store.h"
 #include "dcs/node.h"
@@ -57,6 +58,7 @@ struct dcs {
     struct peers peers;
     struct server server;
     struct snapshot_files files;
+    struct backup backup;
     struct join join;
     uint64_t checked_applied;
     bool ca_asked;
@@ -83,6 +85,9 @@ struct dcs {
  * before the checks are done. */
 enum err dcs_check(struct dcs *d, struct errmsg *e) MUST_CHECK;
 enum err dcs_open(struct dcs *d, struct errmsg *e) MUST_CHECK;
+/* One process at a time in a data directory. */
+enum err dcs_lock(const char *data_dir, int *ret_fd, struct errmsg *e) MUST_CHECK;
+#define DCS_RECOVERING "recovering" /* a file there: `dcs recover` is half done */
 
 /* dcs_wire.c */
 extern const struct node_ops dcs_node_ops;

@@ -293,11 +293,25 @@ static void snapshot_read(void *arg, uint64_t index, uint64_t offset, node_reply
     snapshot_files_read(&((struct dcs *)arg)->files, index, offset, done, done_arg, tag);
 }
 
+static void snapshot_save(void *arg, node_reply_cb *done, void *done_arg)
+{
+    struct dcs *d = arg;
+    backup_save(&d->backup, d->node, done, done_arg);
+}
+
+static void snapshot_piece(void *arg, const struct snapshot_piece *p, node_reply_cb *done,
+                           void *done_arg)
+{
+    backup_piece(&((struct dcs *)arg)->backup, p, done, done_arg);
+}
+
 const struct server_ops dcs_server_ops = {
     .dialed = dialed,
     .sign = sign,
     .authority = authority,
     .snapshot_read = snapshot_read,
+    .snapshot_save = snapshot_save,
+    .snapshot_piece = snapshot_piece,
 };
 
 /* ---- now and then -------------------------------------------------------------------------- */
@@ -353,6 +367,7 @@ void dcs_housekeeping(struct dcs *d)
     log_store_look(d->log);
     server_check_members(&d->server);
     drop_removed(d);
+    backup_tick(&d->backup);
     want_ca_key(d);
     join_tick(d);
 }

@@ -167,6 +167,29 @@ static void cert_renew(const struct call_in *c)
     reply(c, &msg_cert_reply, &out);
 }
 
+static void snapshot_save(const struct call_in *c)
+{
+    struct empty none;
+    const struct server_options *o = &c->x->server->o;
+    struct ticket *t =
+        decode(c, &msg_empty, &none) ? session_begin(c->x, c->msgid, c->params.n) : NULL;
+    if (t != NULL) {
+        o->ops->snapshot_save(o->arg, session_done, t);
+    }
+}
+
+static void snapshot_piece(const struct call_in *c)
+{
+    struct snapshot_piece req;
+    const struct server_options *o = &c->x->server->o;
+    struct ticket *t = decode(c, &msg_snapshot_piece, &req)
+                           ? session_begin(c->x, c->msgid, c->params.n)
+                           : NULL;
+    if (t != NULL) {
+        o->ops->snapshot_piece(o->arg, &req, session_done, t);
+    }
+}
+
 static handler *const here[METHOD_COUNT] = {
     [METHOD_HELLO] = hello,
     [METHOD_WATCH_CREATE] = watch_create,
@@ -174,6 +197,8 @@ static handler *const here[METHOD_COUNT] = {
     [METHOD_CLUSTER_STATUS] = cluster_status,
     [METHOD_CA_FETCH] = ca_fetch,
     [METHOD_CERT_RENEW] = cert_renew,
+    [METHOD_SNAPSHOT_SAVE] = snapshot_save,
+    [METHOD_SNAPSHOT_PIECE] = snapshot_piece,
 };
 
 /* ---- what members say ---------------------------------------------------------------------- */

@@ -31,6 +31,9 @@ void log_store_loaded(struct log_store *s);
  * is there. To load what it wrote, close the store and open it again. */
 enum err log_store_bootstrap(struct log_store *s, struct slice entry, struct errmsg *e)
     MUST_CHECK;
+/* The same for a log that begins behind a snapshot, in the term of it: a new cluster with an old state. */
+enum err log_store_reborn(struct log_store *s, struct raft_snapshot_info *info,
+                          struct errmsg *e) MUST_CHECK;
 enum err log_store_start(struct log_store *s, uv_loop_t *loop, const struct log_store_ops *ops,
                          void *arg, struct errmsg *e) MUST_CHECK;
 /* Same meaning as the raft_core ops; gathered until log_store_flush() at the end of the loop pass. */

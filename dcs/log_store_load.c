@@ -346,18 +346,31 @@ enum err log_store_load(struct log_store *s, uint64_t logged, struct raft_core_d
 
 /* ---- bootstrap ---- */
 
-enum err log_store_bootstrap(struct log_store *s, struct slice entry, struct errmsg *e)
+static enum err write_first(struct log_store *s, const struct log_op *ops, struct errmsg *e)
 {
     CHECK_MAGIC(s, LOG_STORE_MAGIC);
     ASSERT(!s->started);
     if (!s->empty)
         return err_set(e, ERR_EXISTS, "%s/log.db is not empty: this node is a member already",
                        s->dir);
-    struct raft_entry_view v = {.term = 1, .type = RAFT_ENTRY_CHANGE, .data = entry};
-    struct log_op append = {.type = LOG_OP_APPEND, .index = 1, .entries = &v, .n = 1};
-    struct log_op meta = {.next = &append, .type = LOG_OP_META, .term = 1};
-    if (log_store_commit(s, &meta) != SQLITE_OK)
+    if (log_store_commit(s, ops) != SQLITE_OK)
         return sql_error(s, e, "bootstrap");
     s->empty = false;
     return ERR_OK;
+}
+
+enum err log_store_bootstrap(struct log_store *s, struct slice entry, struct errmsg *e)
+{
+    struct raft_entry_view v = {.term = 1, .type = RAFT_ENTRY_CHANGE, .data = entry};
+    struct log_op append = {.type = LOG_OP_APPEND, .index = 1, .entries = &v, .n = 1};
+    struct log_op meta = {.next = &append, .type = LOG_OP_META, .term = 1};
+    return write_first(s, &meta, e);
+}
+
+enum err log_store_reborn(struct log_store *s, struct raft_snapshot_info *info,
+                          struct errmsg *e)
+{
+    struct log_op snapshot = {.type = LOG_OP_SNAPSHOT, .info = info, .installed = true};
+    struct log_op meta = {.next = &snapshot, .type = LOG_OP_META, .term = info->term};
+    return write_first(s, &meta, e);
 }

@@ -156,6 +156,11 @@ void node_set_disk_full(struct node *n, bool full);
 /* Gives leadership away, when it is here and there is somebody to take it; true: wait for it. */
 bool node_step_aside(struct node *n);
 
+/* The state as of now, committed and pinned, for state_copy_run() on any thread. *ret_info: index, term and
+ * revision of it. */
+enum err node_copy(struct node *n, struct state_copy **ret_copy, struct snapshot_info *ret_info,
+                   struct errmsg *e) MUST_CHECK;
+
 /* Facts. */
 bool node_is_leader(const struct node *n);
 uint64_t node_leader(const struct node *n);

@@ -117,6 +117,20 @@ void node_status(struct node *n, struct status_reply *ret_status)
     s->fsync_us_p99 = n->fsync_us;
 }
 
+enum err node_copy(struct node *n, struct state_copy **ret_copy, struct snapshot_info *ret_info,
+                   struct errmsg *e)
+{
+    CHECK_MAGIC(n, NODE_MAGIC);
+    state_commit_full(n->state,
+                      MIN(raft_core_stored_index(n->raft), raft_core_commit_index(n->raft)));
+    *ret_info = (struct snapshot_info){.index = state_db_applied(n->state),
+                                       .term = raft_core_term(n->raft),
+                                       .revision = state_revision(n->state)};
+    memcpy(ret_info->cluster_id, n->cluster_id, sizeof ret_info->cluster_id);
+    memcpy(ret_info->member, n->name, sizeof ret_info->member);
+    return state_copy_begin(n->state, ret_copy, e);
+}
+
 bool node_is_leader(const struct node *n)
 {
     return n->leading_term != 0 && raft_core_state(n->raft) == RAFT_CORE_LEADER &&

@@ -39,6 +39,10 @@ struct server_ops {
                      struct buf *ret_cert, struct errmsg *e);
     /* CA certificate and key for another voter. */
     enum err (*authority)(void *arg, struct ca_reply *ret_reply, struct errmsg *e);
+    /* A copy of the state for a client, and its pieces (backup.h). */
+    void (*snapshot_save)(void *arg, node_reply_cb *done, void *done_arg);
+    void (*snapshot_piece)(void *arg, const struct snapshot_piece *p, node_reply_cb *done,
+                           void *done_arg);
     /* Answers snapshot.read by `done`, later, exactly once. */
     void (*snapshot_read)(void *arg, uint64_t index, uint64_t offset, node_reply_cb *done,
                           void *done_arg, uint64_t tag);

@@ -10,6 +10,7 @@
  *     state_lease.c      lease arithmetic (pure); state_lease_cmd.c: its commands and queries
  *     state_session.c    sessions and kept results
  *     state_token.c      tokens; state_member.c: members
+ *     state_rebirth.c    a state for a new cluster
  *     state_snapshot.c   copies; state_checkpoint.c: the WAL's worker; state_hash.c: content hash */
 #ifndef REGENT_DCS_STATE_INTERNAL_H
 #define REGENT_DCS_STATE_INTERNAL_H
@@ -118,7 +119,7 @@ void state_rollback(struct state *s);
 /* ---- state_schema.c ---- */
 enum err state_schema_open(sqlite3 *db, const char *path, const char *cluster_id,
                            struct errmsg *e) MUST_CHECK;
-/* The checks alone, for a file that is about to replace ours. */
+/* The checks alone, for a file that is about to replace ours. cluster_id NULL: of any cluster. */
 enum err state_schema_check(sqlite3 *db, const char *path, const char *cluster_id,
                             struct errmsg *e) MUST_CHECK;
 enum err state_exec(sqlite3 *db, const char *path, const char *sql, struct errmsg *e)

@@ -139,7 +139,7 @@ enum err state_schema_check(sqlite3 *db, const char *path, const char *cluster_i
     if (strcmp(text, "ok") != 0)
         return err_set(e, ERR_CORRUPT, "%s: damaged: %s; %s", path, text, REPLACE_REMEDY);
     rc = query_text(db, path, "SELECT cluster_id FROM store", text, sizeof text, e);
-    if (rc != ERR_OK)
+    if (rc != ERR_OK || cluster_id == NULL)
         return rc;
     if (strcmp(text, cluster_id) != 0)
         return err_set(
