@@ -172,9 +172,29 @@ enum err dcs_check(struct dcs *d, struct errmsg *e)
 
 /* ---- opening ------------------------------------------------------------------------------- */
 
+/* It may be installed, here or on another member: a damaged one must not be. */
+static enum err check_snapshot(const struct dcs *d, struct errmsg *e)
+{
+    const struct raft_snapshot_info *info = &d->disk.snapshot;
+    uint8_t sha256[32];
+    uint64_t size = 0;
+    char *path =
+        mem_printf("%s/snapshot-%llu.db", d->data_dir, (unsigned long long)info->index);
+    enum err err = state_file_digest(path, sha256, &size, e);
+    if (err == ERR_OK && memcmp(sha256, info->sha256, sizeof sha256) != 0) {
+        err = err_set(e, ERR_CORRUPT,
+                      "the snapshot %s is damaged. Remove the node (`regentctl member remove "
+                      "%s`) and join it again with an empty data directory",
+                      path, d->name);
+    }
+    mem_free(path);
+    return err;
+}
+
 static enum err open_log(struct dcs *d, struct errmsg *e)
 {
-    return log_store_open(d->data_dir, state_logged(d->state), &d->log, &d->disk, e);
+    enum err err = log_store_open(d->data_dir, state_logged(d->state), &d->log, &d->disk, e);
+    return err == ERR_OK && d->disk.has_snapshot ? check_snapshot(d, e) : err;
 }
 
 static bool empty(const struct dcs *d)

@@ -134,6 +134,8 @@ static enum err check_structure(struct log_store *s, struct errmsg *e)
 {
     char text[200] = "";
     enum err r = query(s, "PRAGMA quick_check(1)", NULL, text, sizeof text, e);
+    for (char *p = text; *p != '\0'; p++)
+        *p = *p == '\n' ? ' ' : *p; /* what is reported is one line */
     if (r == ERR_OK && strcmp(text, "ok") != 0)
         return err_set(e, ERR_CORRUPT, "%s/log.db is damaged (%s). " REMEDY, s->dir, text);
     return r;

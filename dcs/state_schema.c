@@ -2,6 +2,7 @@
  * the views there are a contract, the tables are ours. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "dcs/state_internal.h"
 
@@ -127,15 +128,30 @@ static enum err check_kind(sqlite3 *db, const char *path, struct errmsg *e)
     return ERR_OK;
 }
 
+/* SQLite takes what is missing of the last page for zeros. */
+static enum err check_length(const char *path, struct errmsg *e)
+{
+    enum { PAGE_BYTES = 4096 };
+    struct stat st;
+    if (stat(path, &st) != 0 || st.st_size % PAGE_BYTES == 0)
+        return ERR_OK;
+    return err_set(e, ERR_CORRUPT, "%s: damaged: %lld bytes are not whole pages; %s", path,
+                   (long long)st.st_size, REPLACE_REMEDY);
+}
+
 enum err state_schema_check(sqlite3 *db, const char *path, const char *cluster_id,
                             struct errmsg *e)
 {
     char text[200];
-    enum err rc = check_kind(db, path, e);
+    enum err rc = check_length(path, e);
+    if (rc == ERR_OK)
+        rc = check_kind(db, path, e);
     if (rc == ERR_OK)
         rc = query_text(db, path, "PRAGMA quick_check(1)", text, sizeof text, e);
     if (rc != ERR_OK)
         return rc;
+    for (char *p = text; *p != '\0'; p++)
+        *p = *p == '\n' ? ' ' : *p; /* what is reported is one line */
     if (strcmp(text, "ok") != 0)
         return err_set(e, ERR_CORRUPT, "%s: damaged: %s; %s", path, text, REPLACE_REMEDY);
     rc = query_text(db, path, "SELECT cluster_id FROM store", text, sizeof text, e);

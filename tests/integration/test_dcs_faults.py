@@ -311,7 +311,7 @@ def assert_nothing_forgotten(node, acknowledged, revision=0):
     with contextlib.closing(Wire(node)) as client:
         have = set(keys_of(client, "s-"))
         assert {f"s-{key}" for key in acknowledged} <= have
-        assert client("cluster.status")["revision"] >= revision
+        assert client("cluster.status").get("revision", 0) >= revision
 
 
 def serves(node):
@@ -473,3 +473,132 @@ def test_a_disk_with_no_byte_left_ends_the_process_in_words_and_forgets_nothing(
         one.close()
         with contextlib.suppress(OSError):
             os.mkdir(small_disk)
+
+
+# ---- damaged files -------------------------------------------------------------------------------
+
+
+def flip(path, rng):
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "flip": flip,
+    "cut in half": lambda path, rng: os.truncate(path, path.stat().st_size // 2),
+    "emptied": lambda path, rng: os.truncate(path, 0),
+    "a little shorter": lambda path, rng: os.truncate(path, path.stat().st_size - rng.randrange(1, 1000)),
+    "removed": lambda path, rng: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("how_it_ended", [signal.SIGKILL, signal.SIGTERM])
+def test_a_damaged_file_is_refused_with_the_remedy_and_nothing_is_forgotten(how_it_ended):
+    one = new_lab(1, ("--snapshot-every", "30"))
+    rng = random.Random(os.environ.get("REGENT_SEED") or time.time_ns())
+    wanted = {f"s-{i:04}": f"{i}" * 100 for i in range(100)}
+    try:
+        node = one.nodes[0]
+        with contextlib.closing(Wire(node)) as client:
+            for key, value in wanted.items():
+                client("kv.put", key=key, value=value)
+        wait_for("the state is committed", lambda: node.status()["applied_index"] == node.status()["commit_index"])
+        time.sleep(0.3)  # the passes of 100 ms share a commit of the state
+        node.kill(how_it_ended)
+        backup = one.root / "backup"
+        shutil.copytree(node.dir, backup, ignore=shutil.ignore_patterns("regent.sock"))
+        files = [f.name for f in backup.iterdir() if f.is_file() and f.name not in ("lock", "ballast") and f.stat().st_size]
+        refused = 0
+        for name in sorted(files):
+            for how, damage in DAMAGE.items():
+                # A flipped bit in a page of state.db is found by no checksum: other members' hashes find it.
+                for _ in range((20 if HEAVY else 4) if how == "flip" and name != "state.db" else how != "flip"):
+                    shutil.rmtree(node.dir)
+                    shutil.copytree(backup, node.dir)
+                    damage(node.dir / name, rng)
+                    before = len(node.log())
+                    start_traced(node, ())
+                    said = node.log()[before:]
+                    if node.alive():
+                        one.leader()
+                        with contextlib.closing(Wire(node)) as client:
+                            kvs = client("kv.range", key="s-", end="t")["kvs"]
+                        assert {text(kv["key"]): text(kv["value"]) for kv in kvs} == wanted, (name, how)
+                        node.kill()
+                    else:
+                        refused += 1
+                        assert node.process.returncode == 1, (name, how, said)
+                        assert said.startswith("dcs_node: cannot start: ") and said.count("\n") == 1, (name, how, said)
+                        assert "member remove" in said, (name, how, said)
+        assert refused > 8
+    finally:
+        one.close()
+
+
+# ---- kills under load ----------------------------------------------------------------------------
+
+
+def content(node):
+    """What has to be equal on all members; of a node that has stopped."""
+    import sqlite3
+    with contextlib.closing(sqlite3.connect(node.dir / "state.db")) as db:
+        tables = {t: db.execute(f"SELECT * FROM {t} ORDER BY 1, 2").fetchall()
+                  for t in ("kv", "event", "lease", "result", "token", "member")}
+        tables["session"] = db.execute("SELECT id, nonce, last_seq FROM session ORDER BY 1").fetchall()
+        tables["store"] = db.execute("SELECT revision, compacted, applied FROM store").fetchall()
+        return tables
+
+
+def settle(lab):
+    """All members run and have applied the same."""
+    def same():
+        status = [n.status() for n in lab.nodes]
+        return all(status) and len({(s["applied_index"], s["revision"]) for s in status}) == 1
+    wait_for("all have applied the same", same)
+
+
+def test_kills_of_random_members_lose_nothing_and_leave_equal_states(lab):
+    rng = random.Random(os.environ.get("REGENT_SEED") or time.time_ns())
+    cycles = 60 if HEAVY else 12
+    loads = [lab.tool("load", f"s-{i}-", 8, cycles * 800 + 3000) for i in range(2)]
+    revisions = {}
+    for cycle in range(cycles):
+        victims = rng.sample(lab.nodes, 1 if cycle % 4 else 2)
+        for node in victims:
+            node.kill()
+        time.sleep(rng.random() * 0.3)
+        for node in victims:
+            node.start(wait=False)
+        end = time.monotonic() + 0.4
+        while time.monotonic() < end:
+            for node in lab.nodes:
+                with contextlib.suppress(OSError, DcsError), contextlib.closing(Wire(node)) as wire:
+                    revision = wire("cluster.status").get("revision", 0)
+                    if node not in victims:
+                        assert revision >= revisions.get(node, 0)
+                    revisions[node] = revision
+            time.sleep(0.05)
+    acknowledged = set()
+    for load in loads:
+        acknowledged |= {line.split()[1] for line in load.communicate(timeout=60)[0].splitlines() if line.startswith("ok ")}
+    assert len(acknowledged) > 500
+    leader = lab.leader()
+    with contextlib.closing(Wire(leader)) as wire:
+        have = set(keys_of(wire, "s-"))
+    assert acknowledged <= have
+    settle(lab)
+    for node in lab.nodes:
+        node.kill(signal.SIGTERM)
+    # Stopping moves leadership: what a member did not hear of is what its log brings at the next start.
+    for node in lab.nodes:
+        node.start(wait=False)
+    lab.leader()
+    settle(lab)
+    time.sleep(0.3)
+    for node in lab.nodes:
+        node.kill()
+    first, *others = [content(n) for n in lab.nodes]
+    for other in others:
+        for table, rows in first.items():
+            assert rows == other[table], table
