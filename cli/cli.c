@@ -173,6 +173,23 @@ enum err cli_connect(struct cli *c)
     return rv;
 }
 
+/* What failed for want of a quorum says so: "no answer in time" names neither reason nor remedy. */
+static void blame_quorum(struct cli *c, struct errmsg *e)
+{
+    enum { STATUS_MS = 1000 };
+    static const struct empty nothing;
+    struct status_reply s;
+    struct errmsg ignored;
+    if (client_sync_call(c->client, METHOD_CLUSTER_STATUS, &nothing, STATUS_MS, &s, &ignored) !=
+            ERR_OK ||
+        s.leader[0] != '\0' || s.reachable_voters >= s.quorum)
+        return;
+    (void)err_set(e, e->code,
+                  "no quorum: %s reaches %" PRIu64 " of %" PRIu64 " voters and %" PRIu64
+                  " are needed; start regentd on the others, or mend the network to them",
+                  s.name, s.reachable_voters, s.voters, s.quorum);
+}
+
 enum err cli_call(struct cli *c, enum method m, const void *params, void *ret_result)
 {
     struct errmsg e = {0};
@@ -180,6 +197,8 @@ enum err cli_call(struct cli *c, enum method m, const void *params, void *ret_re
     if (rv != ERR_OK)
         return rv;
     rv = client_sync_call(c->client, m, params, CLIENT_DEADLINE_MS, ret_result, &e);
+    if (rv != ERR_OK && m != METHOD_CLUSTER_STATUS)
+        blame_quorum(c, &e);
     if (rv != ERR_OK)
         (void)cli_fail(rv, "%s%s", e.text,
                        rv == ERR_OUTCOME_UNKNOWN

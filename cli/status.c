@@ -110,7 +110,7 @@ int cmd_status(struct cli *c, int argc, char **argv)
 {
     static struct cluster cl;
     static const struct empty nothing;
-    struct status_reply s;
+    struct status_reply s = {0};
     struct health h = {0};
     int usage = cli_no_arguments(argc, argv);
     if (usage != 0)
@@ -118,15 +118,18 @@ int cmd_status(struct cli *c, int argc, char **argv)
     enum err rv = cli_config(c);
     if (rv == ERR_OK)
         rv = cli_call(c, METHOD_CLUSTER_STATUS, &nothing, &s);
-    if (rv == ERR_OK)
+    bool readable = s.leader[0] != '\0' || s.reachable_voters >= s.quorum;
+    if (rv == ERR_OK && readable)
         rv = cluster_read(c, &cl);
     if (rv != ERR_OK)
         return cli_exit_code(rv);
     (void)printf("cluster      %s, asked %s\n", c->config.scope, s.name);
     look_at_quorum(&h, &s);
-    look_at_leader(&h, &cl);
-    look_at_standbys(&h, &cl);
-    look_at_requests(&h, &cl);
+    if (readable) {
+        look_at_leader(&h, &cl);
+        look_at_standbys(&h, &cl);
+        look_at_requests(&h, &cl);
+    }
     (void)printf("storage      state %" PRIu64 " KiB, log %" PRIu64 " KiB, fsync p99 %" PRIu64
                  " us\n",
                  s.db_bytes / 1024, s.log_bytes / 1024, s.fsync_us_p99);
