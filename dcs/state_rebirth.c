@@ -142,8 +142,8 @@ static const char *const steps[] = {
     "UPDATE kv SET value = CAST(json_set(CAST(value AS TEXT), '$.unknown', json('true'),"
     " '$.token', coalesce(json_extract(CAST(value AS TEXT), '$.token'), 0) + ?7) AS BLOB),"
     " mod_revision = (SELECT revision FROM store), version = version + 1 WHERE " IS_SYNC,
-    "INSERT INTO snapshot_header VALUES('epoch', 1)"
-    " ON CONFLICT(name) DO UPDATE SET value = value + 1",
+    ("INSERT INTO snapshot_header VALUES('epoch', 1)"
+     " ON CONFLICT(name) DO UPDATE SET value = value + 1"),
     "INSERT OR REPLACE INTO snapshot_header SELECT 'applied', applied FROM store",
     "INSERT OR REPLACE INTO snapshot_header SELECT 'revision', revision FROM store",
 };
