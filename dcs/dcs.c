@@ -2,6 +2,7 @@
 #include "dcs/dcs.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -260,9 +261,21 @@ static void end_loop(struct dcs *d)
     ASSERT(rc == 0);
 }
 
+/* The default of 1024 is less than the connections and files this may have. */
+static void raise_descriptors(void)
+{
+    enum { WANTED = 4096 };
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < WANTED) {
+        r.rlim_cur = MIN(r.rlim_max, (rlim_t)WANTED);
+        (void)setrlimit(RLIMIT_NOFILE, &r);
+    }
+}
+
 enum err dcs_start(const struct dcs_options *o, struct dcs **ret_dcs, struct errmsg *e)
 {
     ASSERT(o->name != NULL && o->data_dir != NULL && o->listen != NULL && o->ca_file != NULL);
+    raise_descriptors();
     struct dcs *d = dcs_new(o);
     enum err err = strlen(d->data_dir) < sizeof d->files.dir
                        ? dcs_check(d, e)

@@ -209,6 +209,7 @@ static void to_node(const struct call_in *c, unsigned method, bool on_behalf)
     struct session *x = c->x;
     struct ticket *t = session_begin(x, c->msgid, c->params.n);
     if (t != NULL) {
+        t->read = method < METHOD_COUNT && method_table[method].kind == METHOD_KIND_READ;
         struct node_caller caller = {
             .peer = on_behalf ? x->id.member_id : 0, .cb = session_done, .arg = t};
         node_request(x->server->o.node, method, c->params, &caller);

@@ -314,6 +314,7 @@ static void begin_snapshot(struct node *n)
         n->ops->snapshot_copy(n->arg, copy, info);
     } else {
         log_event(LOG_WARN, "snapshot_failed", NO_KV, "%s", e.text);
+        n->copy_ms = n->now + NODE_COPY_AGAIN_MS;
         raft_core_snapshot_abandoned(n->raft);
     }
     mem_free(info);

@@ -4,6 +4,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -164,6 +165,17 @@ struct ticket *session_begin(struct session *x, uint64_t msgid, size_t n)
     return t;
 }
 
+/* Many large answers in one pass would close the connection; a read can be asked for again. */
+static bool room_for(struct session *x, size_t n)
+{
+    size_t max = (x->peer ? SERVER_PEER_WRITE_MAX : SERVER_WRITE_MAX) / 2;
+    if (x->conn == NULL || conn_pending_bytes(x->conn) + n <= max) {
+        return true;
+    }
+    conn_flush(x->conn);
+    return conn_pending_bytes(x->conn) + n <= max;
+}
+
 void session_done(void *ticket, uint64_t tag, enum err status, const char *text,
                   struct slice result)
 {
@@ -174,7 +186,11 @@ void session_done(void *ticket, uint64_t tag, enum err status, const char *text,
     ASSERT(x->in_flight > 0 && x->bytes >= t->n);
     x->in_flight--;
     x->bytes -= t->n;
-    if (status == ERR_OK) {
+    if (status == ERR_OK && t->read && !room_for(x, result.n)) {
+        session_error(
+            x, t->msgid, ERR_LIMIT,
+            "too many answers wait on this connection to be read; ask for less at once");
+    } else if (status == ERR_OK) {
         session_reply(x, t->msgid, result);
     } else {
         session_error(x, t->msgid, status, text);
@@ -278,9 +294,29 @@ static void on_closed(void *arg, const struct errmsg *why)
 static const struct conn_ops session_ops = {
     .ready = on_ready, .request = on_request, .notify = on_notify, .closed = on_closed};
 
+static void push_out_stranger(struct server *s)
+{
+    struct session *oldest = NULL;
+    size_t n = 0;
+    for (struct list *l = s->sessions.next; l != &s->sessions; l = l->next) {
+        struct session *x = container_of(l, struct session, link);
+        if (!x->local && !x->has_id && !x->pushed_out) {
+            oldest = oldest == NULL ? x : oldest;
+            n++;
+        }
+    }
+    if (n >= SERVER_STRANGERS_MAX) {
+        oldest->pushed_out = true;
+        conn_close(oldest->conn);
+    }
+}
+
 static void open_session(struct server *s, int fd, bool local)
 {
-    if (s->closing || s->n_sessions >= SERVER_SESSIONS_MAX) {
+    if (!local) {
+        push_out_stranger(s);
+    }
+    if (s->closing || s->n_sessions >= s->sessions_max) {
         (void)close(fd);
         return;
     }
@@ -312,12 +348,22 @@ static void on_connection(uv_poll_t *poll, int status, int events)
     }
 }
 
+/* The process keeps descriptors for its files, whoever connects. */
+static size_t sessions_max(void)
+{
+    struct rlimit r = {0, 0};
+    (void)getrlimit(RLIMIT_NOFILE, &r);
+    size_t reserved = MIN((size_t)SERVER_FDS_RESERVED, (size_t)r.rlim_cur / 2);
+    return MIN((size_t)SERVER_SESSIONS_MAX, (size_t)r.rlim_cur - reserved);
+}
+
 void server_start(struct server *s, const struct server_options *o, const int *fds, size_t n,
                   size_t local)
 {
     ASSERT(n <= SERVER_LISTENERS_MAX);
     memset(s, 0, sizeof *s);
     s->o = *o;
+    s->sessions_max = sessions_max();
     list_init(&s->sessions);
     list_init(&s->dirty);
     for (size_t i = 0; i < n; i++) {

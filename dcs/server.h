@@ -2,8 +2,9 @@
  * connections. A session is one connection: who is there, what it may do, what it has under way.
  *
  * Without a certificate only the OPEN methods are allowed; the local socket is for root and the
- * daemon's own user; a certificate of a removed member is refused. Every bound closes the door with
- * words, none of them lets memory grow. Loop thread. */
+ * daemon's own user; a certificate of a removed member is refused. A new stranger pushes the
+ * oldest one out: a crowd of them keeps nobody else away. Every bound closes the door with words, none
+ * of them lets memory grow. Loop thread. */
 #ifndef REGENT_DCS_SERVER_H
 #define REGENT_DCS_SERVER_H
 
@@ -17,6 +18,8 @@
 enum {
     SERVER_LISTENERS_MAX = 8,
     SERVER_SESSIONS_MAX = 2048,
+    SERVER_STRANGERS_MAX = 128, /* connections without a certificate, or not that far yet */
+    SERVER_FDS_RESERVED = 128,  /* descriptors that are not for connections */
     SERVER_IN_FLIGHT_MAX = 256,
     SERVER_SESSION_BYTES_MAX = 8 * 1024 * 1024,
     SERVER_PEER_IN_FLIGHT_MAX = 32768,
@@ -66,7 +69,8 @@ struct session {
     struct server *server;
     struct conn *conn; /* NULL: closed; only answers under way hold the session */
     bool ready, said_hello;
-    bool local; /* by the local socket, or from this process */
+    bool pushed_out; /* is being closed to make room for a newer one */
+    bool local;      /* by the local socket, or from this process */
     bool has_id;
     struct pki_identity id; /* of its certificate */
     bool peer;              /* a member, as a member */
@@ -76,7 +80,7 @@ struct session {
 struct server {
     struct server_options o;
     struct list sessions, dirty;
-    size_t n_sessions;
+    size_t n_sessions, sessions_max;
     bool closing;
     size_t n_listeners;
     struct listener {
@@ -114,6 +118,7 @@ void session_error(struct session *x, uint64_t msgid, enum err code, const char 
 /* Counts a request of n bytes in; false: over the bound, and answered. */
 struct ticket {
     struct session *session;
+    bool read; /* may be refused when its answer is ready */
     uint64_t msgid;
     size_t n;
 };

@@ -602,3 +602,141 @@ def test_kills_of_random_members_lose_nothing_and_leave_equal_states(lab):
     for other in others:
         for table, rows in first.items():
             assert rows == other[table], table
+
+
+# ---- hostile, greedy and slow connections --------------------------------------------------------
+
+
+def rss_mib(node):
+    with open(f"/proc/{node.process.pid}/status", encoding="ascii") as f:
+        return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1)) // 1024
+
+
+def assert_serves(node, within_s=2):
+    began = time.monotonic()
+    with contextlib.closing(Wire(node, local=False)) as client:
+        client("kv.put", key="probe", value="1")
+    assert time.monotonic() - began < within_s
+
+
+def test_many_large_answers_at_once_do_not_cost_the_connection(one):
+    with contextlib.closing(Wire(one.nodes[0], timeout=20)) as client:
+        for i in range(3):
+            client("kv.put", key=f"b{i}", value="x" * 1500000)
+        for i in range(60):
+            client.send("kv.range", key="b0", end="c", local=i % 2 == 1)
+        frames = [client.frame() for _ in range(60)]
+        refused = [f[2][1] for f in frames if f[2]]
+        assert set(refused) <= {"limit"} and len(refused) < 60
+        assert client("kv.put", key="after", value="1")
+
+
+def test_256_large_requests_in_flight_leave_memory_bounded_and_others_served(one):
+    node = one.nodes[0]
+    with contextlib.closing(Wire(node, timeout=30)) as client:
+        thread = threading.Thread(target=lambda: [
+            client.send("kv.put", key=f"w{i % 3}", value="y" * 1500000, deadline_ms=30000) for i in range(256)])
+        thread.start()
+        peak, answers = 0, []
+        for i in range(256):
+            answers.append(client.frame())
+            peak = max(peak, rss_mib(node))
+            if i % 64 == 0:
+                assert_serves(node, 5)
+        thread.join()
+    assert {f[2][1] for f in answers if f[2]} <= {"limit"}
+    assert peak < 250, f"{peak} MiB"
+
+
+def test_a_crowd_that_never_finishes_its_handshake_keeps_nobody_away(one):
+    node = one.nodes[0]
+    before = rss_mib(node)
+    crowd = []
+    try:
+        for i in range(600):
+            s = socket.create_connection(("127.0.0.1", port_of(node)), 2)
+            if i % 3 == 0:
+                s.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(20))  # half a hello
+            crowd.append(s)
+            if i % 100 == 99:
+                assert_serves(node)
+        assert len(os.listdir(f"/proc/{node.process.pid}/fd")) < 250
+        assert rss_mib(node) < before + 60
+    finally:
+        for s in crowd:
+            s.close()
+
+
+def hostile_bytes(rng):
+    frames = [
+        rng.randbytes(rng.randrange(1, 5000)),
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xdd\xff\xff\xff\xff" * 10,                     # arrays that promise more than there is
+        b"\x91" * 5000,                                   # depth
+        b"\xc6\x7f\xff\xff\xff" + b"x" * 100000,          # 2 GiB of bytes
+        pack([0, 1, "hello", [{"version": 1}]]) + b"\xc1",
+        pack([0, 1, "hello", [{"version": "one"}]]) + pack([1, 1, None, {}]) + pack([2, "raft.frame", [{"data": b"x" * 99}]]),
+        pack([0, 1, "kv.put", [{"key": b"k", "value": b"x" * (3 << 20)}]]),
+        pack([0, 1 << 40, "no.such", [{}]]) * 50,
+    ]
+    return rng.choice(frames)
+
+
+def test_hostile_bytes_before_and_after_authentication_close_one_connection_and_no_more(one):
+    node = one.nodes[0]
+    rng = random.Random(os.environ.get("REGENT_SEED") or time.time_ns())
+    before = rss_mib(node)
+    for i in range(2000 if HEAVY else 60):
+        with contextlib.suppress(OSError), contextlib.closing(
+                socket.create_connection(("127.0.0.1", port_of(node)), 2)) as raw:
+            s = raw if i % 3 == 0 else tls(node, raw, certificate=i % 3 == 1)
+            s.sendall(hostile_bytes(rng))
+            s.settimeout(0.02)
+            s.recv(1000)
+    with contextlib.closing(Wire(node)) as client, pytest.raises(OSError):
+        client.sock.sendall(b"\xc1" * 100)
+        while True:
+            client.frame()
+    assert_serves(node)
+    assert rss_mib(node) < before + 60
+    assert "level=fatal" not in node.log()
+
+
+def test_without_a_certificate_nothing_but_the_open_methods_is_answered(one):
+    node = one.nodes[0]
+    client = Wire.__new__(Wire)
+    client.sock, client.buffer, client.msgid = tls(node, socket.create_connection(
+        ("127.0.0.1", port_of(node)), 5), certificate=False), bytearray(), 0
+    assert client("hello", version=1)["access"] == "none"
+    for method in ("kv.range", "kv.put", "watch.create", "cluster.status", "ca.fetch", "snapshot.read", "raft.confirm"):
+        with pytest.raises(DcsError) as refused:
+            client(method, key="a")
+        assert refused.value.name in ("unauthenticated", "denied"), method
+    client.close()
+
+
+def test_a_watcher_that_does_not_read_is_cut_off_and_can_resume(one):
+    node = one.nodes[0]
+    with contextlib.closing(Wire(node)) as slow, contextlib.closing(Wire(node)) as writer:
+        slow("watch.create", key="w", end="x")
+        before = rss_mib(node)
+        for i in range(60):
+            writer("kv.put", key=f"w{i % 5}", value=f"{i:04}" * 100000)
+        assert rss_mib(node) < before + 150
+        seen, watch_ended = [], False
+        while not watch_ended:
+            event = slow.frame()[2][0]
+            watch_ended = event.get("cancelled", False)
+            seen += [] if watch_ended else [event["revision"]]
+        assert seen == list(range(seen[0], seen[-1] + 1)) and len(seen) < 60
+        last = seen[-1]
+        while last < 60:
+            slow("watch.create", key="w", end="x", start_revision=last + 1)
+            while last < 60:
+                frame = slow.frame()
+                event = frame[2][0] if frame[0] == 2 else {}
+                if event.get("cancelled"):
+                    break
+                if "revision" in event:
+                    assert event["revision"] == last + 1
+                    last += 1
