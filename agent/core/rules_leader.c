@@ -262,6 +262,11 @@ bool rule_leader_roles(const struct view *v, struct plan *p)
 {
     if (!runs_as_primary(v) || !v->pg.accepts || v->pg.roles_ready)
         return false;
+    /* After a promotion they are there already, most likely: the synchronous set comes first. */
+    struct plan step = *p;
+    bool wait = false;
+    if (v->leader.timeline != 0 && syncrep_step(v, &step, &wait))
+        return false;
     p->action = ACTION_ENSURE_ROLES;
     p->token = v->leader.token;
     return plan_say(p, "the roles for replication and rewind are missing");
