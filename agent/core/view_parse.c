@@ -272,9 +272,11 @@ static enum err apply_line(struct in in, char *base)
         if (f == NULL)
             return ERR_NOT_FOUND;
         if (f->type == V_LIST) {
-            enum err err = enter_list(&in, f, base, drop, &base);
-            if (err != ERR_OK || base == NULL)
+            char *element = NULL;
+            enum err err = enter_list(&in, f, base, drop, &element);
+            if (err != ERR_OK || element == NULL)
                 return err;
+            base = element;
             if (at_char(&in, '=') && in.p + 1 == in.end)
                 return ERR_OK; /* only that it is there */
         } else if (f->type == V_SUB) {
