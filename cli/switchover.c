@@ -62,13 +62,13 @@ static int check(struct cli *c, struct request *q)
     bool switchover = strcmp(q->rec.kind, "switchover") == 0;
     if (switchover && !has_leader)
         return cli_fail(
-            ERR_PRECONDITION,
+            ERR_INVALID,
             "there is no leader to switch over from; see `regentctl list`, or use `failover`");
     if (q->rec.leader[0] != '\0' && strcmp(q->rec.leader, leader.name) != 0)
-        return cli_fail(ERR_PRECONDITION, "the leader is \"%s\", not \"%s\"; nothing changed",
+        return cli_fail(ERR_INVALID, "the leader is \"%s\", not \"%s\"; nothing changed",
                         leader.name, q->rec.leader);
     if (has_leader && strcmp(q->rec.candidate, leader.name) == 0)
-        return cli_fail(ERR_PRECONDITION, "\"%s\" is the leader already; nothing changed",
+        return cli_fail(ERR_INVALID, "\"%s\" is the leader already; nothing changed",
                         leader.name);
     if (q->rec.candidate[0] != '\0') {
         (void)snprintf(name, sizeof name, "members/%s", q->rec.candidate);
@@ -176,8 +176,8 @@ static int request(struct cli *c, struct request *q)
     if (rv != ERR_OK)
         return cli_exit_code(rv);
     if (!taken)
-        return cli_fail(ERR_PRECONDITION, "another switchover or failover is under way; wait "
-                                          "for it, or see `regentctl explain`");
+        return cli_fail(ERR_EXISTS, "another switchover or failover is under way; wait "
+                                    "for it, or see `regentctl explain`");
     return follow(c, q);
 }
 
