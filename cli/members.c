@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "cli/commands.h"
+#include "cli/members.h"
 
 static const struct empty nothing_to_say;
 
@@ -76,7 +77,7 @@ int cmd_token_revoke(struct cli *c, int argc, char **argv)
     return cli_exit_code(cli_call(c, METHOD_TOKEN_REVOKE, &r, &nothing));
 }
 
-static void print_members(struct cli *c, const struct member_list *list)
+void members_print(const struct cli *c, const struct member_list *list)
 {
     static const struct output_column columns[] = {
         {.name = "id", .number = true, .right = true},
@@ -113,26 +114,7 @@ int cmd_member_list(struct cli *c, int argc, char **argv)
         return usage;
     enum err rv = cli_call(c, METHOD_MEMBER_LIST, &nothing_to_say, &list);
     if (rv == ERR_OK)
-        print_members(c, &list);
-    return cli_exit_code(rv);
-}
-
-int cmd_member_remove(struct cli *c, int argc, char **argv)
-{
-    static struct member_list list;
-    struct member_ref r = {0};
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--force") == 0)
-            r.force = true;
-        else if (r.name[0] != '\0' || str_copy(r.name, sizeof r.name, argv[i]) != ERR_OK ||
-                 argv[i][0] == '-')
-            return cli_usage("one NAME of `member list` is needed");
-    }
-    if (r.name[0] == '\0')
-        return cli_usage("one NAME of `member list` is needed");
-    enum err rv = cli_call(c, METHOD_MEMBER_REMOVE, &r, &list);
-    if (rv == ERR_OK)
-        print_members(c, &list);
+        members_print(c, &list);
     return cli_exit_code(rv);
 }
 

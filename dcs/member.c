@@ -37,7 +37,8 @@ bool member_settled(const struct member_cluster *c)
 {
     size_t voters = member_voters(c);
     for (size_t i = 0; i < c->n; i++) {
-        if (c->m[i].state == MEMBER_JOINING) {
+        if (c->m[i].state == MEMBER_JOINING ||
+            (c->m[i].raft == MEMBER_VOTER && !c->m[i].wants_vote)) {
             return false;
         }
     }
@@ -92,6 +93,20 @@ static struct member_plan promote(const struct member_cluster *c, size_t voters)
                                      : "caught up, as is the next one"};
 }
 
+/* A voter that is to be none, when the others keep the quorum. The leader's turn comes when it has handed
+ * over. */
+static struct member_plan demote_unwanted(const struct member_cluster *c)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        const struct member_view *m = &c->m[i];
+        if (m->raft == MEMBER_VOTER && !m->wants_vote && m->id != c->self &&
+            member_removable(c, m->id, false, NULL) == ERR_OK) {
+            return (struct member_plan){MEMBER_DEMOTE, m->id, "it was demoted on request"};
+        }
+    }
+    return (struct member_plan){.action = MEMBER_NOTHING};
+}
+
 /* The voter one can best do without: unreachable before reachable, then the newest; never the leader. */
 static struct member_plan demote(const struct member_cluster *c)
 {
@@ -120,7 +135,10 @@ struct member_plan member_decide(const struct member_cluster *c)
     if (p.action != MEMBER_NOTHING || c->change_pending || voters == 0) {
         return p;
     }
-    p = promote(c, voters);
+    p = demote_unwanted(c);
+    if (p.action == MEMBER_NOTHING) {
+        p = promote(c, voters);
+    }
     if (p.action == MEMBER_NOTHING && voters % 2 == 0 &&
         c->even_ms >= MEMBER_EVEN_PATIENCE_MS) {
         p = demote(c);

@@ -3,7 +3,8 @@
  *
  * A registered member ("joining") that presented itself becomes a learner; once it has stored something
  * it is "active" (from then on an empty log under this id means a wiped directory and is refused).
- * Learners that are caught up become voters up to the target. The number of voters rests at odd
+ * Learners that are caught up become voters up to the target; voters that are registered as learners
+ * become learners. The number of voters rests at odd
  * numbers only: an even one survives no more failures than the odd one below it. */
 #ifndef REGENT_DCS_MEMBER_H
 #define REGENT_DCS_MEMBER_H

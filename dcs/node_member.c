@@ -10,7 +10,9 @@
 
 static bool heard(const struct node *n, uint64_t id)
 {
-    return id == n->o.id || raft_core_recently_heard(n->raft, id, n->now);
+    /* A broken link tells sooner than silence. */
+    return id == n->o.id ||
+           (raft_core_recently_heard(n->raft, id, n->now) && n->ops->linked(n->arg, id));
 }
 
 /* ---- the leader's view --------------------------------------------------------------------- */
@@ -25,7 +27,7 @@ static bool presented(const struct node *n, uint64_t id)
     return false;
 }
 
-static void look(struct node *n, const struct member *all, size_t k,
+void member_look(struct node *n, const struct member *all, size_t k,
                  struct member_cluster *ret_view)
 {
     const struct raft_membership *m = raft_core_membership(n->raft);
@@ -229,7 +231,7 @@ static void removal_request(struct node *n, struct request *r)
         request_fail(n, r, ERR_NOT_FOUND, e.text);
     } else {
         struct member_cluster *view = mem_alloc(sizeof *view);
-        look(n, all, k, view);
+        member_look(n, all, k, view);
         removal_start(n, r, who, ref.force, view);
         mem_free(view);
     }
@@ -338,6 +340,8 @@ void member_op(struct node *n, struct request *r)
     }
     if (r->method == METHOD_MEMBER_REMOVE) {
         removal_request(n, r);
+    } else if (r->method == METHOD_MEMBER_PROMOTE || r->method == METHOD_MEMBER_DEMOTE) {
+        role_request(n, r);
     } else if (r->method == METHOD_CLUSTER_TRANSFER) {
         transfer_request(n, r);
     } else {
@@ -350,6 +354,7 @@ void member_op_forget(struct node *n, const struct request *r)
 {
     n->removal = n->removal == r ? NULL : n->removal;
     n->transfer = n->transfer == r ? NULL : n->transfer;
+    n->role_op = n->role_op == r ? NULL : n->role_op;
 }
 
 void member_lost_leadership(struct node *n)
@@ -366,6 +371,7 @@ void member_lost_leadership(struct node *n)
     } else if (n->removal != NULL) {
         request_wait(n, n->removal, 0);
     }
+    role_lost_leadership(n);
 }
 
 /* ---- driving ------------------------------------------------------------------------------- */
@@ -378,6 +384,7 @@ void member_drive(struct node *n)
     }
     transfer_go_on(n);
     removal_go_on(n);
+    role_go_on(n);
     if (n->now < n->member_ms || n->member_index != 0 || n->removal != NULL) {
         return;
     }
@@ -388,7 +395,7 @@ void member_drive(struct node *n)
     if (k == 0) {
         register_self(n);
     } else {
-        look(n, all, k, view);
+        member_look(n, all, k, view);
         struct member_plan p = member_decide(view);
         carry_out(n, all, k, &p);
         if (member_settled(view)) {

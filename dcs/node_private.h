@@ -113,7 +113,7 @@ struct node {
     struct read_index read;
     uint64_t read_floor; /* commit index when the newest round started */
 
-    bool admitted;         /* false: empty and not accepted yet; takes no part in Raft */
+    bool admitted; /* false: empty and not accepted yet; takes no part in Raft */
     struct node_received received[NODE_RECEIVED];
     uint64_t leading_term; /* 0: not leader */
     uint64_t known_leader, known_term;
@@ -134,6 +134,7 @@ struct node {
     struct request *removal, *transfer;
     uint64_t removal_id, transfer_since_ms;
     bool removal_marked;
+    struct request *role_op; /* promote, demote: waits for its entry */
     uint64_t fsync_us;
 };
 
@@ -171,6 +172,7 @@ void write_renew(struct node *n, struct request *r);
 /* An entry with one command about a member; *ret_index 0: try again later. */
 void write_member_state(struct node *n, uint64_t id, const char *new_state,
                         uint64_t *ret_index);
+void write_member_role(struct node *n, uint64_t id, const char *role, uint64_t *ret_index);
 void write_member_init(struct node *n, const struct member *m, uint64_t *ret_index);
 
 extern const struct state_ops node_state_ops;
@@ -189,7 +191,14 @@ const struct raft_server *member_server(const struct raft_membership *m,
                                         uint64_t id); /* NULL: absent */
 void member_list_encode(struct node *n, struct buf *ret_reply);
 
+/* node_role.c */
+void role_request(struct node *n, struct request *r);
+void role_go_on(struct node *n);
+void role_lost_leadership(struct node *n);
+
 /* node_member.c */
+void member_look(struct node *n, const struct member *all, size_t k,
+                 struct member_cluster *ret_view);
 void member_drive(struct node *n);
 void member_op(struct node *n, struct request *r);
 void member_op_forget(struct node *n, const struct request *r);

@@ -28,6 +28,8 @@ static const struct rule rules[NODE_METHOD_COUNT] = {
     [METHOD_LEASE_INFO] = {.route = ROUTE_READ, .once = ONCE_ALWAYS},
     [METHOD_MEMBER_LIST] = {.route = ROUTE_READ, .once = ONCE_ALWAYS},
     [METHOD_MEMBER_REMOVE] = {.route = ROUTE_OP},
+    [METHOD_MEMBER_PROMOTE] = {.route = ROUTE_OP, .once = ONCE_ALWAYS},
+    [METHOD_MEMBER_DEMOTE] = {.route = ROUTE_OP, .once = ONCE_ALWAYS},
     [METHOD_CLUSTER_TRANSFER] = {.route = ROUTE_OP},
     [METHOD_TOKEN_CREATE] = {.route = ROUTE_BATCH},
     [METHOD_TOKEN_LIST] = {.route = ROUTE_READ, .once = ONCE_ALWAYS},

@@ -267,6 +267,12 @@ void write_member_state(struct node *n, uint64_t id, const char *new_state, uint
     submit_internal(n, ret_index);
 }
 
+void write_member_role(struct node *n, uint64_t id, const char *role, uint64_t *ret_index)
+{
+    (void)state_batch_member_role(&n->building, id, role);
+    submit_internal(n, ret_index);
+}
+
 void write_member_init(struct node *n, const struct member *m, uint64_t *ret_index)
 {
     (void)state_batch_member_init(&n->building, m);

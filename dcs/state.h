@@ -45,7 +45,9 @@ enum state_command {
                              * token_grant without scope, cert, ca and secrets: the server adds them */
     STATE_CMD_MEMBER_STATE, /* (id, state): joining -> active -> removed */
     STATE_CMD_COMPACT,      /* (revision) */
-    STATE_CMD_MEMBER_INIT   /* the first member's own row; only while there is none */
+    STATE_CMD_MEMBER_INIT,  /* the first member's own row; only while there is none */
+    /* (id, role): what it is to be in Raft; "voter", "learner", "witness" */
+    STATE_CMD_MEMBER_ROLE
 };
 
 /* Opens or creates, checks integrity and that the file belongs to cluster_id (stored at creation).
@@ -70,6 +72,7 @@ struct state_batch {
 size_t state_batch_add(struct state_batch *b, enum state_command cmd, struct slice params);
 size_t state_batch_expire(struct state_batch *b, uint64_t lease, uint64_t nonce, uint64_t n);
 size_t state_batch_member(struct state_batch *b, uint64_t id, const char *new_state);
+size_t state_batch_member_role(struct state_batch *b, uint64_t id, const char *role);
 size_t state_batch_compact(struct state_batch *b, uint64_t revision);
 /* Bootstrap: the first leader proposes its own row as the first command it ever writes, when
  * state_members() is empty. An entry, never a local write: a member that replays the log from its

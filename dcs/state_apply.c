@@ -62,6 +62,7 @@ static const struct command commands[] = {
     [STATE_CMD_MEMBER_STATE] = PLAIN(member, cmd_member_state),
     [STATE_CMD_COMPACT] = PLAIN(compact_req, cmd_compact),
     [STATE_CMD_MEMBER_INIT] = PLAIN(member, cmd_member_init),
+    [STATE_CMD_MEMBER_ROLE] = PLAIN(member, cmd_member_role),
 };
 
 /* ---- what commands use ---- */

@@ -43,6 +43,14 @@ size_t state_batch_member(struct state_batch *b, uint64_t id, const char *new_st
     return add_message(b, STATE_CMD_MEMBER_STATE, &msg_member, &m);
 }
 
+size_t state_batch_member_role(struct state_batch *b, uint64_t id, const char *role)
+{
+    struct member m = {.id = id};
+    enum err rc = str_copy(m.role, sizeof m.role, role);
+    ASSERT(rc == ERR_OK);
+    return add_message(b, STATE_CMD_MEMBER_ROLE, &msg_member, &m);
+}
+
 size_t state_batch_member_init(struct state_batch *b, const struct member *m)
 {
     return add_message(b, STATE_CMD_MEMBER_INIT, &msg_member, m);

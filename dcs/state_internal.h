@@ -150,6 +150,7 @@ enum err cmd_token_revoke(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_token_redeem(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_member_state(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_member_init(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_member_role(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_compact(struct apply *a, const void *req) MUST_CHECK;
 
 /* ---- state_kv.c ---- */

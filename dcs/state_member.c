@@ -181,3 +181,21 @@ enum err cmd_member_state(struct apply *a, const void *req)
     apply_result(a, &msg_member, &m);
     return ERR_OK;
 }
+
+enum err cmd_member_role(struct apply *a, const void *req)
+{
+    const struct member *wanted = req;
+    struct member m;
+    if (!role_known(wanted->role))
+        return err_set(&a->error, ERR_INVALID, "role \"%s\" is none of voter, learner, witness",
+                       wanted->role);
+    if (state_member(a->s, wanted->id, &m) != ERR_OK || strcmp(m.state, "removed") == 0)
+        return err_set(&a->error, ERR_NOT_FOUND, "no member has the id %llu",
+                       (unsigned long long)wanted->id);
+    memcpy(m.role, wanted->role, sizeof m.role);
+    sql_bind_u64(a->s, SQL_MEMBER_ROLE, 1, m.id);
+    sql_bind_text(a->s, SQL_MEMBER_ROLE, 2, m.role);
+    sql_write(a->s, SQL_MEMBER_ROLE);
+    apply_result(a, &msg_member, &m);
+    return ERR_OK;
+}

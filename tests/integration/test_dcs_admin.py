@@ -62,6 +62,87 @@ def test_a_range_of_the_past_and_its_end_by_compaction(lab):
     assert "in the future" in ctl(follower, "dcs", "compact", then + 1000, code=1)
 
 
+# ---- members ----
+
+def ctl_both(node, *words):
+    """Standard output and standard error together, of a command that succeeds."""
+    pki = node.dir / "pki"
+    env = {**os.environ, "REGENT_CACERT": str(pki / "ca.crt"), "REGENT_CERT": str(pki / "node.crt"),
+           "REGENT_KEY": str(pki / "node.key")}
+    done = subprocess.run([build_dir() / "regentctl", "-H", node.address, *words], env=env, capture_output=True,
+                          text=True, timeout=60, check=True)
+    return done.stdout, done.stderr
+
+
+def roles(node):
+    return {m["name"]: m["role"] for m in node.call("member.list")["members"]}
+
+
+def test_a_demoted_voter_stays_a_learner_until_it_is_promoted(lab):
+    lab.add()
+    lab.add()
+    lab.wait_voters(5)
+    leader = lab.leader()
+    _, said = ctl_both(leader, "member", "demote", leader.name)
+    assert "now: 5 voters, quorum 3, 2 may be lost" in said and "then: 4 voters, quorum 3, 1 may be lost" in said
+    wait_for("it follows", lambda: roles(lab.any())[leader.name] == "learner" and leader.status()["state"] != "leader")
+    wait_for("three vote", lambda: lab.any().call("member.list")["voters"] == 3, 25)
+    fresh = lab.leader()
+    assert fresh is not leader
+    ctl(fresh, "member", "promote", leader.name)
+    lab.wait_voters(5)
+    assert set(roles(fresh).values()) == {"voter"}
+
+
+def test_a_demotion_that_costs_the_quorum_is_refused(lab):
+    followers = lab.followers()
+    followers[0].kill()
+    wait_for("its link is down", lambda: not next(
+        m for m in lab.leader().call("member.list")["members"] if m["name"] == followers[0].name).get("reachable"))
+    assert "--force" in ctl(lab.leader(), "member", "demote", followers[1].name, code=4)
+    assert roles(lab.leader())[followers[1].name] == "voter"
+    assert "no member named" in ctl(lab.leader(), "member", "demote", "nobody", code=1)
+
+
+def test_three_to_five_to_three_under_load_without_an_error(lab):
+    # The load shows the certificate of n1, which stays.
+    lab.nodes[2].call("cluster.transfer", name="n2")
+    load = lab.tool("load", "m-", 8, 10000)
+    lab.add()
+    lab.add()
+    lab.wait_voters(5)
+    assert lab.leader() is lab.nodes[1]
+    for node in (lab.nodes[4], lab.nodes[1]):
+        rest = next(n for n in lab.nodes if n is not node and n.alive())
+        ctl(rest, "member", "remove", node.name)
+        node.kill()
+    wait_for("three vote", lambda: lab.any().call("member.list")["voters"] == 3)
+    lines = load.communicate(timeout=60)[0].splitlines()
+    assert len(lines) > 200 and [line for line in lines if not line.startswith("ok ")] == []
+
+
+def test_a_lost_member_is_replaced_under_its_name(lab):
+    lost = lab.followers()[0]
+    rest = [n for n in lab.nodes if n is not lost]
+    old = next(m["id"] for m in rest[0].call("member.list")["members"] if m["name"] == lost.name)
+    assert "is running" in ctl(rest[0], "member", "replace", lost.name, code=4)
+    lost.kill()
+    wait_for("it is missed", lambda: not next(
+        m for m in rest[0].call("member.list")["members"] if m["name"] == lost.name).get("reachable"))
+    command, said = ctl_both(rest[0], "member", "replace", lost.name)
+    assert "now: 3 voters" in said and f"--name {lost.name} " in command
+    shutil.rmtree(lost.dir)
+    token = command.split("--token ")[1].split()[0]
+    subprocess.run([build_dir() / "dcs_node", "join", *[str(f) for f in lost.flags()], "--token", token, "--via",
+                    rest[0].address], check=True)
+    lost.join = [rest[0].address]
+    lost.start()
+    wait_for("three vote again", lambda: rest[0].call("member.list")["voters"] == 3)
+    assert next(m["id"] for m in rest[0].call("member.list")["members"] if m["name"] == lost.name) > old
+    assert "there is a member named" in ctl(rest[0], "member", "add", lost.name, code=1)
+    assert "join" in ctl(rest[0], "member", "add", "n9", "--role", "learner")
+
+
 # ---- copies of the store, and new clusters made of them ----
 
 class Member:

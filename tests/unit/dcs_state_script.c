@@ -273,6 +273,7 @@ static void on_result(void *arg, uint64_t index, size_t i, enum err status, cons
         print_grant(x, result);
         break;
     case STATE_CMD_MEMBER_STATE:
+    case STATE_CMD_MEMBER_ROLE:
     case STATE_CMD_MEMBER_INIT:
         print_member(x, result);
         break;

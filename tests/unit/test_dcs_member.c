@@ -71,6 +71,10 @@ static const struct row {
     {"never the leader", "V Vw", false, MEMBER_EVEN_PATIENCE_MS, MEMBER_DEMOTE, 2},
     {"a ready learner is better than a demotion", "V V V V L", false, MEMBER_EVEN_PATIENCE_MS,
      MEMBER_PROMOTE, 5},
+    {"who is to be no voter becomes none", "V V Vw", false, 0, MEMBER_DEMOTE, 3},
+    {"not the leader", "Vw V V", false, 0, MEMBER_NOTHING, 0},
+    {"not when the quorum hangs on it", "V Vd Vw", false, 0, MEMBER_NOTHING, 0},
+    {"not during another change", "V V Vw", true, 0, MEMBER_NOTHING, 0},
     {"no demotion during another change", "V V", true, MEMBER_EVEN_PATIENCE_MS, MEMBER_NOTHING,
      0},
 };
