@@ -333,6 +333,7 @@ void node_pass(struct node *n)
     member_drive(n);
     write_submit(n);
     read_start(n);
+    raft_core_hurry(n->raft, n->now);
     n->ops->store_flush(n->arg);
     n->ops->flush(n->arg);
     if (n->commit_due) {

@@ -122,6 +122,9 @@ enum err raft_core_submit(struct raft_core *c, struct slice data, uint64_t now_m
  * stop to be a voter. ERR_UNAVAILABLE: not leader, or not yet sure of what is committed. */
 enum err raft_core_change(struct raft_core *c, const struct raft_membership *m, uint64_t now_ms,
                           uint64_t *ret_index, struct errmsg *e) MUST_CHECK;
+/* Leader: what followers that answer have not been told yet (entries, what is committed) goes out now and not
+ * with the next heartbeat. Call it at the end of a pass. */
+void raft_core_hurry(struct raft_core *c, uint64_t now_ms);
 enum err raft_core_transfer(struct raft_core *c, uint64_t to, uint64_t now_ms)
     MUST_CHECK; /* 0: best voter */
 
@@ -155,7 +158,9 @@ uint64_t raft_core_commit_index(const struct raft_core *c);
 uint64_t raft_core_applied_index(const struct raft_core *c);
 uint64_t raft_core_term_start(
     const struct raft_core *
-        c); /* leader: index of the first entry of its own term (a barrier it writes by itself at election) */
+        /* leader: index of the first entry of its own term (a barrier it writes by itself at
+         * election) */
+        c);
 uint64_t raft_core_match_index(const struct raft_core *c, uint64_t member_id); /* leader */
 bool raft_core_recently_heard(const struct raft_core *c, uint64_t member_id,
                               uint64_t now_ms); /* leader */

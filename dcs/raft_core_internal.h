@@ -65,6 +65,10 @@ struct core_install {
 struct core_peer {
     uint64_t id;
     uint64_t heard_ms;
+    /* As last said to it, whether it arrived or not. */
+    uint64_t sent_index;
+    uint64_t sent_commit;
+    uint64_t install_index; /* newest snapshot sent: it is busy until it acknowledges that */
 };
 
 #define CORE_MAGIC 0x52434f52U

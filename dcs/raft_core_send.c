@@ -67,9 +67,27 @@ static size_t frame_entries(const struct raft_core *c, uint64_t first, uint64_t 
     return n;
 }
 
+static struct core_peer *peer_of(struct raft_core *c, uint64_t id)
+{
+    for (size_t i = 0; i < c->n_peers; i++)
+        if (c->peers[i].id == id)
+            return &c->peers[i];
+    return NULL; /* not heard in this term of leadership */
+}
+
+static void note_sent(struct raft_core *c, uint64_t to, uint64_t last, uint64_t commit)
+{
+    struct core_peer *p = peer_of(c, to);
+    if (p == NULL)
+        return;
+    p->sent_index = MAX(p->sent_index, last);
+    p->sent_commit = MAX(p->sent_commit, MIN(commit, last));
+}
+
 static void send_append(struct raft_core *c, uint64_t to, const struct raft_append_entries *a)
 {
     struct raft_frame f = {.type = RAFT_FRAME_APPEND, .term = a->term};
+    note_sent(c, to, a->prev_log_index + a->n_entries, a->leader_commit);
     f.append.prev_index = a->prev_log_index;
     f.append.prev_term = a->prev_log_term;
     f.append.commit = a->leader_commit;
@@ -115,6 +133,9 @@ static void send_install(struct raft_core *c, uint64_t to,
            a->last_term == c->snapshot.term);
     ASSERT(a->conf_index == c->snapshot.membership.index);
     struct raft_frame f = {.type = RAFT_FRAME_INSTALL, .term = a->term};
+    struct core_peer *p = peer_of(c, to);
+    if (p != NULL)
+        p->install_index = a->last_index;
     f.install = c->snapshot;
     send_frame(c, to, &f);
 }
@@ -157,4 +178,64 @@ void core_send(struct raft_core *c, const struct raft_message *m)
         return;
     }
     send_frame(c, m->server_id, &f);
+}
+
+/* ---- without waiting for the heartbeat ---- */
+
+static bool term_at(const struct raft_core *c, uint64_t index, uint64_t *ret_term)
+{
+    if (raft_log_has(&c->log, index))
+        *ret_term = raft_log_get(&c->log, index)->term;
+    else if (c->has_snapshot && c->snapshot.index == index)
+        *ret_term = c->snapshot.term;
+    else
+        return false;
+    return true;
+}
+
+/* Entries behind `from`, as many as fit one frame, or the commit index alone. */
+static void send_behind(struct raft_core *c, uint64_t to, uint64_t from)
+{
+    uint64_t last = core_last_index(c);
+    struct raft_append_entries a = {.term = c->raft.current_term,
+                                    .prev_log_index = from,
+                                    .leader_commit = c->raft.commit_index};
+    uint64_t term;
+    if (!term_at(c, from, &term))
+        return;
+    a.prev_log_term = term;
+    a.n_entries = from < last ? (unsigned)frame_entries(c, from + 1, last) : 0;
+    send_append(c, to, &a);
+}
+
+/* One that lags further is catching up, which is the library's business. */
+enum { HURRY_ENTRIES_MAX = 64 };
+
+static void hurry_peer(struct raft_core *c, const struct core_peer *p)
+{
+    uint64_t match = raft_core_match_index(c, p->id);
+    uint64_t last = core_last_index(c);
+    if (match == 0 || match + HURRY_ENTRIES_MAX < last || match < p->install_index ||
+        !raft_core_recently_heard(c, p->id, c->now_ms))
+        return;
+    if (MAX(p->sent_index, match) < last)
+        send_behind(c, p->id, MAX(p->sent_index, match));
+    else if (match == last && p->sent_commit < MIN(c->raft.commit_index, match))
+        send_behind(c, p->id, match);
+}
+
+/* The library tells a follower of a commit with the next heartbeat, and while one member is silent new
+ * entries wait for it, too. An append beside the library's own is an append like any other. */
+void raft_core_hurry(struct raft_core *c, uint64_t now_ms)
+{
+    core_clock(c, now_ms);
+    ASSERT(c->started);
+    if (c->raft.state != RAFT_LEADER || raft_transferee(&c->raft) != 0)
+        return;
+    for (size_t i = 0; i < c->membership.n; i++) {
+        const struct raft_server *s = &c->membership.servers[i];
+        const struct core_peer *p = peer_of(c, s->id);
+        if (p != NULL && s->id != c->o.id && s->role != RAFT_ROLE_SPARE)
+            hurry_peer(c, p);
+    }
 }
