@@ -74,6 +74,8 @@ class Client:
 
 
 class Node:
+    prefix = ()  # what its programs are run by
+
     def __init__(self, lab, number):
         self.lab = lab
         self.number = number
@@ -91,7 +93,7 @@ class Node:
         """under: a command that runs it (strace)."""
         more = [x for j in self.join for x in ("--join", j)]
         with self.log_path.open("a") as log:
-            self.process = subprocess.Popen([*under, build_dir() / "dcs_node", "run", *self.flags(), *more, *self.lab.timing],
+            self.process = subprocess.Popen([*self.prefix, *under, build_dir() / "dcs_node", "run", *self.flags(), *more, *self.lab.timing],
                                             stdout=log, stderr=subprocess.STDOUT)
         if wait:
             wait_for(f"{self.name} is up:\n{self.log()}", self.status)
@@ -131,6 +133,7 @@ class Node:
 
 class Lab:
     """n nodes; `timing` are more flags of every dcs_node."""
+    node_class = Node
 
     def __init__(self, root, nodes=3, timing=()):
         self.root = pathlib.Path(root)
@@ -145,7 +148,7 @@ class Lab:
 
     def form(self, nodes):
         if nodes:
-            first = Node(self, 1)
+            first = self.node_class(self, 1)
             subprocess.run([build_dir() / "dcs_node", "init", *first.flags()], check=True)
             self.nodes.append(first)
             first.start()
@@ -158,10 +161,10 @@ class Lab:
     def register(self, via=None, **token):
         """A further node with a certificate; not started."""
         via = via or self.nodes[0]
-        node = Node(self, len(self.nodes) + 1)
+        node = self.node_class(self, len(self.nodes) + 1)
         token = token.pop("token", None) or via.call("token.create", **token)["token"]
-        done = subprocess.run([build_dir() / "dcs_node", "join", *node.flags(), "--token", token, "--via", via.address],
-                              capture_output=True, text=True, check=False)
+        done = subprocess.run([*node.prefix, build_dir() / "dcs_node", "join", *node.flags(), "--token", token,
+                               "--via", via.address], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(done.stderr)
         node.join = [via.address]

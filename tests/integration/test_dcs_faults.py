@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from dcs_lab import Client, DcsError, Lab, build_dir, wait_for
+from dcs_lab import DcsError, Lab, Node, build_dir, wait_for
 
 HEAVY = os.environ.get("REGENT_HEAVY") == "1"
 
@@ -740,3 +740,181 @@ def test_a_watcher_that_does_not_read_is_cut_off_and_can_resume(one):
                 if "revision" in event:
                     assert event["revision"] == last + 1
                     last += 1
+
+
+# ---- pauses and cut networks ---------------------------------------------------------------------
+
+
+def write(node, key, value, **more):
+    with contextlib.closing(Wire(node)) as client:
+        return client("kv.put", key=key, value=value, **more)
+
+
+def test_a_leader_that_was_paused_serves_no_stale_read(lab):
+    for turn in range(6 if HEAVY else 2):
+        old = lab.leader()
+        write(old, "turn", f"old {turn}")
+        with contextlib.closing(Wire(old, timeout=20)) as client:
+            old.signal(signal.SIGSTOP)
+            fresh = wait_for("another leads", lambda: next(
+                (n for n in lab.nodes if n is not old and (n.status() or {}).get("state") == "leader"), None))
+            write(fresh, "turn", f"new {turn}")
+            # Lies in its socket when it wakes up, before anything that tells of the other leader.
+            reads = [client.send("kv.range", key="turn", deadline_ms=4000) for _ in range(20)]
+            old.signal(signal.SIGCONT)
+            for msgid in reads:
+                with contextlib.suppress(DcsError):
+                    assert text(client.answer(msgid)["kvs"][0]["value"]) == f"new {turn}"
+        wait_for("it has caught up", lambda: old.status()["leader_id"] not in (0, old.number))
+
+
+def test_a_lease_ends_on_time_although_the_leader_is_paused_and_comes_back(lab):
+    time.sleep(2.5)  # the rule holds once the next leader has been up for a TTL
+    old, watcher = lab.leader(), lab.followers()[0]
+    with contextlib.closing(Wire(watcher)) as client:
+        began = time.monotonic()
+        lease = client("lease.grant", ttl_ms=2500, nonce=3)["id"]
+        granted = time.monotonic()
+        client("kv.put", key="mine", value="1", lease=lease)
+        wait_for("it is there", lambda: client("kv.range", key="mine", local=True).get("count", 0) == 1)
+        old.signal(signal.SIGSTOP)
+        wait_for("it is gone", lambda: client("kv.range", key="mine", local=True).get("count", 0) == 0)
+        ended = time.monotonic()
+        old.signal(signal.SIGCONT)
+        assert ended - began >= 2.4
+        assert ended - granted < 2.5 + 1.0
+        settle(lab)
+        for node in lab.nodes:
+            with contextlib.closing(Wire(node)) as other:
+                assert other("kv.range", key="mine", local=True).get("count", 0) == 0
+
+
+def sh(*words):
+    return subprocess.run([str(w) for w in words], capture_output=True, text=True, check=True).stdout
+
+
+class NetNode(Node):
+    """A node in a network namespace of its own, at one port of a bridge."""
+
+    def __init__(self, lab, number):
+        super().__init__(lab, number)
+        self.ns, self.port = f"{lab.tag}-{number}", f"p{number}"
+        self.ip = f"10.99.0.{number}"
+        self.address = f"{self.ip}:7400"
+        self.prefix = ["ip", "netns", "exec", self.ns]
+        lab.namespaces.append(self.ns)
+        sh("ip", "netns", "add", self.ns)
+        sh("ip", "-n", self.ns, "link", "set", "lo", "up")
+        sh("ip", "link", "add", "v", "netns", self.ns, "type", "veth", "peer", "name", self.port, "netns", lab.bridge)
+        sh("ip", "-n", lab.bridge, "link", "set", self.port, "master", "br0", "up")
+        sh("ip", "-n", self.ns, "addr", "add", f"{self.ip}/24", "dev", "v")
+        sh("ip", "-n", self.ns, "link", "set", "v", "up")
+
+    def cut(self):
+        sh("ip", "netns", "exec", self.lab.bridge, "bridge", "link", "set", "dev", self.port, "state", 0)
+
+    def heal(self):
+        sh("ip", "netns", "exec", self.lab.bridge, "bridge", "link", "set", "dev", self.port, "state", 3)
+
+    def deaf_to(self, other):
+        sh(*self.prefix, "nft", "add table ip t; add chain ip t c { type filter hook input priority 0 ; }; "
+           f"add rule ip t c ip saddr {other.ip} drop")
+
+    def hear_all(self):
+        sh(*self.prefix, "nft", "delete", "table", "ip", "t")
+
+
+class NetLab(Lab):
+    node_class = NetNode
+
+    def __init__(self, root, nodes=3, timing=()):
+        self.tag = f"rgdcs{os.getpid()}"
+        self.bridge = f"{self.tag}-b"
+        self.namespaces = [self.bridge]
+        sh("ip", "netns", "add", self.bridge)
+        try:
+            sh("ip", "-n", self.bridge, "link", "add", "br0", "type", "bridge", "forward_delay", 0)
+            sh("ip", "-n", self.bridge, "link", "set", "br0", "up")
+            super().__init__(root, nodes, timing)
+        except BaseException:
+            self.drop_namespaces()
+            raise
+
+    def drop_namespaces(self):
+        while self.namespaces:
+            subprocess.run(["ip", "netns", "delete", self.namespaces.pop()], capture_output=True, check=False)
+
+    def close(self):
+        super().close()
+        self.drop_namespaces()
+
+
+@pytest.fixture(name="net")
+def net_fixture():
+    try:
+        sh("ip", "netns", "add", "rgdcs-probe")
+        sh("ip", "netns", "exec", "rgdcs-probe", "nft", "list", "tables")
+        sh("ip", "netns", "exec", "rgdcs-probe", "bridge", "link")
+    except (OSError, subprocess.CalledProcessError) as e:
+        pytest.skip(f"network namespaces, nft or bridge do not work here: {e}")
+    finally:
+        subprocess.run(["ip", "netns", "delete", "rgdcs-probe"], capture_output=True, check=False)
+    lab = NetLab(tempfile.mkdtemp(prefix="dcs.", dir="/tmp"))
+    yield lab
+    lab.close()
+
+
+def leads_besides(lab, old):
+    return wait_for("another leads", lambda: next(
+        (n for n in lab.nodes if n is not old and (n.status() or {}).get("state") == "leader"), None), 6)
+
+
+def test_an_isolated_leader_is_replaced_and_returns_within_a_second_twice(net):
+    healed_s = []
+    for turn in range(2):
+        old = net.leader()
+        write(old, "turn", f"old {turn}")
+        old.cut()
+        fresh = leads_besides(net, old)
+        write(fresh, "turn", f"new {turn}")
+        with contextlib.closing(Wire(old)) as client:
+            with pytest.raises(DcsError) as refused:
+                client("kv.range", key="turn", deadline_ms=1500)
+            assert refused.value.name in ("unavailable", "timeout")
+            assert text(client("kv.range", key="turn", local=True)["kvs"][0]["value"]) == f"old {turn}"
+        old.heal()
+        began = time.monotonic()
+        with contextlib.closing(Wire(old)) as client:
+            wait_for("it has what was written", lambda: text(
+                client("kv.range", key="turn", local=True)["kvs"][0]["value"]) == f"new {turn}", 10)
+        healed_s.append(time.monotonic() - began)
+        assert write(old, "turn", "back")
+    assert max(healed_s) < 1.5, healed_s
+
+
+def test_loss_in_one_direction_does_not_depose_a_healthy_leader(net):
+    leader = net.leader()
+    term = leader.status()["term"]
+    deaf = net.followers()[0]
+    for by, to in ((deaf, leader), (leader, deaf)):
+        by.deaf_to(to)
+        end = time.monotonic() + 3.5
+        with contextlib.closing(Wire(leader)) as client:
+            while time.monotonic() < end:
+                client("kv.put", key="x", value="1", deadline_ms=1000)
+        by.hear_all()
+        wait_for("it has caught up", lambda: deaf.status()["applied_index"] >= leader.status()["applied_index"] - 1, 5)
+    assert leader.status()["term"] == term
+
+
+def test_a_slow_follower_costs_the_leader_bounded_memory_and_nobody_else_anything(lab):
+    leader, slow = lab.leader(), lab.followers()[0]
+    before = rss_mib(leader)
+    slow.signal(signal.SIGSTOP)
+    with contextlib.closing(Wire(leader)) as client:
+        for i in range(80):
+            client("kv.put", key=f"f{i % 3}", value=f"{i:04}" * 100000)
+    grown = rss_mib(leader) - before
+    slow.signal(signal.SIGCONT)
+    assert grown < 150, f"{grown} MiB"
+    settle(lab)
