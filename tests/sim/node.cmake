@@ -3,3 +3,24 @@ add_executable(node_sim
     node_act.c node_check.c node_client.c node_daemon.c node_disk.c node_faults.c node_fence.c
     node_net.c node_pg.c node_see.c node_setup.c node_sim.c node_wal.c node_watch.c node_world.c)
 target_link_libraries(node_sim PRIVATE regent_agent)
+
+# Sanitizers make it ten times slower; CI without them runs the thousand. In halves, for two cores.
+if(REGENT_SANITIZE OR REGENT_COVERAGE)
+    set(halves 1-40 41-80)
+else()
+    set(halves 1-500 501-1000)
+endif()
+foreach(seeds ${halves})
+    add_test(NAME node_sim_${seeds} COMMAND node_sim --seeds ${seeds})
+    list(APPEND tests node_sim_${seeds})
+endforeach()
+add_test(NAME node_sim_repeat COMMAND node_sim --repeat 1-10)
+list(APPEND tests node_sim_repeat)
+
+# Can it see? Each of these is broken on purpose, and some seed must tell.
+foreach(mutation fence_idle no_deadline no_seal no_confirm no_sync_guard)
+    add_test(NAME node_sim_${mutation}
+        COMMAND node_sim --scenario mix --mutation ${mutation} --seeds 1-200)
+    list(APPEND tests node_sim_${mutation})
+endforeach()
+set_tests_properties(${tests} PROPERTIES TIMEOUT 900 LABELS sim)

@@ -107,29 +107,29 @@ static void take_all(struct data *d, const struct data *from)
     d->standby_signal = d->clean = true;
 }
 
-/* pg_rewind goes by the number of the timeline: on the same one it finds nothing to do. */
-static bool copy(struct sim_node *x, const struct sim_node *up)
+static bool source_answers(const struct sim_node *x, const struct sim_node *up)
 {
-    struct data *d = &x->data;
-    bool rewind = x->agent.act.plan.action == ACTION_REWIND;
-    if (!rewind || data_timeline(d) != data_timeline(&up->data))
-        take_all(d, &up->data);
-    d->standby_signal = d->clean = true;
-    return true;
+    return net_open(x->w, x, up) && net_open(x->w, up, x) && domain_runs(up, POSTGRES) &&
+           pg_writable(up);
 }
 
 static void copied(struct sim_node *x)
 {
     struct sim_node *up = &x->w->node[x->agent.act.upstream];
-    bool open = net_open(x->w, x, up) && net_open(x->w, up, x) && domain_runs(up, POSTGRES) &&
-                pg_writable(up);
+    bool rewind = x->agent.act.plan.action == ACTION_REWIND;
     x->agent.probed = true;
-    if (!open || sim_chance(x->w, 30)) {
-        x->agent.rewind_failed = x->agent.act.plan.action == ACTION_REWIND;
+    x->agent.rewind_failed = rewind;
+    if (!source_answers(x, up) || sim_chance(x->w, 30)) {
         fail(x, "the source is gone");
         return;
     }
-    copy(x, up);
+    /* pg_rewind goes by the number of the timeline: on the same one it would change nothing. */
+    if (rewind && data_timeline(&x->data) == data_timeline(&up->data)) {
+        x->data.state = PG_DATA_OURS;
+        fail(x, "the same timeline on both sides");
+        return;
+    }
+    take_all(&x->data, &up->data);
     x->agent.rewind_failed = false;
     new_incarnation(x);
     ended_well(x);
@@ -147,9 +147,7 @@ static void ask_source(struct sim_node *x)
 {
     struct act *a = &x->agent.act;
     struct sim_node *up = &x->w->node[a->upstream];
-    bool open = net_open(x->w, x, up) && net_open(x->w, up, x) && domain_runs(up, POSTGRES) &&
-                pg_writable(up);
-    if (open && up->data.control_timeline >= a->plan.timeline)
+    if (source_answers(x, up) && up->data.control_timeline >= a->plan.timeline)
         copy_now(x);
     else if (x->w->now_us - a->began_us > SOURCE_MS * MS)
         fail(x, "the source is not ready");
@@ -435,33 +433,31 @@ static void begin_stop(struct sim_node *x)
         see_told(x);
 }
 
+static bool is_one(const struct act *a, enum plan_action one, enum plan_action other)
+{
+    return a->plan.action == one || a->plan.action == other;
+}
+
 void act_look(struct sim_node *x)
 {
     struct act *a = &x->agent.act;
     if (!a->active || a->step < STEP_WAIT)
         return;
     bool down = x->pg.proc == PG_PROC_STOPPED;
-    switch (a->plan.action) {
-    case ACTION_STOP_FAST:
-    case ACTION_STOP_IMMEDIATE:
+    bool answers = x->agent.accepts && x->agent.ever_seen;
+    if (is_one(a, ACTION_STOP_FAST, ACTION_STOP_IMMEDIATE)) {
         if (down)
             ended_well(x);
-        return;
-    case ACTION_START_PRIMARY:
-    case ACTION_START_STANDBY:
+    } else if (is_one(a, ACTION_START_PRIMARY, ACTION_START_STANDBY)) {
         if (down)
             fail(x, "PostgreSQL did not start");
-        else if (x->agent.ever_seen && x->agent.accepts)
+        else if (answers)
             ended_well(x);
-        return;
-    case ACTION_PROMOTE:
+    } else if (a->plan.action == ACTION_PROMOTE) {
         if (down)
             fail(x, "PostgreSQL ended before it was promoted");
-        else if (x->agent.accepts && !x->agent.look.in_recovery)
+        else if (answers && !x->agent.look.in_recovery)
             ended_well(x);
-        return;
-    default:
-        return;
     }
 }
 

@@ -60,7 +60,8 @@ static void finish(struct sim_node *x, struct client_call *c, enum err status, c
     mem_free(c);
 }
 
-static void give_up(struct sim_node *x, struct client_call *c, enum err status, const char *text)
+static void give_up(struct sim_node *x, struct client_call *c, enum err status,
+                    const char *text)
 {
     bool in_doubt = c->doubt || (c->state == CALL_SENT && !c->reads);
     finish(x, c, in_doubt ? ERR_OUTCOME_UNKNOWN : status, text, slice_of(NULL, 0));
@@ -212,8 +213,8 @@ static void on_retry(struct sim *w, struct sim_node *x, void *arg)
 
 static void try_later(struct sim_node *x, struct client_call *c)
 {
-    uint64_t top = MIN((uint64_t)BACKOFF_MIN_MS << MIN(c->attempts++, 10U),
-                       (uint64_t)BACKOFF_MAX_MS);
+    uint64_t top =
+        MIN((uint64_t)BACKOFF_MIN_MS << MIN(c->attempts++, 10U), (uint64_t)BACKOFF_MAX_MS);
     c->state = CALL_WAITING;
     sim_at(x->w, x, DAEMON, sim_between(x->w, top * MS / 2, top * MS), "retry", on_retry,
            mem_dup(&c->id, sizeof c->id));

@@ -208,49 +208,80 @@ static const struct node_ops node_ops = {
     .fatal = fatal,
 };
 
-/* ---- passes of the DCS loop ---- */
+/* ---- timers: one event under way each; a later time is found out when it comes ---- */
+
+struct timer {
+    uint64_t *want_ms, *event_us;
+    unsigned *gen;
+    const char *what;
+    sim_fn *fn;
+};
+
+static void set_timer(struct sim_node *x, const struct timer *t, uint64_t at_ms)
+{
+    uint64_t in_us = until_local(x, at_ms);
+    *t->want_ms = at_ms;
+    if (*t->event_us != 0 && *t->event_us <= x->w->now_us + in_us)
+        return;
+    *t->event_us = x->w->now_us + in_us;
+    ++*t->gen;
+    sim_at(x->w, x, DAEMON, in_us, t->what, t->fn, mem_dup(t->gen, sizeof *t->gen));
+}
+
+/* False: it is not time yet, or another event stands for it. */
+static bool timer_due(struct sim_node *x, const struct timer *t, const void *gen)
+{
+    if (*(const unsigned *)gen != *t->gen)
+        return false;
+    *t->event_us = 0;
+    if (clock_of(x) >= *t->want_ms)
+        return true;
+    set_timer(x, t, *t->want_ms);
+    return false;
+}
 
 static void on_pass(struct sim *w, struct sim_node *x, void *arg);
 
-static void plan_pass(struct sim_node *x, uint64_t at_ms)
+static struct timer pass_timer(struct sim_node *x)
 {
-    x->pass_at_ms = at_ms;
-    x->pass_gen++;
-    sim_at(x->w, x, DAEMON, until_local(x, at_ms), "pass", on_pass,
-           mem_dup(&x->pass_gen, sizeof x->pass_gen));
+    return (struct timer){&x->pass_at_ms, &x->pass_event_us, &x->pass_gen, "pass", on_pass};
 }
 
 static void on_pass(struct sim *w, struct sim_node *x, void *arg)
 {
+    const struct timer t = pass_timer(x);
     (void)w;
-    if (*(unsigned *)arg != x->pass_gen)
+    if (!timer_due(x, &t, arg))
         return;
+    x->pass_at_ms = NEVER;
     node_pass(x->node);
     uint64_t at = node_deadline(x->node);
-    if (at != NEVER)
-        plan_pass(x, at);
+    if (at < x->pass_at_ms)
+        set_timer(x, &t, at);
 }
 
 void daemon_pass(struct sim_node *x)
 {
+    const struct timer t = pass_timer(x);
     uint64_t now = clock_of(x);
     if (x->pass_at_ms > now)
-        plan_pass(x, now);
+        set_timer(x, &t, now);
 }
 
-/* ---- the engine: time ---- */
+static void on_wake(struct sim *w, struct sim_node *x, void *arg);
+
+static struct timer wake_timer(struct sim_node *x)
+{
+    return (struct timer){&x->wake_at_ms, &x->wake_event_us, &x->wake_gen, "tick", on_wake};
+}
 
 static void on_wake(struct sim *w, struct sim_node *x, void *arg)
 {
-    uint64_t now = clock_of(x);
+    const struct timer t = wake_timer(x);
     (void)w;
-    if (*(unsigned *)arg != x->wake_gen)
+    if (!timer_due(x, &t, arg))
         return;
-    if (now < x->wake_at_ms) { /* its clock stood still */
-        sim_ports.wake_at(x, x->wake_at_ms);
-        return;
-    }
-    if (now > x->wake_at_ms + engine_view(x->engine)->config.ttl_ms / 4)
+    if (clock_of(x) > x->wake_at_ms + engine_view(x->engine)->config.ttl_ms / 4)
         engine_late(x->engine);
     engine_tick(x->engine);
 }
@@ -258,10 +289,8 @@ static void on_wake(struct sim *w, struct sim_node *x, void *arg)
 static void wake_at(void *arg, uint64_t at_ms)
 {
     struct sim_node *x = arg;
-    x->wake_at_ms = MAX(at_ms, clock_of(x));
-    x->wake_gen++;
-    sim_at(x->w, x, DAEMON, until_local(x, x->wake_at_ms), "tick", on_wake,
-           mem_dup(&x->wake_gen, sizeof x->wake_gen));
+    const struct timer t = wake_timer(x);
+    set_timer(x, &t, MAX(at_ms, clock_of(x)));
 }
 
 static void on_left(struct sim *w, struct sim_node *x, void *arg);
@@ -345,6 +374,7 @@ static void start_dcs(struct sim_node *x)
     mem_free(entries);
     must(x, rv, &e);
     x->pass_at_ms = NEVER;
+    x->pass_event_us = x->wake_event_us = 0;
     daemon_pass(x);
 }
 

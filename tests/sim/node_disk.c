@@ -238,7 +238,8 @@ void disk_close(struct disk *d)
     mem_free(TAKE(d->log.entries));
 }
 
-void disk_view(struct sim_node *x, struct raft_core_disk *ret, struct raft_entry_view **ret_entries)
+void disk_view(struct sim_node *x, struct raft_core_disk *ret,
+               struct raft_entry_view **ret_entries)
 {
     struct disk_log *l = &x->disk.log;
     struct raft_entry_view *v = mem_array(l->n, sizeof *v);

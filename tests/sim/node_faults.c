@@ -168,8 +168,8 @@ static void on_thaw(struct sim *w, struct sim_node *none, void *arg)
 {
     struct sim_node *x = &w->node[*(uint64_t *)arg - 1];
     (void)none;
-    x->base_us = w->now_us;
-    x->rate_ppm = x->true_rate_ppm;
+    clock_set_rate(x, x->true_rate_ppm);
+    (void)w;
 }
 
 static void pause_machine(struct sim *w, struct sim_node *x, uint64_t for_us)
@@ -181,9 +181,7 @@ static void pause_machine(struct sim *w, struct sim_node *x, uint64_t for_us)
         domain_pause(x, (enum domain)d, for_us);
     x->pg.unfenced = true;
     if (!clock) {
-        x->local_us = clock_of(x) * MS;
-        x->base_us = w->now_us;
-        x->rate_ppm = 0;
+        clock_set_rate(x, 0);
         sim_at(w, NULL, WORLD, for_us, "thaw", on_thaw, mem_dup(&x->id, sizeof x->id));
     }
     net_changed(w);
@@ -344,7 +342,7 @@ static void on_fault(struct sim *w, struct sim_node *none, void *arg)
         x = primary_of(w);
     uint64_t to_ms = daemons ? MIN(k->to_ms, (uint64_t)700) : k->to_ms;
     k->fn(w, x, left(w, sim_between(w, k->from_ms * MS, to_ms * MS)));
-    uint64_t next_us = daemons                ? sim_between(w, 6 * SEC, 9 * SEC)
+    uint64_t next_us = daemons              ? sim_between(w, 6 * SEC, 9 * SEC)
                        : sim_chance(w, 300) ? sim_random(w, 200 * MS)
                                             : sim_random(w, 5 * SEC);
     sim_at(w, NULL, WORLD, next_us, "fault", on_fault, NULL);
@@ -396,9 +394,10 @@ static void on_gap(struct sim *w, struct sim_node *none, void *arg)
     (void)arg;
     uint64_t bound_us = w->config.ttl * SEC + 500 * MS;
     if (w->gap_us > bound_us)
-        sim_violation(w, "no commit was acknowledged for %.3f s (from %.3f) when a node died, bound %.3f s",
-                      (double)w->gap_us / 1e6, (double)w->gap_from_us / 1e6,
-                      (double)bound_us / 1e6);
+        sim_violation(
+            w,
+            "no commit was acknowledged for %.3f s (from %.3f) when a node died, bound %.3f s",
+            (double)w->gap_us / 1e6, (double)w->gap_from_us / 1e6, (double)bound_us / 1e6);
 }
 
 static void on_kill_primary(struct sim *w, struct sim_node *none, void *arg)
@@ -408,7 +407,8 @@ static void on_kill_primary(struct sim *w, struct sim_node *none, void *arg)
     (void)none;
     (void)arg;
     if (x == NULL || !check_settled(w, &why)) {
-        sim_violation(w, "not settled before the kill: %s", x == NULL ? "nobody is writable" : why);
+        sim_violation(w, "not settled before the kill: %s",
+                      x == NULL ? "nobody is writable" : why);
         return;
     }
     w->gap_us = 0;
@@ -422,7 +422,8 @@ void faults_begin(struct sim *w)
     w->quiet_us = (WARM_MS + (kill ? 22000 : FAULTS_MS)) * MS;
     w->end_us = w->quiet_us + SETTLE_MS * MS;
     if (kill)
-        sim_at(w, NULL, WORLD, WARM_MS * MS + sim_random(w, 6 * SEC), "kill", on_kill_primary, NULL);
+        sim_at(w, NULL, WORLD, WARM_MS * MS + sim_random(w, 6 * SEC), "kill", on_kill_primary,
+               NULL);
     else
         sim_at(w, NULL, WORLD, WARM_MS * MS + sim_random(w, SEC), "fault", on_fault, NULL);
     sim_at(w, NULL, WORLD, w->quiet_us, "quiet", on_quiet, NULL);

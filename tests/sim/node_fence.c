@@ -46,7 +46,8 @@ static void on_look(struct sim *w, struct sim_node *x, void *arg)
 /* An extension moves the deadline; the look that was planned finds that out. */
 static void watch_deadline(struct sim_node *x)
 {
-    uint64_t at = x->fence.deadline_ms - MIN(x->fence.deadline_ms, (uint64_t)SIM_KILL_BUDGET_MS);
+    uint64_t at =
+        x->fence.deadline_ms - MIN(x->fence.deadline_ms, (uint64_t)SIM_KILL_BUDGET_MS);
     sim_at(x->w, x, FENCE, until_local(x, at), "deadline look", on_look, NULL);
 }
 
@@ -82,7 +83,8 @@ void sim_arm(void *arg, uint64_t token, uint64_t deadline_ms)
     struct sim_node *x = arg;
     struct arming a = {token, deadline_ms};
     if (x->up[FENCE])
-        sim_at(x->w, x, FENCE, 100 + sim_random(x->w, MS), "arm", on_arm, mem_dup(&a, sizeof a));
+        sim_at(x->w, x, FENCE, 100 + sim_random(x->w, MS), "arm", on_arm,
+               mem_dup(&a, sizeof a));
 }
 
 /* Shared memory: it takes no help of the fence. */

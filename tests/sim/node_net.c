@@ -125,7 +125,8 @@ static void on_frame(struct sim *w, struct sim_node *x, void *arg)
     struct errmsg e = {0};
     uint8_t *exact = mem_dup(m->bytes, m->n);
     if (node_frame(x->node, m->from + 1, slice_of(exact, m->n), &e) != ERR_OK)
-        sim_violation(w, "%s refuses a frame of %s: %s", x->name, w->node[m->from].name, e.text);
+        sim_violation(w, "%s refuses a frame of %s: %s", x->name, w->node[m->from].name,
+                      e.text);
     mem_free(exact);
     daemon_pass(x);
 }

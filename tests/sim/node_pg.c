@@ -61,8 +61,8 @@ void pg_start(struct sim_node *x, bool primary, uint64_t token)
                         .upstream = x->data.upstream};
     uint64_t recovery_us = x->data.clean ? 0 : sim_between(w, 20 * MS, 600 * MS);
     x->data.clean = false;
-    sim_at(w, x, POSTGRES, sim_between(w, 20 * MS, 120 * MS) + recovery_us, "accepts", on_accepts,
-           NULL);
+    sim_at(w, x, POSTGRES, sim_between(w, 20 * MS, 120 * MS) + recovery_us, "accepts",
+           on_accepts, NULL);
 }
 
 static void forget_connections(struct sim_node *x)
@@ -164,7 +164,8 @@ void pg_stop_fast(struct sim_node *x)
     x->pg.stopping = true;
     x->pg.waiters_n = 0; /* sessions end; nobody hears of their commits */
     wal_cut(x);
-    sim_at(x->w, x, POSTGRES, sim_between(x->w, 5 * MS, 60 * MS), "shutdown", on_shutdown, NULL);
+    sim_at(x->w, x, POSTGRES, sim_between(x->w, 5 * MS, 60 * MS), "shutdown", on_shutdown,
+           NULL);
 }
 
 /* ---- commits ---- */
@@ -318,6 +319,6 @@ void pg_become_primary(struct sim_node *x, uint64_t token)
     x->pg.reloads++;
     x->pg.upstream = -1;
     x->data.standby_signal = false;
-    x->pg.unfenced = x->paused_until_us[FENCE] > x->w->now_us;
+    x->pg.unfenced = x->pg.unfenced || x->paused_until_us[FENCE] > x->w->now_us;
     check_primary(x);
 }

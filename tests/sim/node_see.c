@@ -89,7 +89,7 @@ static void on_probed(struct sim *w, struct sim_node *x, void *arg)
 {
     (void)w;
     (void)arg;
-    x->agent.probed = true;
+    x->agent.probed = x->agent.identified = true;
     act_look(x);
     see_told(x);
 }
@@ -153,7 +153,8 @@ static void on_fence_connected(struct sim *w, struct sim_node *x, void *arg)
 void see_start(struct sim_node *x)
 {
     x->agent = (struct agent_pg){0};
-    sim_at(x->w, x, DAEMON, sim_between(x->w, 1 * MS, 20 * MS), "fence", on_fence_connected, NULL);
+    sim_at(x->w, x, DAEMON, sim_between(x->w, 1 * MS, 20 * MS), "fence", on_fence_connected,
+           NULL);
 }
 
 /* ---- the synchronous set ---- */
@@ -272,8 +273,8 @@ static void view_data(const struct sim_node *x, struct view_pg *v)
 {
     const struct data *d = &x->data;
     v->data = x->agent.probed ? d->state : PG_DATA_UNKNOWN;
-    if (d->state == PG_DATA_EMPTY || !x->agent.probed)
-        return;
+    if (d->state == PG_DATA_EMPTY || !x->agent.identified)
+        return; /* who it is stays known while a stopped one is being looked at again */
     v->system_id = SIM_SYSTEM_ID;
     memcpy(v->incarnation, d->incarnation, sizeof v->incarnation);
     memcpy(v->lineage, d->lineage, sizeof v->lineage);

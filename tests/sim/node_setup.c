@@ -62,8 +62,8 @@ static void init_config(struct sim *w, const char *mode)
 {
     static const char *const modes[] = {"on", "quorum", "off", "on", "quorum"};
     struct config_rec *c = &w->config;
-    *c = (struct config_rec){.ttl = 5, .maximum_lag_on_failover = 1 << 30, .use_pg_rewind = true,
-                             .use_slots = true};
+    *c = (struct config_rec){
+        .ttl = 5, .maximum_lag_on_failover = 1 << 30, .use_pg_rewind = true, .use_slots = true};
     if (mode == NULL)
         mode = modes[sim_random(w, ARRAY_LEN(modes))];
     if (w->scenario == SCENARIO_FENCE)
@@ -99,16 +99,15 @@ static void on_start(struct sim *w, struct sim_node *none, void *arg)
 struct sim *sim_new(uint64_t seed, const struct sim_options *o)
 {
     struct sim *w = mem_alloc(sizeof *w);
-    static const enum scenario scenarios[] = {SCENARIO_MIX, SCENARIO_MIX, SCENARIO_MIX,
-                                              SCENARIO_MIX, SCENARIO_FENCE, SCENARIO_KILL,
-                                              SCENARIO_MIX, SCENARIO_MIX, SCENARIO_FENCE,
-                                              SCENARIO_DAEMONS};
+    static const enum scenario scenarios[] = {
+        SCENARIO_MIX,  SCENARIO_MIX, SCENARIO_MIX, SCENARIO_MIX,   SCENARIO_FENCE,
+        SCENARIO_KILL, SCENARIO_MIX, SCENARIO_MIX, SCENARIO_FENCE, SCENARIO_DAEMONS};
     w->seed = seed;
     rng_seed(&w->rng, seed);
     w->hash = 0xcbf29ce484222325;
     w->mutation = o->mutation;
-    w->scenario = o->scenario >= 0 ? (enum scenario)o->scenario
-                                   : scenarios[seed % ARRAY_LEN(scenarios)];
+    w->scenario =
+        o->scenario >= 0 ? (enum scenario)o->scenario : scenarios[seed % ARRAY_LEN(scenarios)];
     w->n = o->nodes != 0 ? o->nodes : seed % 8 == 7 ? 5 : 3;
     w->delay_us = sim_chance(w, 800) ? 800 : 5 * MS;
     w->late_reload = sim_chance(w, 300) ? 200 : 0;
@@ -123,7 +122,8 @@ struct sim *sim_new(uint64_t seed, const struct sim_options *o)
         init_node(w, i);
     init_disks(w);
     for (uint64_t i = 0; i < w->n; i++)
-        sim_at(w, NULL, WORLD, sim_random(w, 300 * MS), "start", on_start, mem_dup(&i, sizeof i));
+        sim_at(w, NULL, WORLD, sim_random(w, 300 * MS), "start", on_start,
+               mem_dup(&i, sizeof i));
     pg_client(w);
     faults_begin(w);
     return w;

@@ -5,6 +5,7 @@
  *   node_sim --mutation NAME --seeds A-B     succeeds when some seed sees what was broken
  *
  * On a violation: the seed, what broke, the last events. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -34,9 +35,10 @@ struct args {
 
 static int usage(void)
 {
-    (void)fprintf(stderr,
-                  "usage: node_sim [--seeds A-B] [--repeat A-B] [--trace] [--keep-going] [--nodes N]\n"
-                  "                [--scenario NAME] [--mode MODE] [--mutation NAME]\n");
+    (void)fprintf(
+        stderr,
+        "usage: node_sim [--seeds A-B] [--repeat A-B] [--trace] [--keep-going] [--nodes N]\n"
+        "                [--scenario NAME] [--mode MODE] [--mutation NAME]\n");
     return 2;
 }
 
@@ -93,16 +95,31 @@ struct totals {
     uint64_t acked, lost, promotions, events, revisions;
 };
 
+static const struct sim *running; /* for the trace when an assertion fails */
+
+static void on_abort(int signal_number)
+{
+    (void)signal(signal_number, SIG_DFL);
+    if (running != NULL) {
+        sim_print_trace(running);
+        (void)fprintf(stderr, "ABORTED seed %llu, scenario %s\n",
+                      (unsigned long long)running->seed, scenario_names[running->scenario]);
+    }
+    (void)raise(signal_number);
+}
+
 /* The hash of what happened; *ret_ok false: a check failed. */
 static uint64_t run(const struct args *a, uint64_t seed, bool *ret_ok, struct totals *t)
 {
     struct sim *w = sim_new(seed, &a->o);
     w->trace = a->trace;
+    running = w;
     *ret_ok = sim_run(w);
     if (!*ret_ok && a->o.mutation == MUTATION_NONE) {
         if (!a->trace)
             sim_print_trace(w);
-        (void)fprintf(stderr, "VIOLATED seed %llu, scenario %s, mode %s, %zu nodes, at %.3f ms: %s\n",
+        (void)fprintf(stderr,
+                      "VIOLATED seed %llu, scenario %s, mode %s, %zu nodes, at %.3f ms: %s\n",
                       (unsigned long long)seed, scenario_names[w->scenario],
                       w->config.synchronous_mode, w->n, (double)w->now_us / 1e3, w->violation);
     } else if (!*ret_ok) {
@@ -114,6 +131,7 @@ static uint64_t run(const struct args *a, uint64_t seed, bool *ret_ok, struct to
     t->events += w->events;
     t->revisions += w->revision_max;
     uint64_t hash = w->hash;
+    running = NULL;
     sim_free(w);
     return hash;
 }
@@ -143,12 +161,13 @@ static int run_all(const struct args *a)
                       (unsigned long long)a->last);
         return 1;
     }
-    (void)printf("%llu seeds, %llu violated: %llu commits acknowledged, %llu lost (asynchronous), "
-                 "%llu leaders, %llu revisions, %llu events\n",
-                 (unsigned long long)(a->last - a->first + 1), (unsigned long long)bad,
-                 (unsigned long long)t.acked, (unsigned long long)t.lost,
-                 (unsigned long long)t.promotions, (unsigned long long)t.revisions,
-                 (unsigned long long)t.events);
+    (void)printf(
+        "%llu seeds, %llu violated: %llu commits acknowledged, %llu lost (asynchronous), "
+        "%llu leaders, %llu revisions, %llu events\n",
+        (unsigned long long)(a->last - a->first + 1), (unsigned long long)bad,
+        (unsigned long long)t.acked, (unsigned long long)t.lost,
+        (unsigned long long)t.promotions, (unsigned long long)t.revisions,
+        (unsigned long long)t.events);
     return bad > 0;
 }
 
@@ -158,5 +177,6 @@ int main(int argc, char **argv)
     if (!parse(&a, argc, argv))
         return usage();
     log_setup(LOG_FATAL, LOG_LOGFMT);
+    (void)signal(SIGABRT, on_abort);
     return run_all(&a);
 }

@@ -119,7 +119,8 @@ static void on_check_receiver(struct sim *w, struct sim_node *x, void *arg)
     bool there = up != NULL && !up->machine_down;
     bool open = named == NULL || reachable(x, named);
     bool good = there && open && domain_runs(up, POSTGRES);
-    if (lost(w, &x->pg.bad_since_us, good, !there && open && (named == NULL || !named->machine_down))) {
+    if (lost(w, &x->pg.bad_since_us, good,
+             !there && open && (named == NULL || !named->machine_down))) {
         wal_cut(x);
         wal_wake(x);
     } else {
@@ -187,8 +188,8 @@ static void on_attempt(struct sim *w, struct sim_node *x, void *arg)
     x->pg.retrying = false;
     if (up == NULL || x->pg.conn != 0 || x->pg.held || x->pg.stopping || !x->pg.in_recovery)
         return;
-    bool answers = up != x && reachable(x, up) && domain_runs(up, POSTGRES) && pg_writable(up) &&
-                   up->pg.senders[x->id - 1].conn == 0;
+    bool answers = up != x && reachable(x, up) && domain_runs(up, POSTGRES) &&
+                   pg_writable(up) && up->pg.senders[x->id - 1].conn == 0;
     if (!answers) {
         attempt_in(x, RETRY_MS * MS);
         return;
@@ -218,7 +219,8 @@ static void on_answer(struct sim *w, struct sim_node *x, void *arg)
     if (s->conn != m->conn)
         return;
     if (!net_open(w, &w->node[m->from], x)) {
-        sim_at(w, x, POSTGRES, RESEND_MS * MS, "wal answer", on_answer, mem_dup(m, msg_size(m)));
+        sim_at(w, x, POSTGRES, RESEND_MS * MS, "wal answer", on_answer,
+               mem_dup(m, msg_size(m)));
         return;
     }
     s->flushed = MAX(s->flushed, m->at);
@@ -287,5 +289,6 @@ void wal_send(struct sim_node *primary)
     if (primary->pg.wal_due != 0)
         return;
     primary->pg.wal_due = 1;
-    sim_at(primary->w, primary, POSTGRES, sim_between(primary->w, 50, 300), "send", on_send, NULL);
+    sim_at(primary->w, primary, POSTGRES, sim_between(primary->w, 50, 300), "send", on_send,
+           NULL);
 }

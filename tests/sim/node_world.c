@@ -107,19 +107,19 @@ static struct sim_event *heap_pop(struct sim *w)
     return top;
 }
 
-void sim_at(struct sim *w, struct sim_node *x, enum domain d, uint64_t delay_us, const char *what,
-            sim_fn *fn, void *arg)
+void sim_at(struct sim *w, struct sim_node *x, enum domain d, uint64_t delay_us,
+            const char *what, sim_fn *fn, void *arg)
 {
     ASSERT((x == NULL) == (d == WORLD));
     struct sim_event *e = mem_alloc(sizeof *e);
     *e = (struct sim_event){.at_us = w->now_us + delay_us,
-                        .seq = w->seq++,
-                        .x = x,
-                        .domain = d,
-                        .life = x == NULL ? 0 : x->life[d],
-                        .what = what,
-                        .fn = fn,
-                        .arg = arg};
+                            .seq = w->seq++,
+                            .x = x,
+                            .domain = d,
+                            .life = x == NULL ? 0 : x->life[d],
+                            .what = what,
+                            .fn = fn,
+                            .arg = arg};
     heap_push(w, e);
 }
 
@@ -146,6 +146,19 @@ static void fire(struct sim *w, struct sim_event *e)
     mem_free(e);
 }
 
+/* A loop that wakes itself without end stands still in virtual time. */
+static void check_advance(struct sim *w)
+{
+    enum { EVENTS_MAX = 50000 };
+    if (w->now_us / MS != w->busy_ms) {
+        w->busy_ms = w->now_us / MS;
+        w->busy_from = w->events;
+    } else if (w->events - w->busy_from > EVENTS_MAX) {
+        sim_violation(w, "%d events in one millisecond: somebody wakes himself without end",
+                      EVENTS_MAX);
+    }
+}
+
 bool sim_run(struct sim *w)
 {
     while (w->violation[0] == '\0' && w->now_us < w->end_us && w->heap_n > 0) {
@@ -154,6 +167,7 @@ bool sim_run(struct sim *w)
         w->now_us = e->at_us;
         if (!postponed(w, e))
             fire(w, e);
+        check_advance(w);
     }
     if (w->violation[0] == '\0')
         check_end(w);
@@ -165,6 +179,13 @@ bool sim_run(struct sim *w)
 static uint64_t local_us(const struct sim_node *x)
 {
     return x->local_us + (x->w->now_us - x->base_us) * x->rate_ppm / 1000000;
+}
+
+void clock_set_rate(struct sim_node *x, uint64_t rate_ppm)
+{
+    x->local_us = local_us(x);
+    x->base_us = x->w->now_us;
+    x->rate_ppm = rate_ppm;
 }
 
 uint64_t clock_of(const struct sim_node *x)

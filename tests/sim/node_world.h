@@ -118,18 +118,18 @@ struct pg {
     bool unfenced;        /* the fence was frozen while it could write */
     uint64_t starts;
     /* primary */
-    bool defined;                         /* the shared flag: commits wait */
-    uint64_t wal_due;                     /* a sending is on its way to the event */
-    struct walsender senders[SIM_NODES];  /* by standby */
+    bool defined;                        /* the shared flag: commits wait */
+    uint64_t wal_due;                    /* a sending is on its way to the event */
+    struct walsender senders[SIM_NODES]; /* by standby */
     struct waiter waiters[WAITERS_MAX];
     size_t waiters_n;
     uint64_t reloads; /* of the configuration; late ones of an older reload are void */
     /* standby */
-    int upstream;           /* as the startup process knows it */
-    bool held;              /* replay is held up by a report */
-    uint64_t conn;          /* walreceiver; 0: none */
-    bool streaming;         /* and it streams */
-    bool retrying;          /* an attempt is on its way */
+    int upstream;   /* as the startup process knows it */
+    bool held;      /* replay is held up by a report */
+    uint64_t conn;  /* walreceiver; 0: none */
+    bool streaming; /* and it streams */
+    bool retrying;  /* an attempt is on its way */
     size_t replayed;
     uint64_t bad_since_us, unfed_us;
 };
@@ -155,7 +155,8 @@ struct act {
 };
 
 struct agent_pg {
-    bool probed, ever_seen, stopping, closely, rewind_failed, roles_ready, follow_known;
+    bool probed, identified, ever_seen, stopping, closely, rewind_failed, roles_ready,
+        follow_known;
     bool fence_connected, accepts;
     uint64_t postmaster; /* as last told; 0: none */
     struct look look;
@@ -214,8 +215,7 @@ struct sim_node {
     struct node *node;
     struct engine *engine;
     bool ending; /* callbacks of what is being freed are void */
-    bool pass_due;
-    uint64_t pass_at_ms, wake_at_ms;
+    uint64_t pass_at_ms, pass_event_us, wake_at_ms, wake_event_us;
     unsigned pass_gen, wake_gen;
     uint64_t slow_disk_us, slow_until_us;
     uint64_t snapshots[64];
@@ -270,7 +270,7 @@ struct sim {
     struct sim_node node[SIM_NODES];
     enum scenario scenario;
     enum mutation mutation;
-    bool cut[SIM_NODES][SIM_NODES]; /* from, to */
+    bool cut[SIM_NODES][SIM_NODES];    /* from, to */
     unsigned loss, duplicate, reorder; /* thousandths, of frames */
     uint64_t delay_us;
     uint64_t snapshot_every;
@@ -283,7 +283,7 @@ struct sim {
     uint32_t next_id;
     struct ack *acks; /* by id */
     size_t acks_cap;
-    uint64_t acked, acked_token, last_ack_us, gap_us, gap_from_us;
+    uint64_t acked, last_ack_us, gap_us, gap_from_us;
     /* the DCS as the checks know it */
     uint64_t revision_hash[65536];
     uint64_t revision_max;
@@ -304,6 +304,7 @@ struct sim {
     char lines[SIM_TRACE][SIM_LINE];
     uint64_t n_lines;
     uint64_t hash, events;
+    uint64_t busy_ms, busy_from; /* events in this millisecond */
     char violation[400];
 };
 
@@ -320,18 +321,19 @@ void sim_free(struct sim *w);
 void sim_drop_events(struct sim *w);
 /* Runs the seed to its end; false: w->violation says what broke. */
 bool sim_run(struct sim *w);
-void sim_at(struct sim *w, struct sim_node *x, enum domain d, uint64_t delay_us, const char *what,
-            sim_fn *fn, void *arg);
+void sim_at(struct sim *w, struct sim_node *x, enum domain d, uint64_t delay_us,
+            const char *what, sim_fn *fn, void *arg);
 void sim_note(struct sim *w, const struct sim_node *x, const char *fmt, ...) PRINTF(3, 4);
 void sim_violation(struct sim *w, const char *fmt, ...) PRINTF(2, 3);
 void sim_print_trace(const struct sim *w);
-uint64_t sim_random(struct sim *w, uint64_t n);            /* 0 .. n-1 */
+uint64_t sim_random(struct sim *w, uint64_t n);              /* 0 .. n-1 */
 uint64_t sim_between(struct sim *w, uint64_t a, uint64_t b); /* a .. b */
 bool sim_chance(struct sim *w, unsigned permille);
 uint64_t sim_hash(uint64_t h, const void *p, size_t n);
 struct sim_node *sim_node_named(struct sim *w, const char *name);
-uint64_t clock_of(const struct sim_node *x);                      /* ms on its clock */
+uint64_t clock_of(const struct sim_node *x);                       /* ms on its clock */
 uint64_t until_local(const struct sim_node *x, uint64_t local_ms); /* us from now */
+void clock_set_rate(struct sim_node *x, uint64_t rate_ppm); /* from now on; 0: it stands */
 void domain_begin(struct sim_node *x, enum domain d);
 void domain_end(struct sim_node *x, enum domain d);
 void domain_pause(struct sim_node *x, enum domain d, uint64_t for_us);
@@ -349,7 +351,8 @@ void disk_flush(struct sim_node *x);
 /* power: what was not synced is lost; else what was handed over gets there. */
 void disk_crash(struct sim_node *x, bool power);
 /* *ret_entries is the caller's. */
-void disk_view(struct sim_node *x, struct raft_core_disk *ret, struct raft_entry_view **ret_entries);
+void disk_view(struct sim_node *x, struct raft_core_disk *ret,
+               struct raft_entry_view **ret_entries);
 
 /* ---- node_net.c ---- */
 void net_frame(struct sim_node *x, uint64_t member, struct slice frame);
@@ -357,13 +360,14 @@ bool net_call(struct sim_node *x, uint64_t member, uint32_t number, const char *
               struct slice params);
 void net_changed(struct sim *w); /* a cut, a death, a pause: links come and go */
 uint64_t net_delay(struct sim *w);
-bool net_open(const struct sim *w, const struct sim_node *a, const struct sim_node *b); /* a to b */
+/* a to b */
+bool net_open(const struct sim *w, const struct sim_node *a, const struct sim_node *b);
 
 /* ---- node_daemon.c ---- */
 void daemon_start(struct sim_node *x);
 void daemon_end(struct sim_node *x, bool power);
 void daemon_back(struct sim_node *x, uint64_t after_us); /* the supervisor starts it again */
-void daemon_pass(struct sim_node *x); /* soon */
+void daemon_pass(struct sim_node *x);                    /* soon */
 void daemon_wake(struct sim_node *x);
 extern const struct engine_ports sim_ports;
 
@@ -403,14 +407,16 @@ void pg_kill(struct sim_node *x, uint64_t for_us, bool requested, bool fenced);
 void pg_gone(struct sim_node *x); /* at once: the machine lost power */
 void pg_stop_fast(struct sim_node *x);
 void pg_become_primary(struct sim_node *x, uint64_t token);
-void pg_reload_set(struct sim_node *x); /* data.set is to be taken by everybody, each in its time */
+/* data.set is to be taken by everybody, each in its time */
+void pg_reload_set(struct sim_node *x);
 void pg_release(struct sim_node *x, const struct walsender *by);
 void pg_client(struct sim *w); /* the writers begin */
 
 /* ---- node_wal.c ---- */
-void wal_wake(struct sim_node *x);                  /* the startup process looks for its upstream */
-void wal_cut(struct sim_node *x);                   /* the walreceiver ends */
-void wal_send(struct sim_node *primary);            /* there is something new */
+/* the startup process looks for its upstream */
+void wal_wake(struct sim_node *x);
+void wal_cut(struct sim_node *x);        /* the walreceiver ends */
+void wal_send(struct sim_node *primary); /* there is something new */
 void wal_end_sender(struct sim_node *primary, size_t standby);
 struct sim_node *wal_upstream(struct sim_node *x);
 bool wal_can_stream(const struct data *from, const struct data *to);
