@@ -918,3 +918,102 @@ def test_a_slow_follower_costs_the_leader_bounded_memory_and_nobody_else_anythin
     slow.signal(signal.SIGCONT)
     assert grown < 150, f"{grown} MiB"
     settle(lab)
+
+
+# ---- installing a snapshot, and power loss -------------------------------------------------------
+
+
+def applied(node):
+    """0: it does not answer."""
+    with contextlib.suppress(OSError, DcsError), contextlib.closing(Wire(node)) as client:
+        return client("cluster.status").get("applied_index", 0)
+    return 0
+
+
+def fall_behind(lab, node):
+    """Until only a snapshot helps it; the node is down afterwards."""
+    node.kill()
+    with contextlib.closing(Wire(lab.leader())) as client:
+        for i in range(40):
+            client("kv.put", key=f"s-{i:04}", value=f"{time.monotonic_ns()}" * 50)
+
+
+@needs_strace
+@pytest.mark.parametrize("call", CALLS)
+def test_a_kill_at_any_storage_call_of_an_installation_is_made_good(call):
+    lab = new_lab(3, ("--snapshot-every", "8"))
+    try:
+        node = lab.followers()[0]
+        started = installed = 0
+        for when in range(1, 60 if HEAVY else 5):
+            when = when if HEAVY else (1, 3, 7, 20)[when - 1]
+            fall_behind(lab, node)
+            before = len(node.log())
+            node.start(wait=False, under=inject(call, "signal=SIGKILL", when))
+            target = lab.leader().status()["applied_index"]
+            wait_for("it is dead or has caught up", lambda: not node.alive() or
+                     applied(node) >= target)
+            started += "snapshot_fetch" in node.log()[before:]
+            died = not node.alive()
+            end_traced(node)
+            node.start()
+            wait_for("it has caught up", lambda: applied(node) >= target)
+            installed += "snapshot_restored" in node.log()[before:]
+            assert not list(node.dir.glob("*.part"))
+            if not died:
+                break
+        settle(lab)
+        with contextlib.closing(Wire(node)) as client, contextlib.closing(Wire(lab.leader())) as other:
+            assert client("kv.range", key="s-", end="t", local=True)["kvs"] == other("kv.range", key="s-", end="t")["kvs"]
+        assert installed
+    finally:
+        lab.close()
+
+
+SHUTDOWN = 0x8004587d  # EXT4_IOC_SHUTDOWN; 2: without flushing the journal
+
+
+@pytest.fixture(name="ext4")
+def ext4_fixture():
+    base = tempfile.mkdtemp(prefix="dcs.", dir="/tmp")
+    image, root = f"{base}/image", f"{base}/m"
+    os.mkdir(root)
+    try:
+        os.truncate(os.open(image, os.O_CREAT | os.O_RDWR, 0o600), 128 << 20)
+        sh("mkfs.ext4", "-q", "-F", image)
+        sh("mount", "-o", "loop", image, root)
+    except (OSError, subprocess.CalledProcessError) as e:
+        shutil.rmtree(base)
+        pytest.skip(f"no ext4 on a loop device here: {e}")
+    yield image, root
+    subprocess.run(["umount", root], check=False)
+    shutil.rmtree(base)
+
+
+def test_power_loss_forgets_nothing_that_was_acknowledged(ext4):
+    import fcntl
+    import struct
+    image, root = ext4
+    one = new_lab(1, ("--snapshot-every", "40"), root=root)
+    rng = random.Random(os.environ.get("REGENT_SEED") or time.time_ns())
+    acknowledged, revision = [], 0
+    try:
+        node = one.nodes[0]
+        for _ in range(12 if HEAVY else 4):
+            scripted = threading.Thread(target=scripted_writes, args=(node, acknowledged, 5000))
+            scripted.start()
+            time.sleep(rng.uniform(0.1, 0.6))
+            fd = os.open(root, os.O_RDONLY)
+            fcntl.ioctl(fd, SHUTDOWN, struct.pack("I", 2))
+            os.close(fd)
+            node.process.wait(10)
+            scripted.join()
+            sh("umount", root)
+            sh("mount", "-o", "loop", image, root)
+            node.start()
+            one.leader()
+            assert_nothing_forgotten(node, acknowledged, revision)
+            revision = node.status()["revision"]
+        assert len(acknowledged) > 50
+    finally:
+        one.close()
