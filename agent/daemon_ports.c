@@ -133,6 +133,7 @@ static void on_wake(uv_timer_t *t)
 {
     struct daemon *d = t->data;
     uint64_t now_ms = clock_boot_ms();
+    rest_loop_lag(d->rest, now_ms - MIN(now_ms, d->wake_at_ms));
     if (now_ms > d->wake_at_ms + engine_view(d->engine)->config.ttl_ms / 4) {
         log_event(LOG_WARN, "late", KV(KV_U64("late_ms", now_ms - d->wake_at_ms)),
                   "the loop was late: looking before acting");
@@ -152,10 +153,26 @@ static void port_wake_at(void *arg, uint64_t at_ms)
     uv_timer_start(&d->wake, on_wake, d->wake_at_ms - now_ms, 0);
 }
 
+static void on_dcs_status(void *arg, const struct client_reply *reply)
+{
+    struct daemon *d = arg;
+    struct status_reply s;
+    bool told = reply->status == ERR_OK &&
+                msg_decode(&msg_status_reply, reply->result, &s, NULL) == ERR_OK;
+    rest_dcs_status(d->rest, told ? &s : NULL);
+}
+
 static void port_published(void *arg, const struct view *v, const struct plan *p)
 {
     struct daemon *d = arg;
-    rest_publish(d->rest, v, p, engine_mirror(d->engine), postgres_version(d->postgres));
+    struct rest_news news = {.view = v,
+                             .plan = p,
+                             .mirror = engine_mirror(d->engine),
+                             .pg = postgres_seen(d->postgres),
+                             .pg_version = postgres_version(d->postgres)};
+    if (!d->closing && rest_dcs_due(d->rest, v->now_ms))
+        client_call(d->client, METHOD_CLUSTER_STATUS, &(struct empty){}, 0, on_dcs_status, d);
+    rest_publish(d->rest, &news);
     if (engine_stopped(d->engine) && !d->closing)
         daemon_finish(d);
 }

@@ -15,6 +15,12 @@ struct pg_sender {
     bool streaming;
     uint64_t flush_lsn; /* 0: has not reported yet */
     uint64_t pid;
+    /* for people, as pg_stat_replication has them */
+    char usename[64];
+    char client_addr[64]; /* "" over a unix socket */
+    char state[16];
+    char sync_state[16];
+    uint64_t sync_priority;
 };
 
 /* One look. */
@@ -41,6 +47,11 @@ struct pg_seen {
     /* primary: from the history file of `timeline` */
     uint64_t parent;
     uint64_t switch_lsn;
+    /* for people */
+    uint64_t start_us;       /* when the postmaster started, since 1970 */
+    uint64_t replayed_us;    /* standby: commit time of the last transaction replayed; 0 none */
+    bool replay_paused;      /* standby */
+    uint64_t latest_end_lsn; /* standby: how far the primary was, as it last said; 0 none */
 };
 
 struct pg_monitor;

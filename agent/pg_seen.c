@@ -20,11 +20,15 @@ const char pg_seen_query[] =
     " (SELECT pid FROM pg_stat_activity WHERE backend_type = 'walreceiver' LIMIT 1),"
     " coalesce(w.status = 'streaming', false), w.received_tli,"
     " (SELECT left(wait_event_type || ':' || wait_event, 40) FROM pg_stat_activity"
-    "   WHERE backend_type = 'startup' LIMIT 1)"
+    "   WHERE backend_type = 'startup' LIMIT 1),"
+    " (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,"
+    " (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint,"
+    " CASE WHEN r.r THEN pg_is_wal_replay_paused() ELSE false END, w.latest_end_lsn"
     " FROM (SELECT pg_is_in_recovery() AS r) r"
     " CROSS JOIN pg_control_checkpoint() c CROSS JOIN pg_control_system() s"
     " LEFT JOIN pg_stat_get_wal_receiver() w ON true;"
-    "SELECT application_name, coalesce(state = 'streaming', false), flush_lsn, pid"
+    "SELECT application_name, coalesce(state = 'streaming', false), flush_lsn, pid,"
+    " usename, host(client_addr), state, sync_state, sync_priority"
     " FROM pg_stat_replication WHERE state <> 'backup' ORDER BY pid LIMIT 64";
 
 struct row {
@@ -113,6 +117,11 @@ static enum err parse_senders(const PGresult *result, struct pg_seen *s)
         take_bool(&r, &to->streaming);
         take_lsn(&r, &to->flush_lsn);
         take_number(&r, &to->pid);
+        str_cut(to->usename, sizeof to->usename, next(&r));
+        str_cut(to->client_addr, sizeof to->client_addr, next(&r));
+        str_cut(to->state, sizeof to->state, next(&r));
+        str_cut(to->sync_state, sizeof to->sync_state, next(&r));
+        take_number(&r, &to->sync_priority);
         if (r.status != ERR_OK)
             return r.status;
         s->senders_n++;
@@ -125,7 +134,7 @@ enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, struct pg
     struct pg_seen s = *ret;
     struct row r = {.result = facts};
     uint64_t timeline = 0;
-    if (PQntuples(facts) != 1 || PQnfields(facts) != 15 || PQnfields(senders) != 4)
+    if (PQntuples(facts) != 1 || PQnfields(facts) != 19 || PQnfields(senders) != 9)
         return ERR_INVALID;
     take_bool(&r, &s.in_recovery);
     take_lsn(&r, &s.flush_lsn);
@@ -142,6 +151,10 @@ enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, struct pg
     take_bool(&r, &s.streaming);
     take_number(&r, &s.received_timeline);
     take_text(&r, s.startup_wait, sizeof s.startup_wait);
+    take_number(&r, &s.start_us);
+    take_number(&r, &s.replayed_us);
+    take_bool(&r, &s.replay_paused);
+    take_lsn(&r, &s.latest_end_lsn);
     if (r.status == ERR_OK)
         r.status = parse_senders(senders, &s);
     if (r.status != ERR_OK)

@@ -11,6 +11,7 @@
 #include "conf/config.h"
 
 struct postgres;
+struct pg_seen;
 
 struct postgres_options {
     const struct config *config; /* outlives it */
@@ -42,6 +43,8 @@ void postgres_fence_changed(struct postgres *p);
 
 /* Copies the newest observation into the view (its .pg). */
 void postgres_observe(struct postgres *p, struct view_pg *ret_pg);
+/* The monitor's last look, for people: what decide() needs is in the view. Valid until the loop goes on. */
+const struct pg_seen *postgres_seen(const struct postgres *p);
 const char *postgres_version(const struct postgres *p); /* "15.8", "" unknown */
 
 /* Dynamic configuration that shapes postgresql.conf; applied at the next start or reload. */

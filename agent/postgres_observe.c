@@ -123,3 +123,9 @@ void postgres_observe(struct postgres *p, struct view_pg *ret_pg)
     if (p->trouble[0] != '\0')
         (void)snprintf(ret_pg->trouble, sizeof ret_pg->trouble, "%s", p->trouble);
 }
+
+const struct pg_seen *postgres_seen(const struct postgres *p)
+{
+    CHECK_MAGIC(p, POSTGRES_MAGIC);
+    return pg_monitor_seen(p->monitor);
+}

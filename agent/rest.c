@@ -1,7 +1,6 @@
 #include "agent/rest.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <microhttpd.h>
 #include <netdb.h>
 #include <pthread.h>
@@ -10,185 +9,193 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "agent/rest_body.h"
+#include "agent/rest_route.h"
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "proto/pki.h"
 
-enum { CONNECTIONS_MAX = 256, IDLE_SECONDS = 10, FILE_MAX = 1 << 20 };
+enum {
+    REST_MAGIC = 0x52e57001,
+    CONNECTIONS_MAX = 256,
+    IDLE_SECONDS = 10,
+    FILE_MAX = 1 << 20,
+    BODY_MAX = 1 << 16, /* bytes of a request; none is used */
+    DCS_EVERY_MS = 5000,
+};
+
+/* Facts that do not change any more; freed when the last one who reads them is done. */
+struct snapshot {
+    struct rest_facts facts;
+    unsigned refs; /* guarded by rest.lock */
+};
 
 struct rest {
+    uint32_t magic;
     struct MHD_Daemon *http;
-    pthread_mutex_t lock; /* guards `now` */
-    struct rest_facts now;
+    pthread_mutex_t lock; /* guards `now` and every snapshot's refs */
+    struct snapshot *now; /* never NULL */
     struct buf cert, key;
+    /* agent thread only */
+    struct rest_counts counts;
+    struct status_reply dcs;
+    bool has_dcs, dcs_asked;
+    uint64_t dcs_asked_ms;
 };
+
+/* ---- snapshots ---- */
+
+static struct snapshot *hold(struct rest *r)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    struct snapshot *s = r->now;
+    s->refs++;
+    (void)pthread_mutex_unlock(&r->lock);
+    return s;
+}
+
+static void let_go(struct rest *r, struct snapshot *s)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    ASSERT(s->refs > 0);
+    bool last = --s->refs == 0;
+    (void)pthread_mutex_unlock(&r->lock);
+    if (!last)
+        return;
+    mem_free(s->facts.config_json);
+    mem_free(s);
+}
+
+static void replace(struct rest *r, struct snapshot *s)
+{
+    s->refs = 1;
+    (void)pthread_mutex_lock(&r->lock);
+    struct snapshot *before = r->now;
+    r->now = s;
+    (void)pthread_mutex_unlock(&r->lock);
+    if (before != NULL)
+        let_go(r, before);
+}
 
 /* ---- answers ---- */
 
-static bool is_primary(const struct rest_facts *f, uint64_t now_ms)
+/* Takes reply->body. */
+static enum MHD_Result send_reply(struct MHD_Connection *conn, const struct rest_reply *reply,
+                                  bool stale)
 {
-    const struct view *v = &f->view;
-    return view_is_leader(v) && now_ms < v->deadline_ms && v->pg.proc == PG_PROC_RUNNING &&
-           v->pg.accepts && !v->pg.in_recovery;
-}
-
-static bool is_leader(const struct rest_facts *f, uint64_t now_ms)
-{
-    return view_is_leader(&f->view) && now_ms < f->view.deadline_ms;
-}
-
-static bool is_running(const struct rest_facts *f, uint64_t now_ms)
-{
-    (void)now_ms;
-    return f->view.pg.proc == PG_PROC_RUNNING && f->view.pg.accepts;
-}
-
-static bool is_replica(const struct rest_facts *f, uint64_t now_ms)
-{
-    const struct member_rec *self = view_member(&f->view, f->view.self);
-    return is_running(f, now_ms) && f->view.pg.in_recovery && !is_leader(f, now_ms) &&
-           (self == NULL || !self->noloadbalance);
-}
-
-static bool is_sync(const struct rest_facts *f, uint64_t now_ms)
-{
-    if (!f->view.dcs_ready || !is_replica(f, now_ms))
-        return false;
-    for (size_t i = 0; i < f->view.sync.v_n; i++)
-        if (strcmp(f->view.sync.v[i], f->view.pg.incarnation) == 0)
-            return true;
-    return false;
-}
-
-static bool is_async(const struct rest_facts *f, uint64_t now_ms)
-{
-    return f->view.dcs_ready && is_replica(f, now_ms) && !is_sync(f, now_ms);
-}
-
-static bool is_readable(const struct rest_facts *f, uint64_t now_ms)
-{
-    return is_primary(f, now_ms) || is_replica(f, now_ms);
-}
-
-static bool is_readable_sync(const struct rest_facts *f, uint64_t now_ms)
-{
-    return is_primary(f, now_ms) || is_sync(f, now_ms);
-}
-
-static bool is_live(const struct rest_facts *f, uint64_t now_ms)
-{
-    uint64_t limit = f->view.config.ttl_ms * (is_leader(f, now_ms) ? 1 : 2);
-    return f->view.config.pause || now_ms < f->view.now_ms + limit;
-}
-
-static bool is_ready(const struct rest_facts *f, uint64_t now_ms)
-{
-    if (is_leader(f, now_ms))
-        return true;
-    if (!is_running(f, now_ms) || !f->view.pg.streaming)
-        return false;
-    return f->view.pg.lsn - MIN(f->view.pg.lsn, f->view.pg.replay_lsn) <=
-           f->view.config.maximum_lag_on_failover;
-}
-
-static bool always(const struct rest_facts *f, uint64_t now_ms)
-{
-    (void)f;
-    (void)now_ms;
-    return true;
-}
-
-struct endpoint {
-    const char *path;
-    bool (*good)(const struct rest_facts *f, uint64_t now_ms);
-    char *(*body)(const struct rest_facts *f); /* malloc'ed JSON; NULL: no body */
-};
-
-static const struct endpoint endpoints[] = {
-    {"/", is_primary, rest_status_body},
-    {"/primary", is_primary, rest_status_body},
-    {"/read-write", is_primary, rest_status_body},
-    {"/master", is_primary, rest_status_body},
-    {"/leader", is_leader, rest_status_body},
-    {"/replica", is_replica, rest_status_body},
-    {"/read-only", is_readable, rest_status_body},
-    {"/synchronous", is_sync, rest_status_body},
-    {"/sync", is_sync, rest_status_body},
-    {"/read-only-sync", is_readable_sync, rest_status_body},
-    {"/asynchronous", is_async, rest_status_body},
-    {"/async", is_async, rest_status_body},
-    {"/health", is_running, rest_status_body},
-    {"/liveness", is_live, NULL},
-    {"/readiness", is_ready, NULL},
-    {"/patroni", always, rest_status_body},
-    {"/cluster", always, rest_cluster_body},
-    {"/history", always, rest_history_body},
-};
-
-static enum MHD_Result send_text(struct MHD_Connection *conn, unsigned code, char *body,
-                                 const char *type, bool stale)
-{
-    size_t n = body == NULL ? 0 : strlen(body);
+    size_t n = reply->body == NULL ? 0 : strlen(reply->body);
     struct MHD_Response *r = MHD_create_response_from_buffer(
-        n, body, body == NULL ? MHD_RESPMEM_PERSISTENT : MHD_RESPMEM_MUST_FREE);
+        n, reply->body, n == 0 ? MHD_RESPMEM_PERSISTENT : MHD_RESPMEM_MUST_FREE);
     if (r == NULL) {
-        free(body);
+        free(reply->body);
         return MHD_NO;
     }
-    (void)MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+    if (n > 0)
+        (void)MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, reply->type);
     if (stale)
         (void)MHD_add_response_header(r, "Regent-Stale", "true");
-    enum MHD_Result rv = MHD_queue_response(conn, code, r);
+    enum MHD_Result rv = MHD_queue_response(conn, reply->code, r);
     MHD_destroy_response(r);
     return rv;
 }
 
 static enum MHD_Result send_error(struct MHD_Connection *conn, unsigned code, const char *text)
 {
-    return send_text(conn, code, strdup(text), "text/plain", false);
+    struct rest_reply reply = {code, mem_printf("%s\n", text), "text/plain"};
+    return send_reply(conn, &reply, false);
 }
 
-static const struct endpoint *find_endpoint(const char *path)
+static enum MHD_Result refuse_method(struct MHD_Connection *conn, const char *method,
+                                     const char *path)
 {
-    for (size_t i = 0; i < ARRAY_LEN(endpoints); i++)
-        if (strcmp(endpoints[i].path, path) == 0)
-            return &endpoints[i];
-    return NULL;
+    char text[160];
+    const struct rest_verb *v = rest_verb_find(method, path);
+    if (v != NULL)
+        (void)snprintf(text, sizeof text, "%s %s is not served by this version; use %s",
+                       v->method, v->path, v->instead);
+    else
+        (void)snprintf(text, sizeof text, "Unsupported method ('%.20s')", method);
+    return send_error(conn, MHD_HTTP_NOT_IMPLEMENTED, text);
 }
 
+struct parameters {
+    struct rest_query query;
+    enum err status;
+    struct errmsg e;
+};
+
+static enum MHD_Result on_parameter(void *arg, enum MHD_ValueKind kind, const char *key,
+                                    const char *value)
+{
+    struct parameters *p = arg;
+    (void)kind;
+    p->status = rest_query_add(&p->query, key, value != NULL ? value : "", &p->e);
+    return p->status == ERR_OK ? MHD_YES : MHD_NO;
+}
+
+static enum MHD_Result answer(struct rest *r, struct MHD_Connection *conn, const char *path,
+                              bool with_body)
+{
+    struct parameters p = {.status = ERR_OK};
+    struct rest_reply reply;
+    uint64_t now_ms = clock_boot_ms();
+    const struct rest_route *route = rest_route_find(path);
+    if (route == NULL)
+        return send_error(conn, MHD_HTTP_NOT_FOUND,
+                          "No such path; /openapi.json describes those there are");
+    (void)MHD_get_connection_values(conn, MHD_GET_ARGUMENT_KIND, on_parameter, &p);
+    if (p.status != ERR_OK)
+        return send_error(conn, MHD_HTTP_BAD_REQUEST, p.e.text);
+    struct snapshot *s = hold(r);
+    rest_answer(&s->facts, route, &p.query, now_ms, with_body, &reply);
+    bool stale = rest_stale(&s->facts, now_ms);
+    let_go(r, s);
+    return send_reply(conn, &reply, stale);
+}
+
+static bool too_large(struct MHD_Connection *conn)
+{
+    uint64_t n = 0;
+    const char *text =
+        MHD_lookup_connection_value(conn, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    return text != NULL && (str_parse_u64(text, &n) != ERR_OK || n > BODY_MAX);
+}
+
+/* A request's body is read, so that its sender sees the answer, and dropped. */
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *conn, const char *url,
                                   const char *method, const char *version, const char *upload,
                                   size_t *upload_size, void **state)
 {
     struct rest *r = arg;
+    size_t *got = *state;
+    CHECK_MAGIC(r, REST_MAGIC);
     (void)version;
     (void)upload;
-    static int seen;
-    if (*state == NULL) { /* the first call has the headers only */
-        *state = &seen;
-        return MHD_YES;
+    if (got == NULL) { /* the first call has the headers only */
+        *state = mem_alloc(sizeof *got);
+        return too_large(conn) ? send_error(conn, MHD_HTTP_CONTENT_TOO_LARGE,
+                                            "The request is larger than 64 kB")
+                               : MHD_YES;
     }
     if (*upload_size != 0) {
+        *got += *upload_size;
         *upload_size = 0;
-        return MHD_YES;
+        return *got > BODY_MAX ? MHD_NO : MHD_YES;
     }
-    if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0 &&
-        strcmp(method, "OPTIONS") != 0)
-        return send_error(conn, MHD_HTTP_NOT_IMPLEMENTED, "Unsupported method\n");
-    const struct endpoint *at = find_endpoint(url);
-    if (at == NULL)
-        return send_error(conn, MHD_HTTP_NOT_FOUND, "No such path; see docs/rest.md\n");
-    struct rest_facts *f CLEANUP(mem_cleanup) = mem_alloc(sizeof *f);
-    (void)pthread_mutex_lock(&r->lock);
-    *f = r->now;
-    (void)pthread_mutex_unlock(&r->lock);
-    unsigned code =
-        f->known && at->good(f, clock_boot_ms()) ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE;
-    char *body = at->body == NULL || strcmp(method, "GET") != 0 ? NULL : at->body(f);
-    return send_text(conn, code, body, "application/json", !f->view.dcs_ready);
+    bool get = strcmp(method, "GET") == 0;
+    if (!get && strcmp(method, "HEAD") != 0 && strcmp(method, "OPTIONS") != 0)
+        return refuse_method(conn, method, url);
+    return answer(r, conn, url, get);
+}
+
+static void on_completed(void *arg, struct MHD_Connection *conn, void **state,
+                         enum MHD_RequestTerminationCode why)
+{
+    (void)arg;
+    (void)conn;
+    (void)why;
+    mem_free(TAKE(*state));
 }
 
 /* ---- life ---- */
@@ -262,12 +269,27 @@ static enum err start_http(struct rest *r, const struct config *c, int fd, struc
     r->http = MHD_start_daemon(flags, 0, NULL, NULL, on_request, r, MHD_OPTION_LISTEN_SOCKET,
                                fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
                                MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
+                               MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
                                MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
     if (r->http == NULL)
         return err_set(e, ERR_IO, "restapi.listen: cannot serve on %s: %s", c->restapi.listen,
                        c->restapi.certfile[0] != '\0' ? "check restapi.certfile and keyfile"
                                                       : strerror(errno));
     return ERR_OK;
+}
+
+/* Before the first view there is but what the configuration says. */
+static struct snapshot *first_snapshot(const struct config *c)
+{
+    struct snapshot *s = mem_alloc(sizeof *s);
+    str_cut(s->facts.scope, sizeof s->facts.scope, c->scope);
+    str_cut(s->facts.name, sizeof s->facts.name, c->name);
+    s->facts.tags = (struct rest_tags){.nofailover = c->tags.nofailover,
+                                       .noloadbalance = c->tags.noloadbalance,
+                                       .clonefrom = c->tags.clonefrom,
+                                       .nosync = c->tags.nosync,
+                                       .failover_priority = c->tags.failover_priority};
+    return s;
 }
 
 enum err rest_start(const struct config *c, struct rest **ret_rest, struct errmsg *e)
@@ -280,7 +302,9 @@ enum err rest_start(const struct config *c, struct rest **ret_rest, struct errms
     if (rv != ERR_OK)
         return rv;
     struct rest *r = mem_alloc(sizeof *r);
+    r->magic = REST_MAGIC;
     (void)pthread_mutex_init(&r->lock, NULL);
+    replace(r, first_snapshot(c));
     rv = start_http(r, c, fd, e);
     if (rv != ERR_OK) {
         (void)close(fd);
@@ -291,29 +315,79 @@ enum err rest_start(const struct config *c, struct rest **ret_rest, struct errms
     return ERR_OK;
 }
 
-void rest_publish(struct rest *r, const struct view *v, const struct plan *p,
-                  const struct mirror *m, const char *pg_version)
-{
-    if (r == NULL)
-        return;
-    (void)pthread_mutex_lock(&r->lock);
-    r->now.known = true;
-    r->now.view = *v;
-    str_cut(r->now.scope, sizeof r->now.scope, m->prefix + strlen("/regent/"));
-    r->now.scope[strcspn(r->now.scope, "/")] = '\0';
-    str_cut(r->now.pg_version, sizeof r->now.pg_version, pg_version);
-    str_cut(r->now.rule, sizeof r->now.rule, p->rule == NULL ? "" : p->rule);
-    (void)pthread_mutex_unlock(&r->lock);
-}
-
 void rest_stop(struct rest *r)
 {
     if (r == NULL)
         return;
+    CHECK_MAGIC(r, REST_MAGIC);
     if (r->http != NULL)
         MHD_stop_daemon(r->http);
+    let_go(r, TAKE(r->now));
     (void)pthread_mutex_destroy(&r->lock);
     buf_close(&r->cert);
     buf_close(&r->key);
+    r->magic = 0;
     mem_free(r);
+}
+
+/* ---- news ---- */
+
+static char *config_text(const struct mirror *m)
+{
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    if (!m->config_meta.present)
+        return NULL;
+    msg_to_json(&msg_config_rec, &m->config, &b);
+    return mem_strdup(buf_cstr(&b));
+}
+
+void rest_publish(struct rest *r, const struct rest_news *news)
+{
+    if (r == NULL)
+        return;
+    CHECK_MAGIC(r, REST_MAGIC);
+    struct snapshot *s = mem_alloc(sizeof *s);
+    struct rest_facts *f = &s->facts;
+    const struct rest_facts *before = &r->now->facts; /* only this thread replaces it */
+    const char *rule = news->plan->rule == NULL ? "" : news->plan->rule;
+    count_view(&r->counts, news->view, rule);
+    memcpy(f->scope, before->scope, sizeof f->scope);
+    memcpy(f->name, before->name, sizeof f->name);
+    f->tags = before->tags;
+    f->known = true;
+    f->wall_ms = clock_wall_ms();
+    f->view = *news->view;
+    f->pg = *news->pg;
+    f->config_json = config_text(news->mirror);
+    f->counts = r->counts;
+    f->has_dcs = r->has_dcs;
+    f->dcs = r->dcs;
+    str_cut(f->pg_version, sizeof f->pg_version, news->pg_version);
+    str_cut(f->rule, sizeof f->rule, rule);
+    replace(r, s);
+}
+
+void rest_loop_lag(struct rest *r, uint64_t late_ms)
+{
+    if (r != NULL)
+        count_time(&r->counts.loop_lag, late_ms);
+}
+
+bool rest_dcs_due(struct rest *r, uint64_t now_ms)
+{
+    if (r == NULL || r->dcs_asked || now_ms < r->dcs_asked_ms + DCS_EVERY_MS)
+        return false;
+    r->dcs_asked = true;
+    r->dcs_asked_ms = now_ms;
+    return true;
+}
+
+void rest_dcs_status(struct rest *r, const struct status_reply *s)
+{
+    if (r == NULL)
+        return;
+    r->dcs_asked = false;
+    r->has_dcs = s != NULL;
+    if (s != NULL)
+        r->dcs = *s;
 }

@@ -4,8 +4,13 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
-#include "base/clock.h"
+#include "agent/core/plan.h"
+#include "agent/rest_check.h"
+#include "base/assert.h"
+
+/* ---- values ---- */
 
 static json_t *lsn_text(uint64_t lsn)
 {
@@ -20,72 +25,18 @@ static json_t *number(uint64_t n)
     return json_integer((json_int_t)n);
 }
 
-static const char *state_of(const struct view *v)
+/* Python's isoformat(): 2026-01-02 03:04:05.678901+00:00 */
+static json_t *time_text(uint64_t us, char between)
 {
-    const struct member_rec *self = view_member(v, v->self);
-    if (v->pg.proc == PG_PROC_RUNNING)
-        return "running";
-    return self != NULL && self->state[0] != '\0' ? self->state : "stopped";
-}
-
-static const char *role_of(const struct view *v)
-{
-    if (v->pg.data != PG_DATA_OURS)
-        return "uninitialized";
-    return v->pg.proc == PG_PROC_RUNNING && !v->pg.in_recovery ? "primary" : "replica";
-}
-
-/* "15.8" -> 150008, as PostgreSQL's server_version_num. */
-static uint64_t version_number(const char *text)
-{
-    char *dot;
-    unsigned long major = strtoul(text, &dot, 10);
-    unsigned long minor = *dot == '.' ? strtoul(dot + 1, NULL, 10) : 0;
-    return (uint64_t)major * 10000 + minor;
-}
-
-static bool in_sync_set(const struct view *v, const char *incarnation)
-{
-    for (size_t i = 0; i < v->sync.v_n; i++)
-        if (incarnation[0] != '\0' && strcmp(v->sync.v[i], incarnation) == 0)
-            return true;
-    return false;
-}
-
-static void add_walsenders(json_t *root, const struct view_pg *pg)
-{
-    json_t *list = json_array();
-    for (size_t i = 0; i < pg->senders_n; i++) {
-        const struct view_walsender *s = &pg->senders[i];
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "application_name",
-                                              s->name[0] != '\0' ? s->name : s->incarnation,
-                                              "state", s->streaming ? "streaming" : "catchup",
-                                              "sync_state", "async"));
-    }
-    if (json_array_size(list) > 0)
-        json_object_set_new(root, "replication", list);
-    else
-        json_decref(list);
-}
-
-static void add_position(json_t *root, const struct view *v)
-{
-    if (v->pg.proc != PG_PROC_RUNNING)
-        return;
-    json_object_set_new(root, "timeline", number(v->pg.timeline));
-    if (!v->pg.in_recovery) {
-        json_object_set_new(root, "xlog", json_pack("{s:o}", "location", number(v->pg.lsn)));
-        add_walsenders(root, &v->pg);
-        return;
-    }
-    json_object_set_new(root, "xlog",
-                        json_pack("{s:o, s:o, s:n, s:b}", "received_location",
-                                  number(v->pg.lsn), "replayed_location",
-                                  number(v->pg.replay_lsn), "replayed_timestamp", "paused", 0));
-    if (v->pg.streaming)
-        json_object_set_new(root, "replication_state", json_string("streaming"));
-    if (in_sync_set(v, v->pg.incarnation))
-        json_object_set_new(root, "sync_standby", json_true());
+    char text[48];
+    struct tm t;
+    time_t s = (time_t)(us / 1000000);
+    if (us == 0 || gmtime_r(&s, &t) == NULL)
+        return json_null();
+    (void)snprintf(text, sizeof text, "%04d-%02d-%02d%c%02d:%02d:%02d.%06d+00:00",
+                   t.tm_year + 1900, t.tm_mon + 1, t.tm_mday, between, t.tm_hour, t.tm_min,
+                   t.tm_sec, (int)(us % 1000000));
+    return json_string(text);
 }
 
 static char *take_text(json_t *root)
@@ -95,61 +46,245 @@ static char *take_text(json_t *root)
     return text;
 }
 
-char *rest_status_body(const struct rest_facts *f)
+uint64_t rest_server_version(const char *text)
+{
+    char *dot;
+    unsigned long major = strtoul(text, &dot, 10);
+    unsigned long minor = *dot == '.' ? strtoul(dot + 1, NULL, 10) : 0;
+    return (uint64_t)major * 10000 + minor;
+}
+
+uint64_t rest_dcs_seen_s(const struct rest_facts *f)
 {
     const struct view *v = &f->view;
+    uint64_t ago_ms = v->dcs_ready ? 0 : v->now_ms - MIN(v->now_ms, v->dcs_lost_ms);
+    return (f->wall_ms - MIN(f->wall_ms, ago_ms)) / 1000;
+}
+
+/* ---- state and role ---- */
+
+enum {
+    STATE_UNKNOWN = -1,
+    STATE_INITDB = 0,
+    STATE_CREATING_REPLICA = 4,
+    STATE_RUNNING = 5,
+    STATE_STARTING = 6,
+    STATE_START_FAILED = 8,
+    STATE_STOPPING = 11,
+    STATE_STOPPED = 12,
+    STATE_CRASHED = 14,
+};
+
+static const char *say(int *ret_number, int n, const char *text)
+{
+    *ret_number = n;
+    return text;
+}
+
+static bool start_failed(const struct view_busy *b)
+{
+    return b->failed && (b->failed_action == ACTION_START_PRIMARY ||
+                         b->failed_action == ACTION_START_STANDBY);
+}
+
+const char *rest_state(const struct rest_facts *f, int *ret_number)
+{
+    const struct view *v = &f->view;
+    if (!f->known)
+        return say(ret_number, STATE_UNKNOWN, "unknown");
+    if (v->busy.action == ACTION_INITDB)
+        return say(ret_number, STATE_INITDB, "initializing new cluster");
+    if (v->busy.action == ACTION_CLONE || v->busy.action == ACTION_REWIND)
+        return say(ret_number, STATE_CREATING_REPLICA, "creating replica");
+    switch (v->pg.proc) {
+    case PG_PROC_STOPPED:
+        if (start_failed(&v->busy))
+            return say(ret_number, STATE_START_FAILED, "start failed");
+        return v->pg.crashed ? say(ret_number, STATE_CRASHED, "crashed")
+                             : say(ret_number, STATE_STOPPED, "stopped");
+    case PG_PROC_STARTING:
+        return say(ret_number, STATE_STARTING, "starting");
+    case PG_PROC_RUNNING:
+        return v->pg.accepts ? say(ret_number, STATE_RUNNING, "running")
+                             : say(ret_number, STATE_UNKNOWN, "unknown");
+    case PG_PROC_STOPPING:
+    case PG_PROC_DYING:
+        return say(ret_number, STATE_STOPPING, "stopping");
+    }
+    UNREACHABLE();
+}
+
+const char *rest_role(const struct view *v)
+{
+    if (v->pg.data != PG_DATA_OURS)
+        return "uninitialized";
+    return v->pg.proc == PG_PROC_RUNNING && !v->pg.in_recovery ? "primary" : "replica";
+}
+
+/* Patroni's word for a member of V: by quorum it is another one. NULL: it is none. */
+static const char *sync_role(const struct view *v, const char *incarnation)
+{
+    switch (view_record_mode(v)) {
+    case SYNC_OFF:
+        return NULL;
+    case SYNC_ON:
+        return rest_in_sync_set(v, incarnation) ? "sync_standby" : NULL;
+    case SYNC_QUORUM:
+        return rest_in_sync_set(v, incarnation) ? "quorum_standby" : NULL;
+    }
+    UNREACHABLE();
+}
+
+/* ---- GET /patroni ---- */
+
+static const char *member_of(const struct view *v, const char *incarnation)
+{
+    const struct member_rec *m = view_member_of(v, incarnation);
+    return m != NULL ? m->name : incarnation;
+}
+
+static void add_replication(json_t *root, const struct rest_facts *f)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < f->pg.senders_n; i++) {
+        const struct pg_sender *s = &f->pg.senders[i];
+        json_array_append_new(
+            list,
+            json_pack("{s:s, s:s, s:o, s:s, s:s, s:o}", "usename", s->usename,
+                      "application_name", member_of(&f->view, s->application_name),
+                      "client_addr",
+                      s->client_addr[0] != '\0' ? json_string(s->client_addr) : json_null(),
+                      "state", s->state, "sync_state", s->sync_state, "sync_priority",
+                      number(s->sync_priority)));
+    }
+    if (json_array_size(list) > 0)
+        json_object_set_new(root, "replication", list);
+    else
+        json_decref(list);
+}
+
+static void add_standby(json_t *root, const struct rest_facts *f)
+{
+    const struct view *v = &f->view;
+    const char *sync = sync_role(v, v->pg.incarnation);
+    if (sync != NULL)
+        json_object_set_new(root, sync, json_true());
+    json_object_set_new(
+        root, "xlog",
+        json_pack("{s:o, s:o, s:o, s:b}", "received_location", number(v->pg.lsn),
+                  "replayed_location", number(v->pg.replay_lsn), "replayed_timestamp",
+                  time_text(f->pg.replayed_us, ' '), "paused", (int)f->pg.replay_paused));
+    if (v->pg.streaming)
+        json_object_set_new(root, "replication_state", json_string("streaming"));
+}
+
+/* What only a running PostgreSQL tells. */
+static void add_running(json_t *root, const struct rest_facts *f)
+{
+    const struct view *v = &f->view;
+    json_object_set_new(root, "server_version", number(rest_server_version(f->pg_version)));
+    if (v->pg.in_recovery)
+        add_standby(root, f);
+    else
+        json_object_set_new(root, "xlog", json_pack("{s:o}", "location", number(v->pg.lsn)));
+    json_object_set_new(root, "timeline", number(v->pg.timeline));
+    add_replication(root, f);
+}
+
+static void add_flag(json_t *root, const char *name, bool on)
+{
+    if (on)
+        json_object_set_new(root, name, json_true());
+}
+
+/* As in Patroni a tag that is off is not there. */
+static void add_tags(json_t *root, const struct rest_tags *t)
+{
+    json_t *tags = json_object();
+    add_flag(tags, "clonefrom", t->clonefrom);
+    add_flag(tags, "nofailover", t->nofailover);
+    add_flag(tags, "noloadbalance", t->noloadbalance);
+    add_flag(tags, "nosync", t->nosync);
+    if (t->failover_priority != 1)
+        json_object_set_new(tags, "failover_priority", json_integer(t->failover_priority));
+    if (json_object_size(tags) > 0)
+        json_object_set_new(root, "tags", tags);
+    else
+        json_decref(tags);
+}
+
+static void add_node(json_t *root, const struct rest_facts *f)
+{
+    const struct view *v = &f->view;
+    const struct member_rec *self = view_member(v, f->name);
     char system_id[24];
-    json_t *root = json_object();
-    json_object_set_new(root, "state", json_string(state_of(v)));
-    json_object_set_new(root, "role", json_string(role_of(v)));
-    if (v->pg.proc == PG_PROC_RUNNING && f->pg_version[0] != '\0')
-        json_object_set_new(root, "server_version", number(version_number(f->pg_version)));
-    add_position(root, v);
+    add_flag(root, "pause", v->config.pause);
+    add_flag(root, "cluster_unlocked", !v->has_leader);
+    json_object_set_new(root, "dcs_last_seen", number(rest_dcs_seen_s(f)));
+    add_tags(root, &f->tags);
     if (v->pg.system_id != 0) {
         (void)snprintf(system_id, sizeof system_id, "%" PRIu64, v->pg.system_id);
         json_object_set_new(root, "database_system_identifier", json_string(system_id));
     }
-    if (!v->has_leader)
-        json_object_set_new(root, "cluster_unlocked", json_true());
-    if (v->config.pause)
-        json_object_set_new(root, "pause", json_true());
+    add_flag(root, "pending_restart", self != NULL && self->pending_restart);
+}
+
+char *rest_status_body(const struct rest_facts *f)
+{
+    const struct view *v = &f->view;
+    int state;
+    json_t *root = json_object();
+    json_object_set_new(root, "state", json_string(rest_state(f, &state)));
+    if (state == STATE_RUNNING && f->pg.start_us != 0)
+        json_object_set_new(root, "postmaster_start_time", time_text(f->pg.start_us, ' '));
+    json_object_set_new(root, "role", json_string(rest_role(v)));
+    if (state == STATE_RUNNING)
+        add_running(root, f);
+    add_node(root, f);
     json_object_set_new(root, "patroni",
-                        json_pack("{s:s, s:s, s:s}", "version", REGENT_VERSION, "scope",
-                                  f->scope, "name", v->self));
+                        json_pack("{s:s, s:s, s:s}", "version", REST_PATRONI_VERSION, "scope",
+                                  f->scope, "name", f->name));
     json_object_set_new(root, "regent",
-                        json_pack("{s:s, s:b, s:b}", "rule", f->rule, "dcs_ready", v->dcs_ready,
-                                  "armed", v->armed));
+                        json_pack("{s:s, s:s, s:b, s:b}", "version", REGENT_VERSION, "rule",
+                                  f->rule, "dcs_ready", (int)v->dcs_ready, "armed",
+                                  (int)v->armed));
     return take_text(root);
 }
 
-static uint64_t leader_lsn(const struct view *v)
+/* ---- GET /cluster ---- */
+
+static void add_lag(json_t *o, const char *what, uint64_t leader_lsn, uint64_t lsn)
 {
-    uint64_t lsn = 0;
-    for (size_t i = 0; i < v->members_n; i++)
-        lsn = MAX(lsn, v->members[i].lsn);
-    return lsn;
+    char name[32];
+    (void)snprintf(name, sizeof name, "%s_lag", what);
+    json_object_set_new(
+        o, name, lsn == 0 ? json_string("unknown") : number(leader_lsn - MIN(leader_lsn, lsn)));
+    (void)snprintf(name, sizeof name, "%s_lsn", what);
+    json_object_set_new(o, name, lsn == 0 ? json_string("unknown") : lsn_text(lsn));
 }
 
-static json_t *member_json(const struct view *v, const struct member_rec *m)
+static json_t *member_json(const struct rest_facts *f, const struct member_rec *m)
 {
+    const struct view *v = &f->view;
     bool leader = v->has_leader && strcmp(v->leader.name, m->name) == 0;
-    const char *role = leader                           ? "leader"
-                       : in_sync_set(v, m->incarnation) ? "sync_standby"
-                                                        : "replica";
+    const char *sync = sync_role(v, m->incarnation);
+    const char *role = leader ? "leader" : sync != NULL ? sync : "replica";
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "name", m->name, "role", role,
                           "state", m->state, "api_url", m->api_url, "host", m->conn_host,
                           "port", number(m->conn_port));
     if (m->timeline != 0)
         json_object_set_new(o, "timeline", number(m->timeline));
-    if (!leader && m->lsn != 0) {
-        uint64_t top = leader_lsn(v);
-        json_object_set_new(o, "receive_lsn", lsn_text(m->lsn));
-        json_object_set_new(o, "receive_lag", number(top - MIN(top, m->lsn)));
-        json_object_set_new(o, "replay_lsn", lsn_text(m->replay_lsn));
-        json_object_set_new(o, "replay_lag", number(top - MIN(top, m->replay_lsn)));
-        json_object_set_new(o, "lag", number(top - MIN(top, m->replay_lsn)));
-        json_object_set_new(o, "lsn", lsn_text(m->lsn));
-    }
+    add_tags(o, &(struct rest_tags){m->nofailover, m->noloadbalance, m->clonefrom, m->nosync,
+                                    m->failover_priority});
+    add_flag(o, "pending_restart", m->pending_restart);
+    if (leader)
+        return o;
+    const struct member_rec *top = v->has_leader ? view_member(v, v->leader.name) : NULL;
+    uint64_t leader_lsn = MAX(top != NULL ? top->lsn : 0, m->lsn);
+    add_lag(o, "receive", leader_lsn, m->lsn);
+    add_lag(o, "replay", leader_lsn, m->replay_lsn);
+    json_object_set(o, "lag", json_object_get(o, "replay_lag"));
+    json_object_set(o, "lsn", json_object_get(o, "receive_lsn"));
     return o;
 }
 
@@ -158,12 +293,13 @@ char *rest_cluster_body(const struct rest_facts *f)
     const struct view *v = &f->view;
     json_t *members = json_array();
     for (size_t i = 0; i < v->members_n; i++)
-        json_array_append_new(members, member_json(v, &v->members[i]));
+        json_array_append_new(members, member_json(f, &v->members[i]));
     json_t *root = json_pack("{s:o, s:s}", "members", members, "scope", f->scope);
-    if (v->config.pause)
-        json_object_set_new(root, "pause", json_true());
+    add_flag(root, "pause", v->config.pause);
     return take_text(root);
 }
+
+/* ---- GET /history, /config ---- */
 
 /* [[timeline, switch LSN, reason, time, new leader], ...]: a row per timeline that has ended. */
 char *rest_history_body(const struct rest_facts *f)
@@ -172,10 +308,15 @@ char *rest_history_body(const struct rest_facts *f)
     json_t *rows = json_array();
     for (size_t i = 1; i < v->history_n; i++) {
         const struct history_entry *h = &v->history[i];
-        char at[CLOCK_TEXT_MAX];
-        clock_wall_text(h->at_ms, at);
-        json_array_append_new(rows, json_pack("[o, o, s, s, s]", number(h->parent),
-                                              number(h->switch_lsn), h->reason, at, h->name));
+        json_array_append_new(rows, json_pack("[o, o, s, o, s]", number(h->parent),
+                                              number(h->switch_lsn), h->reason,
+                                              time_text(h->at_ms * 1000, 'T'), h->name));
     }
     return take_text(rows);
+}
+
+char *rest_config_body(const struct rest_facts *f)
+{
+    json_t *j = f->config_json != NULL ? json_loads(f->config_json, 0, NULL) : NULL;
+    return j != NULL ? take_text(j) : NULL;
 }

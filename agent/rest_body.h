@@ -1,20 +1,23 @@
-/* The JSON bodies of the REST interface, in Patroni's shapes. */
+/* The JSON bodies of the REST interface, in Patroni's shapes. All are malloc'ed, for free(). */
 #ifndef REGENT_AGENT_REST_BODY_H
 #define REGENT_AGENT_REST_BODY_H
 
-#include "agent/core/view.h"
+#include "agent/rest_facts.h"
 
-struct rest_facts {
-    bool known; /* something has been published */
-    char scope[64];
-    char pg_version[16];
-    char rule[48];
-    struct view view;
-};
+/* The release of Patroni whose interface this is; it is what `patroni.version` says. */
+#define REST_PATRONI_VERSION "4.1.4"
 
-/* malloc'ed, for free(). */
-char *rest_status_body(const struct rest_facts *f);
-char *rest_cluster_body(const struct rest_facts *f);
-char *rest_history_body(const struct rest_facts *f);
+typedef char *rest_body(const struct rest_facts *f);
+rest_body rest_status_body, rest_cluster_body, rest_history_body;
+/* NULL: there is no dynamic configuration. */
+rest_body rest_config_body;
+
+/* What this node does, in Patroni's words, and their number in patroni_postgres_state. */
+const char *rest_state(const struct rest_facts *f, int *ret_number);
+const char *rest_role(const struct view *v);
+/* "15.8" -> 150008, as PostgreSQL's server_version_num; 0: not known. */
+uint64_t rest_server_version(const char *text);
+/* Wall clock, in seconds, when the DCS was last heard of. */
+uint64_t rest_dcs_seen_s(const struct rest_facts *f);
 
 #endif

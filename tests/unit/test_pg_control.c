@@ -121,9 +121,25 @@ static void the_last_line_of_a_history_says_where_it_began(void **state)
 
 /* ---- the monitor's answer ------------------------------------------------------------------ */
 
-static const char *const standby[] = {
-    "t",         NULL, "0/5000000", "0/4000000", NULL, "1", "7574939209371023471",       "",
-    "host='h' ", "n1", "7",         "4711",      "t",  "2", "Activity:RecoveryWalStream"};
+static const char *const standby[] = {"t",
+                                      NULL,
+                                      "0/5000000",
+                                      "0/4000000",
+                                      NULL,
+                                      "1",
+                                      "7574939209371023471",
+                                      "",
+                                      "host='h' ",
+                                      "n1",
+                                      "7",
+                                      "4711",
+                                      "t",
+                                      "2",
+                                      "Activity:RecoveryWalStream",
+                                      "1700000000000001",
+                                      "1700000000000002",
+                                      "t",
+                                      "0/6000000"};
 static const char *const primary[] = {"f",
                                       "0/5000000",
                                       NULL,
@@ -138,12 +154,16 @@ static const char *const primary[] = {"f",
                                       NULL,
                                       "f",
                                       NULL,
+                                      NULL,
+                                      "1700000000000001",
+                                      NULL,
+                                      "f",
                                       NULL};
 
 static PGresult *row(const char *const *values, int n)
 {
     PGresult *r = PQmakeEmptyPGresult(NULL, PGRES_TUPLES_OK);
-    PGresAttDesc columns[16] = {{.name = NULL}};
+    PGresAttDesc columns[20] = {{.name = NULL}};
     char name[] = "c";
     for (int i = 0; i < n; i++)
         columns[i].name = name;
@@ -156,8 +176,8 @@ static PGresult *row(const char *const *values, int n)
 
 static enum err parse(const char *const *facts, const char *const *sender, struct pg_seen *ret)
 {
-    PGresult *f = row(facts, 15);
-    PGresult *s = row(sender, 4);
+    PGresult *f = row(facts, 19);
+    PGresult *s = row(sender, 9);
     enum err rv = pg_seen_parse(f, s, ret);
     PQclear(f);
     PQclear(s);
@@ -172,9 +192,11 @@ static void a_standbys_answer_is_read(void **state)
     assert_true(s.in_recovery && s.streaming && s.walreceiver_pid == 4711);
     assert_true(s.receive_lsn == 0x5000000 && s.replay_lsn == 0x4000000 && s.timeline == 2);
     assert_true(s.follow_token == 7);
+    assert_true(s.start_us == 1700000000000001 && s.replayed_us == 1700000000000002 &&
+                s.replay_paused && s.latest_end_lsn == 0x6000000);
     assert_string_equal(s.upstream, "n1");
     /* The timeline it has reached is not forgotten when the walreceiver ends. */
-    const char *later[15];
+    const char *later[19];
     memcpy(later, standby, sizeof later);
     later[11] = later[13] = NULL;
     later[12] = "f";
@@ -184,13 +206,18 @@ static void a_standbys_answer_is_read(void **state)
 
 static void a_primarys_answer_is_read(void **state)
 {
-    static const char *const sender[] = {"a", "t", "0/4FFFFFF", "99"};
+    static const char *const sender[] = {"a",   "t",         "0/4FFFFFF", "99", "repl",
+                                         "::1", "streaming", "sync",      "1"};
     struct pg_seen s = {.timeline = 2, .parent = 1};
     (void)state;
     assert_int_equal(parse(primary, sender, &s), ERR_OK);
     assert_true(!s.in_recovery && s.timeline == 3 && s.parent == 0 && s.flush_lsn == 0x5000000);
     assert_true(s.system_id == UINT64_MAX && s.senders_n == 1 &&
-                s.senders[0].flush_lsn == 0x4ffffff);
+                s.senders[0].flush_lsn == 0x4ffffff && s.senders[0].sync_priority == 1);
+    assert_string_equal(s.senders[0].usename, "repl");
+    assert_string_equal(s.senders[0].client_addr, "::1");
+    assert_string_equal(s.senders[0].state, "streaming");
+    assert_string_equal(s.senders[0].sync_state, "sync");
 }
 
 static void an_answer_that_is_not_sound_changes_nothing(void **state)
@@ -203,7 +230,7 @@ static void an_answer_that_is_not_sound_changes_nothing(void **state)
         {5, "-1"},    {6, ""},   {6, "0"}, {11, "x"},    {12, NULL}};
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
-        const char *values[15];
+        const char *values[19];
         struct pg_seen s = {.serial = 5, .timeline = 9};
         memcpy(values, primary, sizeof values);
         values[bad[i].column] = bad[i].value;
@@ -213,7 +240,7 @@ static void an_answer_that_is_not_sound_changes_nothing(void **state)
     char name[80];
     memset(name, 'a', sizeof name);
     name[79] = '\0';
-    const char *sender[] = {name, "t", NULL, "1"};
+    const char *sender[] = {name, "t", NULL, "1", NULL, NULL, NULL, NULL, NULL};
     struct pg_seen s = {0};
     assert_int_equal(parse(primary, sender, &s), ERR_INVALID);
 }

@@ -1,0 +1,32 @@
+/* What the REST answers are made of: a copy of the newest view and of what people want to know besides.
+ * Written by the agent thread, then never changed: any thread may read it that holds a reference. */
+#ifndef REGENT_AGENT_REST_FACTS_H
+#define REGENT_AGENT_REST_FACTS_H
+
+#include "agent/core/view.h"
+#include "agent/pg_monitor.h"
+#include "agent/rest_count.h"
+
+/* This node's tags, from its configuration file. */
+struct rest_tags {
+    bool nofailover, noloadbalance, clonefrom, nosync;
+    int64_t failover_priority; /* 1: not set */
+};
+
+struct rest_facts {
+    bool known; /* something has been published */
+    char scope[64];
+    char name[64];
+    char pg_version[16];
+    char rule[48];
+    uint64_t wall_ms; /* wall clock at view.now_ms */
+    struct rest_tags tags;
+    struct view view;
+    struct pg_seen pg; /* the monitor's last look; serial 0: none of this postmaster */
+    char *config_json; /* owned; NULL: no dynamic configuration yet */
+    struct rest_counts counts;
+    bool has_dcs; /* this member of the DCS has told of itself lately */
+    struct status_reply dcs;
+};
+
+#endif
