@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -37,13 +38,13 @@ static void sweep(const struct snapshot_files *s, uint64_t below, bool parts)
     DIR *d = opendir(s->dir);
     struct dirent *f;
     while (d != NULL && (f = readdir(d)) != NULL) {
-        unsigned long long index;
-        int end = 0;
+        static const char prefix[] = "snapshot-";
         char path[PATH_BYTES];
-        if (sscanf(f->d_name, "snapshot-%llu%n", &index, &end) != 1) {
+        char *suffix;
+        if (strncmp(f->d_name, prefix, sizeof prefix - 1) != 0) {
             continue;
         }
-        const char *suffix = f->d_name + end;
+        uint64_t index = strtoull(f->d_name + sizeof prefix - 1, &suffix, 10);
         bool whole = strcmp(suffix, ".db") == 0;
         if ((whole && index < below) || (!whole && parts)) {
             (void)snprintf(path, sizeof path, "%s/%s", s->dir, f->d_name);

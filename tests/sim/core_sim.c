@@ -120,7 +120,8 @@ static void wipe(struct world *w, struct node *x)
         return;
     for (size_t i = 0; i < w->store.sync.v_n; i++)
         if (strcmp(w->store.sync.v[i], x->data.incarnation) == 0)
-            return; /* the loss of a copy that was promised, together with others, may lose a commit */
+            /* the loss of a copy that was promised, together with others, may lose a commit */
+            return;
     pg_kill(w, x);
     (void)memset(&x->data, 0, sizeof x->data);
     x->data.state = PG_DATA_EMPTY;
@@ -262,12 +263,13 @@ int main(int argc, char **argv)
         else if (i + 1 < argc && strcmp(argv[i], "--first") == 0)
             first = strtoull(argv[++i], NULL, 10);
         else if (i + 1 < argc && strcmp(argv[i], "--nodes") == 0)
-            nodes = MIN(strtoull(argv[++i], NULL, 10), (unsigned long long)NODES);
+            nodes = strtoull(argv[++i], NULL, 10);
         else if (i + 1 < argc && strcmp(argv[i], "--mode") == 0)
             mode = argv[++i];
         else
             return (void)fprintf(stderr, "core_sim: unknown argument %s\n", argv[i]), 2;
     }
+    nodes = MIN(nodes, NODES);
     uint64_t commits = 0;
     uint64_t tokens = 0;
     for (uint64_t seed = first; seed < first + seeds; seed++) {

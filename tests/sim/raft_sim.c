@@ -374,7 +374,7 @@ int main(int argc, char **argv)
     (void)printf(
         "%llu seeds: hash of the last %016llx, %llu events, %llu entries, %llu elections, "
         "%llu snapshots, %llu installs, %llu with changed membership\n",
-        (unsigned long long)(to - from + 1), (unsigned long long)sum.hash,
+        (unsigned long long)to - from + 1, (unsigned long long)sum.hash,
         (unsigned long long)sum.events, (unsigned long long)sum.accepted,
         (unsigned long long)sum.elections, (unsigned long long)sum.snapshots,
         (unsigned long long)sum.installs, (unsigned long long)sum.changes);
