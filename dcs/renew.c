@@ -16,6 +16,7 @@ bool renew_add(struct renew *r, struct renew_item *item, uint64_t ttl_ms, uint64
     }
     uint64_t ttl = item->renew.ttl_ms != 0 ? item->renew.ttl_ms : ttl_ms;
     uint64_t gather = (ttl != 0 ? ttl : RENEW_TTL_UNKNOWN_MS) / RENEW_FRACTION;
+    gather = MIN(gather, (uint64_t)RENEW_GATHER_MAX_MS);
     /* What it waited elsewhere counts: the bound is on the whole way. */
     uint64_t held = renew_held_ms(item, now_ms);
     uint64_t left = !item->renew.urgent && gather > held ? gather - held : 0;

@@ -1,4 +1,4 @@
-/* Lease renewals on the Raft leader: gathered for at most TTL/8 and then put into one entry, so that
+/* Lease renewals on the Raft leader: gathered for at most TTL/8 (and a second), then put into one entry, so that
  * an idle cluster writes little (DESIGN.md §3, lease rule 1). A renewal that waited says so (`held_ms`),
  * because every member counts the TTL from the arrival here, not from the commit.
  *
@@ -10,7 +10,13 @@
 #include "dcs/list.h"
 #include "proto/messages.h"
 
-enum { RENEW_MAX = 4096, RENEW_TTL_UNKNOWN_MS = 2000, RENEW_FRACTION = 8 };
+enum {
+    RENEW_MAX = 4096,
+    RENEW_TTL_UNKNOWN_MS = 2000,
+    RENEW_FRACTION = 8,
+    /* a long TTL: the answer must come before the request's deadline */
+    RENEW_GATHER_MAX_MS = 1000
+};
 
 /* Embedded by whoever waits for the answer. */
 struct renew_item {

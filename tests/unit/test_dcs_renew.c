@@ -34,6 +34,17 @@ static void test_a_renewal_waits_an_eighth_of_its_ttl_at_most(void **state)
     assert_true(renew_due(&r, 1100));
 }
 
+static void test_a_renewal_of_a_long_ttl_waits_a_second_at_most(void **state)
+{
+    struct renew r;
+    struct renew_item a = item(1, 600000, 0, 100);
+    (void)state;
+    renew_init(&r);
+    add(&r, &a, 0, 100);
+    assert_false(renew_due(&r, 1099));
+    assert_true(renew_due(&r, 1100));
+}
+
 static void test_the_most_urgent_one_decides_for_all(void **state)
 {
     struct renew r;
@@ -120,6 +131,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_renewal_waits_an_eighth_of_its_ttl_at_most),
+        cmocka_unit_test(test_a_renewal_of_a_long_ttl_waits_a_second_at_most),
         cmocka_unit_test(test_the_most_urgent_one_decides_for_all),
         cmocka_unit_test(test_what_it_waited_elsewhere_counts),
         cmocka_unit_test(test_one_that_is_given_up_leaves),
