@@ -48,6 +48,8 @@ const struct command cli_commands[] = {
     {"dcs watch", "KEY [END] [--prefix] [--rev N]", "follow changes", cmd_dcs_watch},
     {"dcs status", "", "Raft leader, term, revision, indices of the node asked",
      cmd_dcs_status},
+    {"dcs hash", "", "compare the state of all members at one index; exit code 0 when equal",
+     cmd_dcs_hash},
     {"dcs health", "", "can the quorum be reached? Exit code 0 when it can", cmd_dcs_health},
     {"dcs lease grant", "SECONDS", "make a lease for tests; prints its id",
      cmd_dcs_lease_grant},

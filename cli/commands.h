@@ -7,6 +7,7 @@
 int cmd_dcs_compact(struct cli *c, int argc, char **argv);
 int cmd_dcs_del(struct cli *c, int argc, char **argv);
 int cmd_dcs_get(struct cli *c, int argc, char **argv);
+int cmd_dcs_hash(struct cli *c, int argc, char **argv);
 int cmd_dcs_health(struct cli *c, int argc, char **argv);
 int cmd_dcs_lease_grant(struct cli *c, int argc, char **argv);
 int cmd_dcs_lease_list(struct cli *c, int argc, char **argv);

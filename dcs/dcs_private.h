@@ -7,6 +7,7 @@
 
 #include "dcs/backup.h"
 #include "dcs/dcs.h"
+#include "dcs/hasher.h"
 #include "dcs/log_store.h"
 #include "dcs/node.h"
 #include "dcs/peer.h"

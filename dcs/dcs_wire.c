@@ -107,6 +107,12 @@ static void snapshot_copy(void *arg, struct state_copy *copy,
     snapshot_files_copy(&d->files, copy, state_db_bytes(d->state), info);
 }
 
+static void hash(void *arg, struct state_copy *copy)
+{
+    struct dcs *d = arg;
+    hasher_start(&d->loop, copy, &d->node);
+}
+
 static void snapshot_fetch(void *arg, uint64_t from, const struct raft_snapshot_info *info)
 {
     snapshot_files_fetch(&((struct dcs *)arg)->files, from, info);
@@ -136,6 +142,7 @@ const struct node_ops dcs_node_ops = {
     .flush = flush,
     .membership = membership,
     .snapshot_copy = snapshot_copy,
+    .hash = hash,
     .snapshot_fetch = snapshot_fetch,
     .snapshot_path = snapshot_path,
     .snapshot_sweep = snapshot_sweep,

@@ -167,6 +167,22 @@ static void cert_renew(const struct call_in *c)
     reply(c, &msg_cert_reply, &out);
 }
 
+static void hash_read(const struct call_in *c)
+{
+    struct hash_ref req;
+    struct hash_reply out;
+    struct errmsg e = {.text = ""};
+    if (!decode(c, &msg_hash_ref, &req)) {
+        return;
+    }
+    enum err err = node_hash(c->x->server->o.node, req.index, &out, &e);
+    if (err != ERR_OK) {
+        session_error(c->x, c->msgid, err, e.text);
+    } else {
+        reply(c, &msg_hash_reply, &out);
+    }
+}
+
 static void snapshot_save(const struct call_in *c)
 {
     struct empty none;
@@ -197,6 +213,7 @@ static handler *const here[METHOD_COUNT] = {
     [METHOD_CLUSTER_STATUS] = cluster_status,
     [METHOD_CA_FETCH] = ca_fetch,
     [METHOD_CERT_RENEW] = cert_renew,
+    [METHOD_HASH_READ] = hash_read,
     [METHOD_SNAPSHOT_SAVE] = snapshot_save,
     [METHOD_SNAPSHOT_PIECE] = snapshot_piece,
 };

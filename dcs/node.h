@@ -58,6 +58,8 @@ struct node_ops {
     /* Snapshots. Copies off the loop into the file of `info` and reports node_snapshot_copied(). */
     void (*snapshot_copy)(void *arg, struct state_copy *copy,
                           const struct raft_snapshot_info *info);
+    /* state_copy_hash() off the loop, then node_hashed(). NULL: not offered. */
+    void (*hash)(void *arg, struct state_copy *copy);
     /* Pulls the file from a member; reports node_snapshot_fetched(). */
     void (*snapshot_fetch)(void *arg, uint64_t from, const struct raft_snapshot_info *info);
     /* The name of the file of the snapshot at `index`. */
@@ -160,6 +162,11 @@ bool node_step_aside(struct node *n);
  * revision of it. */
 enum err node_copy(struct node *n, struct state_copy **ret_copy, struct snapshot_info *ret_info,
                    struct errmsg *e) MUST_CHECK;
+
+/* The hash of the state at a mark. ERR_NOT_FOUND: none of that index; ERR_UNAVAILABLE: not ready. */
+enum err node_hash(const struct node *n, uint64_t index, struct hash_reply *ret_reply,
+                   struct errmsg *e) MUST_CHECK;
+void node_hashed(struct node *n, bool ok, uint64_t hash);
 
 /* Facts. */
 bool node_is_leader(const struct node *n);

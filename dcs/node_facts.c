@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "base/assert.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "dcs/node_private.h"
 
@@ -129,6 +130,55 @@ enum err node_copy(struct node *n, struct state_copy **ret_copy, struct snapshot
     memcpy(ret_info->cluster_id, n->cluster_id, sizeof ret_info->cluster_id);
     memcpy(ret_info->member, n->name, sizeof ret_info->member);
     return state_copy_begin(n->state, ret_copy, e);
+}
+
+/* At an index of which all members have one, the lease counters included: so everything is committed. */
+void node_hash_begin(struct node *n, uint64_t index)
+{
+    struct state_copy *copy = NULL;
+    struct errmsg e;
+    if (n->ops->hash == NULL || n->hashing) {
+        return; /* one at a time: a log may hold many marks */
+    }
+    state_commit_full(n->state,
+                      MIN(raft_core_stored_index(n->raft), raft_core_commit_index(n->raft)));
+    if (state_copy_begin(n->state, &copy, &e) != ERR_OK) {
+        log_event(LOG_WARN, "hash_failed", NO_KV, "%s", e.text);
+        return;
+    }
+    n->hash_index = index;
+    n->hash_ready = false;
+    n->hashing = true;
+    n->ops->hash(n->arg, copy);
+}
+
+void node_hashed(struct node *n, bool ok, uint64_t hash)
+{
+    CHECK_MAGIC(n, NODE_MAGIC);
+    ASSERT(n->hashing);
+    n->hashing = false;
+    n->hash = hash;
+    n->hash_ready = ok;
+    n->hash_index = ok ? n->hash_index : 0;
+}
+
+enum err node_hash(const struct node *n, uint64_t index, struct hash_reply *ret_reply,
+                   struct errmsg *e)
+{
+    if (index == 0 || index > raft_core_applied_index(n->raft)) {
+        return err_set(e, ERR_UNAVAILABLE, "%s has not come to index %llu yet", n->name,
+                       (unsigned long long)index);
+    }
+    if (index != n->hash_index) {
+        return err_set(e, ERR_NOT_FOUND, "%s has no hash of index %llu", n->name,
+                       (unsigned long long)index);
+    }
+    if (!n->hash_ready) {
+        return err_set(e, ERR_UNAVAILABLE, "the hash is not ready yet");
+    }
+    *ret_reply = (struct hash_reply){.index = index, .hash = n->hash};
+    memcpy(ret_reply->member, n->name, sizeof ret_reply->member);
+    return ERR_OK;
 }
 
 bool node_is_leader(const struct node *n)

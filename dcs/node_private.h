@@ -136,6 +136,8 @@ struct node {
     bool removal_marked;
     struct request *role_op; /* promote, demote: waits for its entry */
     uint64_t fsync_us;
+    uint64_t hash_index, hash; /* newest mark, and its hash once hash_ready */
+    bool hash_ready, hashing;
 };
 
 /* node_request.c */
@@ -187,6 +189,8 @@ bool read_local(struct node *n, unsigned method, struct slice params,
 uint64_t read_deadline(const struct node *n);
 
 /* node_facts.c */
+/* The state is at `index`, which carries a mark: its hash is taken beside the loop. */
+void node_hash_begin(struct node *n, uint64_t index);
 const struct raft_server *member_server(const struct raft_membership *m,
                                         uint64_t id); /* NULL: absent */
 void member_list_encode(struct node *n, struct buf *ret_reply);

@@ -18,6 +18,7 @@ static const struct rule rules[NODE_METHOD_COUNT] = {
     [METHOD_KV_RANGE] = {.route = ROUTE_READ, DEADLINE(range_req), .once = ONCE_ALWAYS},
     [METHOD_KV_PUT] = {.route = ROUTE_BATCH, DEADLINE(put_req), SESSION(put_req)},
     [METHOD_KV_DELETE] = {.route = ROUTE_BATCH, DEADLINE(delete_req), SESSION(delete_req)},
+    [METHOD_HASH_MARK] = {.route = ROUTE_BATCH},
     [METHOD_KV_COMPACT] = {.route = ROUTE_BATCH, DEADLINE(compact_req)},
     [METHOD_KV_TXN] = {.route = ROUTE_BATCH, DEADLINE(txn_req), SESSION(txn_req)},
     [METHOD_LEASE_GRANT] = {.route = ROUTE_BATCH, DEADLINE(lease_grant), SESSION(lease_grant)},

@@ -10,6 +10,7 @@ static const enum state_command commands[METHOD_COUNT] = {
     [METHOD_KV_PUT] = STATE_CMD_PUT,
     [METHOD_KV_DELETE] = STATE_CMD_DELETE,
     [METHOD_KV_TXN] = STATE_CMD_TXN,
+    [METHOD_HASH_MARK] = STATE_CMD_HASH,
     [METHOD_KV_COMPACT] = STATE_CMD_COMPACT,
     [METHOD_LEASE_GRANT] = STATE_CMD_LEASE_GRANT,
     [METHOD_LEASE_REVOKE] = STATE_CMD_LEASE_REVOKE,
@@ -346,6 +347,9 @@ void write_apply(struct node *n, uint64_t index, uint64_t term, struct slice dat
     state_apply(n->state, index, data, r->index == index ? r->at_ms : n->now, &node_state_ops,
                 n);
     n->applying = NULL;
+    if (state_take_mark(n->state)) {
+        node_hash_begin(n, index);
+    }
     renew_applied(&n->renew, index);
     if (n->member_index != 0 && index >= n->member_index) {
         n->member_index = 0;

@@ -47,7 +47,8 @@ enum state_command {
     STATE_CMD_COMPACT,      /* (revision) */
     STATE_CMD_MEMBER_INIT,  /* the first member's own row; only while there is none */
     /* (id, role): what it is to be in Raft; "voter", "learner", "witness" */
-    STATE_CMD_MEMBER_ROLE
+    STATE_CMD_MEMBER_ROLE,
+    STATE_CMD_HASH /* changes nothing; see state_take_mark() */
 };
 
 /* Opens or creates, checks integrity and that the file belongs to cluster_id (stored at creation).
@@ -87,6 +88,8 @@ void state_batch_end(struct state_batch *b, uint64_t wall_ms,
  * index are skipped. Opens the transaction when none is open. */
 void state_apply(struct state *s, uint64_t index, struct slice entry, uint64_t now_ms,
                  const struct state_ops *ops, void *arg);
+/* The entry just applied asks for the hash of the state at it: true once. */
+bool state_take_mark(struct state *s);
 /* Something applied waits for a commit. Renewals alone do not. */
 bool state_uncommitted(const struct state *s);
 /* Commits what was applied (nothing when only renewals came), with the counters of all leases and
@@ -118,7 +121,7 @@ enum err state_replay_some(struct state *s, uint64_t from_revision, size_t max_b
                            const struct state_ops *ops, void *arg, uint64_t *ret_next)
     MUST_CHECK;
 size_t state_db_bytes(struct state *s);
-/* Of the replicated content at the applied index: equal on all members. Reads everything. */
+/* For tests: of the content with what is not committed yet. Reads everything. */
 uint64_t state_hash(struct state *s);
 /* Would this batch fit the quota? HA keys (/regent/) have reserved headroom. */
 enum err state_admit(struct state *s, size_t bytes, bool reserved, struct errmsg *e) MUST_CHECK;
@@ -141,7 +144,9 @@ struct state_copy;
 enum err state_copy_begin(struct state *s, struct state_copy **ret_copy, struct errmsg *e)
     MUST_CHECK;
 enum err state_copy_run(struct state_copy *c, const char *path, struct errmsg *e)
-    MUST_CHECK;                               /* frees c; fsyncs */
+    MUST_CHECK; /* frees c; fsyncs */
+/* The hash of the replicated content in it, equal on all members at one index; any thread. Frees c. */
+enum err state_copy_hash(struct state_copy *c, uint64_t *ret_hash, struct errmsg *e) MUST_CHECK;
 void state_copy_cancel(struct state_copy *c); /* instead of run; NULL is allowed */
 /* SHA-256 and length of a file; any thread. */
 enum err state_file_digest(const char *path, uint8_t ret_sha256[static 32], uint64_t *ret_size,

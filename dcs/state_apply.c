@@ -26,6 +26,7 @@ union request {
     struct token_redeem redeem;
     struct member member;
     struct compact_req compact;
+    struct empty empty;
 };
 
 enum { NO_SESSION = -1 };
@@ -63,6 +64,7 @@ static const struct command commands[] = {
     [STATE_CMD_COMPACT] = PLAIN(compact_req, cmd_compact),
     [STATE_CMD_MEMBER_INIT] = PLAIN(member, cmd_member_init),
     [STATE_CMD_MEMBER_ROLE] = PLAIN(member, cmd_member_role),
+    [STATE_CMD_HASH] = PLAIN(empty, cmd_hash),
 };
 
 /* ---- what commands use ---- */

@@ -36,18 +36,66 @@ static void mix_value(struct hash *h, sqlite3_stmt *st, int column)
     }
 }
 
-static void mix_query(struct state *s, struct hash *h, const char *sql)
+static int mix_rows(sqlite3 *db, struct hash *h, const char *sql)
 {
-    sqlite3_stmt *st;
-    int rc = sqlite3_prepare_v2(s->db, sql, -1, &st, NULL);
-    if (rc != SQLITE_OK)
-        state_fatal(s, sql);
-    while ((rc = sqlite3_step(st)) == SQLITE_ROW)
+    sqlite3_stmt *st = NULL;
+    int rc = sqlite3_prepare_v2(db, sql, -1, &st, NULL);
+    while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
         for (int i = 0; i < sqlite3_column_count(st); i++)
             mix_value(h, st, i);
-    if (rc != SQLITE_DONE)
-        state_fatal(s, sql);
+        rc = SQLITE_OK;
+    }
     (void)sqlite3_finalize(st);
+    return rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
+static void mix_query(struct state *s, struct hash *h, const char *sql)
+{
+    if (mix_rows(s->db, h, sql) != SQLITE_OK)
+        state_fatal(s, sql);
+}
+
+/* Nothing of this member's own: no `applied`, no `logged`. */
+#define MARKS                                                                          \
+    "SELECT revision, compacted, next_member, event_first, event_next, event_bytes - " \
+    "event_bytes_dropped FROM store"
+
+enum err hash_database(sqlite3 *db, const char *path, uint64_t *ret_hash, struct errmsg *e)
+{
+    static const char *const queries[] = {
+        MARKS,
+        "SELECT * FROM kv ORDER BY key",
+        "SELECT * FROM event ORDER BY id",
+        "SELECT * FROM lease ORDER BY id",
+        "SELECT * FROM session ORDER BY id",
+        "SELECT * FROM result ORDER BY session, slot",
+        "SELECT * FROM token ORDER BY id",
+        "SELECT * FROM member ORDER BY id",
+    };
+    struct hash h = {.h = 0xcbf29ce484222325u};
+    int rc = SQLITE_OK;
+    for (size_t i = 0; rc == SQLITE_OK && i < ARRAY_LEN(queries); i++)
+        rc = mix_rows(db, &h, queries[i]);
+    if (rc != SQLITE_OK)
+        return err_set(e, state_sqlite_err(rc), "%s: %s", path, sqlite3_errmsg(db));
+    *ret_hash = h.h;
+    return ERR_OK;
+}
+
+enum err cmd_hash(struct apply *a, const void *req)
+{
+    struct hash_reply result = {.index = a->index};
+    (void)req;
+    a->s->marked = true;
+    apply_result(a, &msg_hash_reply, &result);
+    return ERR_OK;
+}
+
+bool state_take_mark(struct state *s)
+{
+    bool marked = s->marked;
+    s->marked = false;
+    return marked;
 }
 
 static void mix_memory(struct state *s, struct hash *h)

@@ -71,6 +71,7 @@ struct state {
     struct state_marks m;  /* as of the last apply */
     uint64_t disk_applied; /* as of the last commit */
     bool in_txn;
+    bool marked;         /* the entry applied last asks for a hash */
     int wal_woken_pages; /* length of the WAL when the checkpointer was woken last */
     struct lease_table leases;
     struct session_table *sessions;
@@ -150,6 +151,7 @@ enum err cmd_token_revoke(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_token_redeem(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_member_state(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_member_init(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_hash(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_member_role(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_compact(struct apply *a, const void *req) MUST_CHECK;
 
@@ -221,6 +223,11 @@ enum err member_check(const struct member *m, struct errmsg *e) MUST_CHECK;
 enum err member_check_free(struct state *s, const char *name, const char *address,
                            struct errmsg *e) MUST_CHECK;
 void member_add(struct apply *a, struct member *m); /* allots m->id */
+
+/* ---- state_hash.c ---- */
+/* Of what is committed, through a connection with a read transaction. */
+enum err hash_database(sqlite3 *db, const char *path, uint64_t *ret_hash, struct errmsg *e)
+    MUST_CHECK;
 
 /* ---- state_checkpoint.c ---- */
 struct checkpointer *checkpointer_new(const char *path);

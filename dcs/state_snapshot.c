@@ -132,6 +132,14 @@ enum err state_copy_run(struct state_copy *c, const char *path, struct errmsg *e
     return rc;
 }
 
+enum err state_copy_hash(struct state_copy *c, uint64_t *ret_hash, struct errmsg *e)
+{
+    CHECK_MAGIC(c, COPY_MAGIC);
+    enum err rc = hash_database(c->db, c->source, ret_hash, e);
+    copy_free(c);
+    return rc;
+}
+
 void state_copy_cancel(struct state_copy *c)
 {
     if (c == NULL)

@@ -143,6 +143,33 @@ def test_a_lost_member_is_replaced_under_its_name(lab):
     assert "join" in ctl(rest[0], "member", "add", "n9", "--role", "learner")
 
 
+# ---- comparing members ----
+
+def test_all_members_show_the_same_state_while_it_changes(lab):
+    lease = lab.nodes[0].call("lease.grant", ttl_ms=60000, nonce=3)["id"]
+    lab.nodes[0].call("kv.put", key="x", value="1", lease=lease)
+    lab.nodes[0].call("lease.renew", id=lease, nonce=3, n=5)
+    load = lab.tool("load", "h-", 8, 2000)
+    for _ in range(3):
+        rows = json.loads(ctl(lab.followers()[0], "-f", "json", "dcs", "hash"))
+        assert len({(r["index"], r["hash"]) for r in rows}) == 1 and len(rows) == 3
+    load.communicate(timeout=30)
+
+
+def test_a_member_with_other_data_is_seen(lab):
+    odd = lab.followers()[0]
+    lab.leader().call("kv.put", key="x", value="1")
+    wait_for("it has it", lambda: odd.call("kv.range", key="x", local=True)["count"] == 1)
+    odd.kill(signal.SIGTERM)
+    with contextlib.closing(sqlite3.connect(odd.dir / "state.db")) as db:
+        db.execute("UPDATE kv SET value = CAST('2' AS BLOB) WHERE key = CAST('x' AS BLOB)")
+        db.commit()
+    odd.start()
+    lab.leader()
+    said = ctl(lab.leader(), "dcs", "hash", code=1)
+    assert "not every member" in said
+
+
 # ---- copies of the store, and new clusters made of them ----
 
 class Member:
