@@ -32,6 +32,7 @@ enum {
     STATE_TXN_OPS_MAX = 128,             /* compares, and operations of one list */
     STATE_RANGE_BYTES_MAX = 1024 * 1024, /* pairs in the result of a write */
     STATE_RANGE_PAIRS_MAX = 4096, /* pairs in any result: a message is bounded in elements */
+    STATE_DELETE_MAX = 32768,     /* keys that one request deletes: some 0.2 s of the loop */
     STATE_TOKENS_MAX = 64,
     STATE_HISTORY_REVISIONS = 10000,        /* kept at least, within the bytes below */
     STATE_HISTORY_STEP = 256,               /* compaction looks at multiples of this */
@@ -185,6 +186,9 @@ enum err kv_check_key(struct slice key, struct errmsg *e) MUST_CHECK;
 enum err kv_check_put(struct state *s, struct slice key, struct slice value, uint64_t lease,
                       struct errmsg *e) MUST_CHECK;
 enum err kv_check_range(struct slice key, struct slice end, struct errmsg *e) MUST_CHECK;
+/* *total: keys that the request deletes so far, raised by those of the range. */
+enum err kv_check_delete(struct state *s, struct slice key, struct slice end, uint64_t *total,
+                         struct errmsg *e) MUST_CHECK;
 /* Previous pairs, when they are wanted (not NULL), as far as there is room. */
 struct kv_prev {
     struct msg_list kvs;

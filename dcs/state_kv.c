@@ -155,6 +155,22 @@ enum err kv_check_range(struct slice key, struct slice end, struct errmsg *e)
     return ERR_OK;
 }
 
+enum err kv_check_delete(struct state *s, struct slice key, struct slice end, uint64_t *total,
+                         struct errmsg *e)
+{
+    enum err rc = kv_check_range(key, end, e);
+    if (rc != ERR_OK || end.n == 0)
+        return rc;
+    struct kv_range range = {.key = key, .end = end};
+    *total += count_range(s, &range);
+    if (*total > STATE_DELETE_MAX)
+        return err_set(e, ERR_LIMIT,
+                       "a request deletes at most %d keys: the leader stands still meanwhile; "
+                       "delete a smaller range",
+                       (int)STATE_DELETE_MAX);
+    return ERR_OK;
+}
+
 enum err kv_check_put(struct state *s, struct slice key, struct slice value, uint64_t lease,
                       struct errmsg *e)
 {
@@ -310,7 +326,8 @@ enum err cmd_put(struct apply *a, const void *req)
 enum err cmd_delete(struct apply *a, const void *req)
 {
     const struct delete_req *r = req;
-    enum err rc = kv_check_range(r->key, r->end, &a->error);
+    uint64_t total = 0;
+    enum err rc = kv_check_delete(a->s, r->key, r->end, &total, &a->error);
     if (rc != ERR_OK)
         return rc;
     struct kv_room room = {STATE_RANGE_BYTES_MAX, STATE_RANGE_PAIRS_MAX};

@@ -103,10 +103,12 @@ static enum err compare_all(struct apply *a, struct slice list, bool *ret_all)
 /* ---- operations ---- */
 
 /* runs: the list is the chosen one. A lease that does not exist is no fault of the other. */
-static enum err op_check(struct apply *a, const struct txn_op *op, bool runs)
+static enum err op_check(struct apply *a, const struct txn_op *op, bool runs, uint64_t *deletes)
 {
     if (strcmp(op->op, "put") == 0)
         return kv_check_put(a->s, op->key, op->value, runs ? op->lease : 0, &a->error);
+    if (strcmp(op->op, "delete") == 0 && runs)
+        return kv_check_delete(a->s, op->key, op->end, deletes, &a->error);
     if (strcmp(op->op, "delete") == 0 || strcmp(op->op, "range") == 0)
         return kv_check_range(op->key, op->end, &a->error);
     return err_set(&a->error, ERR_INVALID, "operation \"%s\" is none of put, delete, range",
@@ -117,6 +119,7 @@ static enum err ops_check(struct apply *a, struct slice list, bool runs)
 {
     struct msg_iter it;
     struct txn_op op;
+    uint64_t deletes = 0;
     if (msg_iter_init(&it, list) != ERR_OK)
         return err_set(&a->error, ERR_INVALID, "operations: not a list");
     if (it.left > STATE_TXN_OPS_MAX)
@@ -125,7 +128,7 @@ static enum err ops_check(struct apply *a, struct slice list, bool runs)
     while (it.left > 0) {
         enum err rc = msg_iter_next(&it, &msg_txn_op, &op, &a->error);
         if (rc == ERR_OK)
-            rc = op_check(a, &op, runs);
+            rc = op_check(a, &op, runs, &deletes);
         if (rc != ERR_OK)
             return rc;
     }

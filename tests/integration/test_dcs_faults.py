@@ -203,6 +203,23 @@ def test_a_transaction_cannot_ask_for_more_than_a_message(one):
     assert len(results[0]["kvs"]) == 1
 
 
+def test_a_delete_of_everything_does_not_stop_the_leader(one):
+    """The loop would stand still for seconds, and with it heartbeats and the renewals of leases."""
+    with contextlib.closing(Wire(one.nodes[0], timeout=20)) as client:
+        for i in range(0, 33000, 125):
+            client("kv.txn", then=[{"op": "put", "key": f"k-{j:06}", "value": "v"} for j in range(i, i + 125)])
+        for delete in (lambda: client("kv.delete", key="k-", end="k."),
+                       lambda: client("kv.txn", then=[{"op": "delete", "key": "k-", "end": "k-02"},
+                                                      {"op": "delete", "key": "k-02", "end": "k."}])):
+            with pytest.raises(DcsError) as refused:
+                delete()
+            assert refused.value.name == "limit"
+        began = time.monotonic()
+        assert client("kv.delete", key="k-", end="k-03")["count"] == 30000
+        assert time.monotonic() - began < 2
+        assert client("kv.delete", key="k-", end="k.")["count"] == 3000
+
+
 def test_a_watcher_of_a_delete_of_20000_keys_is_told_to_read_anew(one):
     client = one.client()
     fill(client, 20000)
