@@ -83,6 +83,14 @@ static void put_history(struct builder *b, struct history_rec *h,
                         const struct history_entry *add)
 {
     enum { MAX = ARRAY_LEN(h->entries) };
+    struct history_entry *last = h->entries_n > 0 ? &h->entries[h->entries_n - 1] : NULL;
+    if (last != NULL && last->timeline == add->timeline && last->token == add->token) {
+        uint64_t at_ms = last->at_ms; /* a correction */
+        *last = *add;
+        last->at_ms = at_ms;
+        put(b, "history", &msg_history_rec, h, 0);
+        return;
+    }
     if (h->entries_n == MAX)
         memmove(&h->entries[0], &h->entries[1], --h->entries_n * sizeof h->entries[0]);
     h->entries[h->entries_n++] = *add;
@@ -131,6 +139,10 @@ static void acquire(struct builder *b)
         if (str_format(name, sizeof name, "seal/%s", b->v->seals[at].name) != ERR_OK)
             b->failed = true;
         expect(b, name, b->v->seal_mod_revisions[at]);
+    }
+    if (b->p->forced) {
+        expect(b, "failover", b->m->failover_meta.mod_revision);
+        clear_failover(b, "done");
     }
     struct leader_rec rec = {.token = b->p->sync.token, .state = "acquired"};
     str_cut(rec.name, sizeof rec.name, b->v->self);

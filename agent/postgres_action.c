@@ -179,6 +179,9 @@ void action_write(struct postgres *p, const char *op, const char *sync_names, ac
     memcpy(q.lineage, p->act.plan.lineage, sizeof q.lineage);
     /* For a leader's token newer than the loss: the engine has proven that before. */
     q.unseal = p->act.has_upstream || p->act.plan.action == ACTION_PROMOTE;
+    (void)snprintf(q.path, sizeof q.path, "%s", p->socket_dir);
+    if (str_parse_u64(p->port, &q.port) != ERR_OK)
+        q.port = 0;
     if (str_starts(p->socket_dir, "/tmp/")) {
         buf_append(&dirs, p->socket_dir, strlen(p->socket_dir) + 1);
         q.dirs = buf_slice(&dirs);

@@ -60,6 +60,7 @@ static const struct rule rules[] = {
     {"start_lonely", rule_start_lonely},
     {"seal", rule_seal},
     {"publish_seal", rule_publish_seal},
+    {"forced_failover", rule_forced_failover},
     {"election", rule_election},
 };
 

@@ -83,6 +83,7 @@ struct plan {
     /* TXN_ACQUIRE: seals counted: index into view.seals */
     size_t counted[VIEW_MEMBERS];
     size_t counted_n;
+    bool forced; /* TXN_ACQUIRE: by an operator's order, which it compares and ends */
     bool restore_sync;
     /* look again at this time at the latest; UINT64_MAX: only on an event */
     uint64_t wake_ms;

@@ -105,8 +105,11 @@ static bool acquire_by_right(const struct view *v, const struct plan *p)
         return true;
     const struct seal_rec *own = view_seal_of(v, v->pg.incarnation, v->sync.token);
     size_t counted;
-    if (v->sync.unknown || v->nofailover || own == NULL || own->lsn != v->pg.sealed_lsn ||
-        v->pg.sealed_token != v->sync.token)
+    if (own == NULL || own->lsn != v->pg.sealed_lsn || v->pg.sealed_token != v->sync.token)
+        return false;
+    if (p->forced)
+        return failover_ordered(v) && strcmp(v->failover.candidate, v->self) == 0;
+    if (v->sync.unknown || v->nofailover)
         return false;
     if (!counted_are_behind(v, p, own, &counted))
         return false;
@@ -314,7 +317,7 @@ static const struct {
      "acquired only when the key is absent, with a lease, while read-only"},
     {acquire_record_emptied, "an acquisition leaves a record of its own with V empty"},
     {acquire_by_right,
-     "acquired only by the record's leader or the most advanced of q sealed of V"},
+     "acquired only by the record's leader, the most advanced of q sealed of V, or by order"},
     {acquire_cut_off, "acquired only when cut off from the old leader"},
     {record_by_leader, "the record is changed only by its leader"},
     {record_safe, "a record keeps the rule against every set in force"},

@@ -29,7 +29,7 @@ rule_fn rule_own_old_key, rule_leader_not_running, rule_clone, rule_stopped_foll
     rule_follower_diverged, rule_follow, rule_following;
 /* rules_election.c: there is no leader */
 rule_fn rule_no_record, rule_record_leader, rule_start_lonely, rule_nothing_to_stand_with,
-    rule_seal, rule_publish_seal, rule_election;
+    rule_seal, rule_publish_seal, rule_forced_failover, rule_election;
 
 /* ---- shared by the rules ---- */
 
@@ -39,6 +39,7 @@ bool plan_say(struct plan *p, const char *fmt, ...) PRINTF(2, 3);
 bool plan_wait(struct plan *p, uint64_t at_ms);
 /* TXN_ACQUIRE: the key for this node, and the record with V empty: only the new leader may lead until
  * it has seen a set confirmed. */
+bool failover_ordered(const struct view *v);
 bool plan_acquire(const struct view *v, struct plan *p);
 /* TXN_RELEASE; the record before our acquisition comes back while a promotion has not been requested. */
 bool plan_release(const struct view *v, struct plan *p);

@@ -111,6 +111,34 @@ bool rule_publish_seal(const struct view *v, struct plan *p)
                     (unsigned)v->pg.sealed_lsn);
 }
 
+bool failover_ordered(const struct view *v)
+{
+    return v->has_failover && v->failover.force && is_state(v->failover.kind, "failover");
+}
+
+/* The operator has said which node leads on, knowing what may be lost: neither the record nor what the
+ * others have is asked. It is sealed like every candidate. */
+bool rule_forced_failover(const struct view *v, struct plan *p)
+{
+    if (!failover_ordered(v))
+        return false;
+    if (strcmp(v->failover.candidate, v->self) != 0) {
+        if (view_member(v, v->failover.candidate) == NULL)
+            return false;
+        (void)plan_say(p, "an operator has ordered that %s leads", v->failover.candidate);
+        return plan_wait(p, UINT64_MAX);
+    }
+    if (!view_lease_valid(v)) {
+        (void)plan_say(p, "ordered to lead, waiting for a lease");
+        return plan_wait(p, UINT64_MAX);
+    }
+    p->forced = true;
+    (void)plan_say(p,
+                   "an operator has ordered that this node leads: what only %s has may be lost",
+                   v->sync.leader);
+    return plan_acquire(v, p);
+}
+
 /* The last rule: applies always. */
 bool rule_election(const struct view *v, struct plan *p)
 {

@@ -207,6 +207,13 @@ bool rule_leader_promote(const struct view *v, struct plan *p)
                     (unsigned long long)v->leader.token);
 }
 
+/* PostgreSQL's own history file says exactly where the timeline began; it is read a moment after the
+ * promotion, when what was known then has been recorded already. */
+static bool switch_to_correct(const struct view *v, const struct history_entry *known)
+{
+    return v->pg.switch_lsn != 0 && known->switch_lsn != v->pg.switch_lsn;
+}
+
 /* Where the new timeline begins is recorded together with the fact that we run on it. */
 static void plan_history(const struct view *v, struct plan *p)
 {
@@ -214,7 +221,8 @@ static void plan_history(const struct view *v, struct plan *p)
     lineage_parse(v->pg.lineage, &own);
     uint64_t token = lineage_token(&own, v->pg.timeline);
     const struct history_entry *known = history_of(v, v->pg.timeline);
-    if (known != NULL && (token == 0 || token == known->token))
+    bool same = known != NULL && (token == 0 || token == known->token);
+    if (same && !switch_to_correct(v, known))
         return;
     const struct history_entry *last = v->history_n > 0 ? &v->history[v->history_n - 1] : NULL;
     p->has_history = true;
@@ -222,7 +230,9 @@ static void plan_history(const struct view *v, struct plan *p)
     p->history.token = token != 0 ? token : v->leader.token;
     (void)memcpy(p->history.name, v->self, sizeof p->history.name);
     (void)memcpy(p->history.incarnation, v->pg.incarnation, sizeof p->history.incarnation);
-    p->history.parent = v->pg.parent != 0 || last == NULL ? v->pg.parent : last->timeline;
+    p->history.parent = v->pg.parent != 0 || last == NULL ? v->pg.parent
+                        : same                            ? known->parent
+                                                          : last->timeline;
     /* After a hand-over the old timeline ends with the shutdown checkpoint: nobody sealed. */
     uint64_t end_lsn = v->leader.shutdown_lsn != 0 ? v->leader.shutdown_lsn : v->pg.sealed_lsn;
     p->history.switch_lsn = v->pg.switch_lsn != 0 ? v->pg.switch_lsn : end_lsn;
@@ -246,7 +256,9 @@ bool rule_leader_publish(const struct view *v, struct plan *p)
     bool right = v->leader.timeline == v->pg.timeline &&
                  (is_state(v->leader.state, "running") ||
                   (wanted_down && is_state(v->leader.state, "stopping")));
-    if (right)
+    const struct history_entry *known = history_of(v, v->pg.timeline);
+    bool exact = known == NULL || !switch_to_correct(v, known);
+    if (right && (exact || wanted_down))
         return false;
     p->txn = TXN_LEADER_STATE;
     p->token = v->leader.token;

@@ -96,9 +96,10 @@ struct view_pg {
     uint64_t sealed_lsn;
     uint64_t sealed_timeline;
     /* primary */
-    bool roles_ready;  /* replication and rewind roles exist */
-    bool checkpointed; /* a checkpoint has been done since promotion */
-    uint64_t parent;   /* primary: the timeline before `timeline`, 0: none */
+    bool pending_restart; /* some setting waits for a restart; for people */
+    bool roles_ready;     /* replication and rewind roles exist */
+    bool checkpointed;    /* a checkpoint has been done since promotion */
+    uint64_t parent;      /* primary: the timeline before `timeline`, 0: none */
     /* and where `timeline` left it (both from PostgreSQL's history file) */
     uint64_t switch_lsn;
     /* ACTION_SET_SYNC moves `set` to `old` and shows the new one here before it writes a byte; the

@@ -105,7 +105,7 @@ F_BEGIN(view_pg)
     F_TEXT(upstream) F_BOOL(walreceiver) F_BOOL(streaming) F_BOOL(stuck) F_BOOL(rewind_failed)
     F_TEXT(lineage) F_U64(follow_token)
     F_U64(sealed_token) F_U64(sealed_lsn) F_U64(sealed_timeline)
-    F_BOOL(roles_ready) F_BOOL(checkpointed) F_U64(parent) F_U64(switch_lsn)
+    F_BOOL(pending_restart) F_BOOL(roles_ready) F_BOOL(checkpointed) F_U64(parent) F_U64(switch_lsn)
     F_SUB(set, sync_set) F_BOOL(set_known) F_BOOL(set_confirmed) F_LIST(old, sync_set, false)
     F_LIST(senders, view_walsender, false) F_TEXT(trouble)
 F_END

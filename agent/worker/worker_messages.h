@@ -38,7 +38,7 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
     TEXT(name, 64) /* of this node: an incarnation that names another one is not ours */ \
     TEXT(data_dir, WORKER_PATH)                                                          \
     TEXT(bin_dir, WORKER_PATH) /* "": found by version in the usual places */            \
-    TEXT(path, WORKER_PATH)                                                              \
+    TEXT(path, WORKER_PATH)    /* prepare: of the socket */                              \
     MANY(files, worker_file)                                                             \
     BYTES(args)  /* NUL after each */                                                    \
     BYTES(dirs)  /* NUL after each; made 0700 when missing */                            \

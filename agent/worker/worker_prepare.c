@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/worker/worker_locks.h"
 #include "agent/worker/worker_ops.h"
 #include "base/str.h"
 
@@ -149,9 +150,21 @@ static enum err keep_base_conf(const char *data_dir, struct errmsg *e)
     return files_rename(conf, base, e);
 }
 
+/* `path` is the directory of the socket. */
+static void remove_dead_locks(const struct worker_req *q)
+{
+    char path[FILES_PATH];
+    if (snprintf(path, sizeof path, "%s/postmaster.pid", q->data_dir) < (int)sizeof path)
+        locks_remove_dead(path, q->data_dir);
+    if (q->path[0] != '\0' && snprintf(path, sizeof path, "%s/.s.PGSQL.%" PRIu64 ".lock",
+                                       q->path, q->port) < (int)sizeof path)
+        locks_remove_dead(path, q->data_dir);
+}
+
 enum err op_prepare(struct worker *w, const struct worker_req *q, struct worker_reply *r,
                     struct errmsg *e)
 {
+    remove_dead_locks(q);
     enum err rv = each_text(q->dirs, files_own_dir, e);
     if (rv == ERR_OK)
         rv = keep_base_conf(q->data_dir, e);

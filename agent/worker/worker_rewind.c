@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "agent/pg_text.h"
+#include "agent/worker/worker_locks.h"
 #include "agent/worker/worker_ops.h"
 #include "base/str.h"
 
@@ -35,6 +36,9 @@ static enum err recover(struct worker *w, const struct worker_req *q, const char
                           "template1"};
     for (size_t i = 0; i < ARRAY_LEN(args); i++)
         tool_arg(&t, args[i]);
+    char lock[FILES_PATH];
+    if (files_path(lock, q->data_dir, "postmaster.pid", NULL) == ERR_OK)
+        locks_remove_dead(lock, q->data_dir);
     rv = tool_run(w, &t, NULL, e);
     return rv == ERR_OK ? rv : err_wrap(e, rv, "crash recovery before the rewind");
 }
