@@ -307,7 +307,9 @@ void engine_tick(struct engine *g)
         engine_configure(g);
         /* While the data is being looked at, nobody knows whether there is something to hand over. */
         bool idle = g->view.pg.proc == PG_PROC_STOPPED && g->view.pg.data != PG_DATA_UNKNOWN &&
-                    g->busy.action == ACTION_NONE && !view_leader_named(&g->view);
+                    g->busy.action == ACTION_NONE &&
+                    /* Without a quorum there is nobody to hand over to: the lease runs out. */
+                    (!view_leader_named(&g->view) || !g->view.dcs_ready);
         if (g->stopping && !g->revoking && idle)
             engine_revoke(g);
     } else if (g->stopping) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #include "agent/daemon.h"
 #include "base/log.h"
@@ -124,8 +125,15 @@ int main(int argc, char **argv)
         (void)printf("%s: no errors\n", d.config.path);
         return 0;
     }
+    if (!d.witness && geteuid() == 0) {
+        log_event(
+            LOG_FATAL, "start", NO_KV,
+            "regentd runs as root, as which PostgreSQL does not start; start it as the user "
+            "who owns %s, for example: runuser -u postgres -- regentd -c %s",
+            d.config.data_dir, d.config.path);
+        return 1;
+    }
     if (daemon_start(&d, &e) != ERR_OK) {
-        (void)fprintf(stderr, "regentd: %s\n", e.text);
         log_event(LOG_FATAL, "start", NO_KV, "%s", e.text);
         return 1;
     }

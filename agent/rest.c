@@ -112,8 +112,9 @@ static enum MHD_Result refuse_method(struct MHD_Connection *conn, const char *me
     char text[160];
     const struct rest_verb *v = rest_verb_find(method, path);
     if (v != NULL)
-        (void)snprintf(text, sizeof text, "%s %s is not served by this version; use %s",
-                       v->method, v->path, v->instead);
+        (void)snprintf(text, sizeof text, "%s %s is not served by this version%s%s", v->method,
+                       v->path, v->instead != NULL ? "; use " : "",
+                       v->instead != NULL ? v->instead : "");
     else
         (void)snprintf(text, sizeof text, "Unsupported method ('%.20s')", method);
     return send_error(conn, MHD_HTTP_NOT_IMPLEMENTED, text);
@@ -231,7 +232,7 @@ static enum err bind_socket(const char *listen_on, int *ret_fd, struct errmsg *e
         bind(fd, ai->ai_addr, ai->ai_addrlen) != 0 || listen(fd, SOMAXCONN) != 0) {
         rv = err_set(
             e, err_from_errno(errno),
-            "restapi.listen: cannot listen on %s: %s; choose another port or stop what uses it",
+            "restapi.listen: cannot listen on %s: %s; choose another port or stop what uses it (another regentd?)",
             listen_on, strerror(errno));
         if (fd >= 0)
             (void)close(fd);

@@ -289,6 +289,9 @@ int cmd_dcs_transfer(struct cli *c, int argc, char **argv)
         return cli_usage("one NAME of `member list` at most");
     enum err rv = cli_call(c, METHOD_CLUSTER_TRANSFER, &r, &s);
     if (rv == ERR_OK)
-        (void)printf("Raft leader is %s\n", s.leader);
+        (void)printf(s.leader[0] != '\0'
+                         ? "Raft leader is %s\n"
+                         : "The Raft leadership moves%s; see `regentctl dcs status`\n",
+                     s.leader);
     return cli_exit_code(rv);
 }
