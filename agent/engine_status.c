@@ -54,6 +54,7 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
         .noloadbalance = g->o.noloadbalance,
         .clonefrom = g->o.clonefrom,
         .failover_priority = g->o.failover_priority,
+        .pending_restart = v->pg.pending_restart,
     };
     str_cut(ret->name, sizeof ret->name, g->name);
     str_cut(ret->incarnation, sizeof ret->incarnation, v->pg.incarnation);

@@ -13,6 +13,7 @@ enum {
     LOOK_MS = 250,
     CLOSE_MS = 10,
     EAGER_MS = 20,
+    LONG_EVERY_MS = 5000,
     ANSWER_MS = 2000, /* then it counts as hung */
     CONNECT_MS = 2000,
 };
@@ -26,9 +27,10 @@ struct pg_monitor {
     struct pg_sql *ident; /* replication connection: which timeline is replayed */
     uv_timer_t timer;
     bool on, eager, closely;
-    bool poked;    /* while a look was under way */
-    bool asking;   /* a look or a connection attempt is under way */
-    bool answered; /* the last look was answered */
+    bool poked;       /* while a look was under way */
+    uint64_t long_ms; /* when the long question was asked */
+    bool asking;      /* a look or a connection attempt is under way */
+    bool answered;    /* the last look was answered */
     bool identifying;
     uint64_t identified_lsn; /* replayed up to here when the timeline was asked for */
     struct pg_seen seen;
@@ -143,7 +145,9 @@ static void seen_cb(void *arg, const struct pg_sql_reply *r)
     CHECK_MAGIC(m, MONITOR_MAGIC);
     struct pg_sql_reply bad = *r;
     if (r->status == ERR_OK &&
-        (r->n != 2 || pg_seen_parse(r->results[0], r->results[1], &m->seen) != ERR_OK))
+        ((r->n != 2 && r->n != 3) ||
+         pg_seen_parse(r->results[0], r->results[1], r->n == 3 ? r->results[2] : NULL,
+                       &m->seen) != ERR_OK))
         bad.status = err_set(&bad.e, ERR_INVALID, "PostgreSQL's answer is not understood");
     if (bad.status != ERR_OK) {
         lost(m, &bad);
@@ -187,7 +191,10 @@ static void look(struct pg_monitor *m)
         return;
     }
     m->seen.at_ms = clock_boot_ms();
-    pg_sql_query(m->sql, pg_seen_query, ANSWER_MS, seen_cb, m);
+    bool is_long = !m->closely && m->seen.at_ms >= m->long_ms + LONG_EVERY_MS;
+    if (is_long)
+        m->long_ms = m->seen.at_ms;
+    pg_sql_query(m->sql, is_long ? pg_seen_long_query : pg_seen_query, ANSWER_MS, seen_cb, m);
 }
 
 struct pg_monitor *pg_monitor_new(uv_loop_t *loop, pg_monitor_target *target, pg_monitor_cb *cb,
@@ -232,6 +239,7 @@ void pg_monitor_run(struct pg_monitor *m, bool on, bool eager)
         m->on = on;
         m->asking = m->answered = m->poked = m->identifying = false;
         m->identified_lsn = UINT64_MAX;
+        m->long_ms = 0;
         m->error[0] = '\0';
         pg_sql_reset(m->sql);
         pg_sql_reset(m->ident);

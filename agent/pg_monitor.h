@@ -48,6 +48,7 @@ struct pg_seen {
     uint64_t parent;
     uint64_t switch_lsn;
     /* for people */
+    bool pending_restart;    /* some setting waits for a restart; looked at now and then */
     uint64_t start_us;       /* when the postmaster started, since 1970 */
     uint64_t replayed_us;    /* standby: commit time of the last transaction replayed; 0 none */
     bool replay_paused;      /* standby */
@@ -71,13 +72,14 @@ const struct pg_seen *pg_monitor_seen(const struct pg_monitor *m);
 const char *pg_monitor_error(const struct pg_monitor *m); /* why it does not accept; "" */
 
 /* The answer of one look; ERR_INVALID when it is not what it should be. Keeps what ret knew of
- * timelines. Pure. */
-enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, struct pg_seen *ret)
-    MUST_CHECK;
+ * timelines. settings: of the long query, else NULL. Pure. */
+enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, const PGresult *settings,
+                       struct pg_seen *ret) MUST_CHECK;
 /* Last line of a history file: where this timeline left its parent. Pure. */
 enum err pg_history_last(const char *text, uint64_t *ret_parent, uint64_t *ret_switch_lsn)
     MUST_CHECK;
 
-extern const char pg_seen_query[];
+/* The long one looks at all settings, too, which costs more than all the rest. */
+extern const char pg_seen_query[], pg_seen_long_query[];
 
 #endif

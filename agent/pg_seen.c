@@ -6,30 +6,34 @@
 #include "agent/pg_text.h"
 #include "base/str.h"
 
-const char pg_seen_query[] =
-    "SELECT r.r,"
-    " CASE WHEN r.r THEN NULL ELSE pg_current_wal_flush_lsn() END,"
-    " CASE WHEN r.r THEN pg_last_wal_receive_lsn() END,"
-    " CASE WHEN r.r THEN pg_last_wal_replay_lsn() END,"
-    " CASE WHEN r.r THEN NULL ELSE pg_walfile_name(pg_current_wal_lsn()) END,"
-    " c.timeline_id, s.system_identifier,"
-    " current_setting('synchronous_standby_names'),"
-    " current_setting('primary_conninfo'),"
-    " current_setting('regent.upstream', true),"
-    " current_setting('regent.follow_token', true),"
-    " (SELECT pid FROM pg_stat_activity WHERE backend_type = 'walreceiver' LIMIT 1),"
-    " coalesce(w.status = 'streaming', false), w.received_tli,"
-    " (SELECT left(wait_event_type || ':' || wait_event, 40) FROM pg_stat_activity"
-    "   WHERE backend_type = 'startup' LIMIT 1),"
-    " (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,"
-    " (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint,"
-    " CASE WHEN r.r THEN pg_is_wal_replay_paused() ELSE false END, w.latest_end_lsn"
-    " FROM (SELECT pg_is_in_recovery() AS r) r"
-    " CROSS JOIN pg_control_checkpoint() c CROSS JOIN pg_control_system() s"
-    " LEFT JOIN pg_stat_get_wal_receiver() w ON true;"
-    "SELECT application_name, coalesce(state = 'streaming', false), flush_lsn, pid,"
-    " usename, host(client_addr), state, sync_state, sync_priority"
-    " FROM pg_stat_replication WHERE state <> 'backup' ORDER BY pid LIMIT 64";
+#define SEEN_QUERY                                                                    \
+    "SELECT r.r,"                                                                     \
+    " CASE WHEN r.r THEN NULL ELSE pg_current_wal_flush_lsn() END,"                   \
+    " CASE WHEN r.r THEN pg_last_wal_receive_lsn() END,"                              \
+    " CASE WHEN r.r THEN pg_last_wal_replay_lsn() END,"                               \
+    " CASE WHEN r.r THEN NULL ELSE pg_walfile_name(pg_current_wal_lsn()) END,"        \
+    " c.timeline_id, s.system_identifier,"                                            \
+    " current_setting('synchronous_standby_names'),"                                  \
+    " current_setting('primary_conninfo'),"                                           \
+    " current_setting('regent.upstream', true),"                                      \
+    " current_setting('regent.follow_token', true),"                                  \
+    " (SELECT pid FROM pg_stat_activity WHERE backend_type = 'walreceiver' LIMIT 1)," \
+    " coalesce(w.status = 'streaming', false), w.received_tli,"                       \
+    " (SELECT left(wait_event_type || ':' || wait_event, 40) FROM pg_stat_activity"   \
+    "   WHERE backend_type = 'startup' LIMIT 1),"                                     \
+    " (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,"            \
+    " (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint,"       \
+    " CASE WHEN r.r THEN pg_is_wal_replay_paused() ELSE false END, w.latest_end_lsn"  \
+    " FROM (SELECT pg_is_in_recovery() AS r) r"                                       \
+    " CROSS JOIN pg_control_checkpoint() c CROSS JOIN pg_control_system() s"          \
+    " LEFT JOIN pg_stat_get_wal_receiver() w ON true;"                                \
+    "SELECT application_name, coalesce(state = 'streaming', false), flush_lsn, pid,"  \
+    " usename, host(client_addr), state, sync_state, sync_priority"                   \
+    " FROM pg_stat_replication WHERE state <> 'backup' ORDER BY pid LIMIT 64"
+
+const char pg_seen_query[] = SEEN_QUERY;
+const char pg_seen_long_query[] =
+    SEEN_QUERY ";SELECT EXISTS (SELECT 1 FROM pg_settings WHERE pending_restart)";
 
 struct row {
     const PGresult *result;
@@ -129,7 +133,8 @@ static enum err parse_senders(const PGresult *result, struct pg_seen *s)
     return ERR_OK;
 }
 
-enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, struct pg_seen *ret)
+enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, const PGresult *settings,
+                       struct pg_seen *ret)
 {
     struct pg_seen s = *ret;
     struct row r = {.result = facts};
@@ -157,6 +162,10 @@ enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, struct pg
     take_lsn(&r, &s.latest_end_lsn);
     if (r.status == ERR_OK)
         r.status = parse_senders(senders, &s);
+    if (r.status == ERR_OK && settings != NULL) {
+        r = (struct row){.result = settings};
+        take_bool(&r, &s.pending_restart);
+    }
     if (r.status != ERR_OK)
         return r.status;
     if (!s.in_recovery) {

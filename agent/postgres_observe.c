@@ -82,6 +82,7 @@ static void running(const struct postgres *p, struct view_pg *v)
     v->walreceiver = s->walreceiver_pid != 0;
     v->streaming = s->streaming;
     v->stuck = p->stuck;
+    v->pending_restart = s->pending_restart;
     v->checkpointed = !s->in_recovery && s->control_timeline == s->timeline;
     v->parent = s->parent;
     v->switch_lsn = s->switch_lsn;

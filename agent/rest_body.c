@@ -216,7 +216,6 @@ static void add_tags(json_t *root, const struct rest_tags *t)
 static void add_node(json_t *root, const struct rest_facts *f)
 {
     const struct view *v = &f->view;
-    const struct member_rec *self = view_member(v, f->name);
     char system_id[24];
     add_flag(root, "pause", v->config.pause);
     add_flag(root, "cluster_unlocked", !v->has_leader);
@@ -226,7 +225,7 @@ static void add_node(json_t *root, const struct rest_facts *f)
         (void)snprintf(system_id, sizeof system_id, "%" PRIu64, v->pg.system_id);
         json_object_set_new(root, "database_system_identifier", json_string(system_id));
     }
-    add_flag(root, "pending_restart", self != NULL && self->pending_restart);
+    add_flag(root, "pending_restart", v->pg.pending_restart);
 }
 
 char *rest_status_body(const struct rest_facts *f)

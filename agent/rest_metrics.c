@@ -175,13 +175,12 @@ static void patroni_wal(struct out *o)
 static void patroni_cluster(struct out *o)
 {
     const struct view *v = &o->f->view;
-    const struct member_rec *self = view_member(v, o->f->name);
     gauge(o, "patroni_cluster_unlocked", !v->has_leader, "1 when nobody has the leader key.");
     gauge(o, "patroni_failsafe_mode_is_active", 0, "1 while the failsafe mode is active.");
     gauge(o, "patroni_failsafe_mode_enabled", 0, "1 when the failsafe mode is configured.");
     gauge(o, "patroni_dcs_last_seen", rest_dcs_seen_s(o->f),
           "When the DCS was last heard of, in seconds since 1970.");
-    gauge(o, "patroni_pending_restart", self != NULL && self->pending_restart,
+    gauge(o, "patroni_pending_restart", v->pg.pending_restart,
           "1 when PostgreSQL must be restarted for a setting.");
     gauge(o, "patroni_is_paused", v->config.pause, "1 when automatic failover is paused.");
     head(o, "patroni_failover_priority", "gauge", "Tag failover_priority of this node.");

@@ -139,7 +139,9 @@ static void add_verbs(json_t *paths)
         const struct rest_verb *v = &rest_verbs[i];
         char text[80];
         char method[8];
-        (void)snprintf(text, sizeof text, "Not served; use %s", v->instead);
+        (void)snprintf(text, sizeof text, "Not served by this version%s%s",
+                       v->instead != NULL ? "; use " : "",
+                       v->instead != NULL ? v->instead : "");
         (void)snprintf(method, sizeof method, "%s", v->method);
         for (char *c = method; *c != '\0'; c++)
             *c = (char)(*c - 'A' + 'a');

@@ -56,12 +56,12 @@ const struct rest_verb rest_verbs[] = {
     {"PATCH", "/config", "regentctl edit-config"},
     {"PUT", "/config", "regentctl edit-config"},
     {"POST", "/switchover", "regentctl switchover"},
-    {"DELETE", "/switchover", "regentctl flush"},
+    {"DELETE", "/switchover", NULL},
     {"POST", "/failover", "regentctl failover"},
-    {"POST", "/restart", "regentctl restart"},
-    {"DELETE", "/restart", "regentctl flush"},
-    {"POST", "/reload", "regentctl reload"},
-    {"POST", "/reinitialize", "regentctl reinit"},
+    {"POST", "/restart", NULL},
+    {"DELETE", "/restart", NULL},
+    {"POST", "/reload", NULL},
+    {"POST", "/reinitialize", NULL},
 };
 const size_t rest_verbs_n = ARRAY_LEN(rest_verbs);
 

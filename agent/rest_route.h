@@ -29,7 +29,7 @@ struct rest_route {
 /* A request that changes something; none is served yet. */
 struct rest_verb {
     const char *method, *path;
-    const char *instead; /* what does it: a command */
+    const char *instead; /* the command that does it; NULL: none does yet */
 };
 
 struct rest_reply {

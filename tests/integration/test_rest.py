@@ -230,6 +230,18 @@ def test_the_configuration_is_the_record(c):
     assert bodies[0]["synchronous_mode"] == "on" and bodies[0]["ttl"] == 5
 
 
+def test_a_setting_that_waits_for_a_restart_shows(c):
+    was = c.nodes[0].value("SHOW max_connections")
+    for value, pending in ((str(int(was) + 10), True), (was, False)):
+        c.nodes[0].ctl("edit-config", "-p", f"max_connections={value}")
+        for node in c.nodes:
+            wait_until(lambda node=node, pending=pending: get(node, "/patroni").get("pending_restart", False) is pending,
+                       f"{node}: pending_restart is {pending}", 20)
+            assert metrics(node)["patroni_pending_restart",] == pending
+        wait_until(lambda pending=pending: all(m.get("pending_restart", False) is pending
+                                               for m in get(c.nodes[0], "/cluster")["members"]), "the members show it", 10)
+
+
 def test_there_is_no_failsafe_mode(c):
     assert code(c.nodes[0], "/failsafe") == 502
 
@@ -358,7 +370,8 @@ def test_a_verb_that_is_not_served_says_so(c, verb):
     method, path = verb.split()
     before = c.record("config")
     status, _, body = ask(c.nodes[0], path, method, body='{"ttl": 30}', headers={"Content-Type": "application/json"})
-    assert status == 501 and verb in body and "regentctl" in body
+    assert status == 501 and body.startswith(f"{verb} is not served by this version")
+    assert ("regentctl edit-config" in body) == (path == "/config")
     assert c.record("config") == before
 
 

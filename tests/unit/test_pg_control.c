@@ -174,14 +174,20 @@ static PGresult *row(const char *const *values, int n)
     return r;
 }
 
-static enum err parse(const char *const *facts, const char *const *sender, struct pg_seen *ret)
+static enum err parse_with(const char *const *facts, const char *const *sender,
+                           const PGresult *settings, struct pg_seen *ret)
 {
     PGresult *f = row(facts, 19);
     PGresult *s = row(sender, 9);
-    enum err rv = pg_seen_parse(f, s, ret);
+    enum err rv = pg_seen_parse(f, s, settings, ret);
     PQclear(f);
     PQclear(s);
     return rv;
+}
+
+static enum err parse(const char *const *facts, const char *const *sender, struct pg_seen *ret)
+{
+    return parse_with(facts, sender, NULL, ret);
 }
 
 static void a_standbys_answer_is_read(void **state)
@@ -220,6 +226,27 @@ static void a_primarys_answer_is_read(void **state)
     assert_string_equal(s.senders[0].sync_state, "sync");
 }
 
+static void a_pending_restart_is_known_until_the_next_long_look(void **state)
+{
+    static const char *const yes[] = {"t"};
+    static const char *const none[] = {"f"};
+    struct pg_seen s = {0};
+    (void)state;
+    PGresult *r = row(yes, 1);
+    assert_int_equal(parse_with(primary, NULL, r, &s), ERR_OK);
+    assert_true(s.pending_restart);
+    PQclear(r);
+    assert_int_equal(parse(primary, NULL, &s), ERR_OK);
+    assert_true(s.pending_restart);
+    r = row(none, 1);
+    assert_int_equal(parse_with(primary, NULL, r, &s), ERR_OK);
+    assert_false(s.pending_restart);
+    PQclear(r);
+    r = row(NULL, 1);
+    assert_int_equal(parse_with(primary, NULL, r, &s), ERR_INVALID);
+    PQclear(r);
+}
+
 static void an_answer_that_is_not_sound_changes_nothing(void **state)
 {
     static const struct {
@@ -255,6 +282,7 @@ int main(void)
         cmocka_unit_test(the_last_line_of_a_history_says_where_it_began),
         cmocka_unit_test(a_standbys_answer_is_read),
         cmocka_unit_test(a_primarys_answer_is_read),
+        cmocka_unit_test(a_pending_restart_is_known_until_the_next_long_look),
         cmocka_unit_test(an_answer_that_is_not_sound_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
