@@ -14,7 +14,7 @@ static void usage(FILE *to)
         to,
         "usage: regentctl [-c FILE] [-H HOST:PORT,...] [-f table|json|yaml|tsv] COMMAND\n\n");
     for (size_t i = 0; i < cli_commands_n; i++)
-        (void)fprintf(to, "  %-16s %s\n", cli_commands[i].name, cli_commands[i].help);
+        (void)fprintf(to, "  %-21s %s\n", cli_commands[i].name, cli_commands[i].help);
     (void)fprintf(
         to,
         "\n`regentctl COMMAND --help` shows the options of a command.\n"
