@@ -77,7 +77,7 @@ static void on_calm(struct sim *w, struct sim_node *none, void *arg)
 {
     (void)none;
     (void)arg;
-    w->loss = w->duplicate = w->reorder = 0;
+    w->loss = w->duplicate = w->reorder = w->late = 0;
 }
 
 static void bad_network(struct sim *w, struct sim_node *x, uint64_t for_us)
@@ -87,6 +87,15 @@ static void bad_network(struct sim *w, struct sim_node *x, uint64_t for_us)
     w->duplicate = (unsigned)sim_random(w, 50);
     w->reorder = (unsigned)sim_random(w, 200);
     sim_note(w, NULL, "bad network for %.1f s", (double)for_us / 1e6);
+    sim_at(w, NULL, WORLD, for_us, "calm", on_calm, NULL);
+}
+
+/* Requests on their way to the leader of Raft arrive when the world has moved on. */
+static void late_calls(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    (void)x;
+    w->late = (unsigned)sim_between(w, 200, 700);
+    sim_note(w, NULL, "calls come late for %.1f s", (double)for_us / 1e6);
     sim_at(w, NULL, WORLD, for_us, "calm", on_calm, NULL);
 }
 
@@ -299,6 +308,7 @@ static const struct kind kinds[] = {
     {one_way, {4, 0, 0, 6}, 300, 12000, true},
     {ring, {4, 0, 0, 4}, 300, 12000, true},
     {bad_network, {4, 0, 0, 2}, 500, 8000, false},
+    {late_calls, {4, 0, 0, 2}, 2000, 20000, false},
     {break_client, {4, 0, 2, 2}, 0, 0, true},
     {kill_machine, {6, 0, 0, 6}, 500, 12000, true},
     {kill_daemon, {5, 0, 6, 6}, 50, 9000, true},

@@ -6,7 +6,7 @@
 #include "dcs/wire.h"
 #include "tests/sim/node_world.h"
 
-enum { DEAD_MS = 2000 };
+enum { DEAD_MS = 2000, LATE_MS = 9000 };
 
 struct message {
     uint64_t from; /* index of the sender */
@@ -224,6 +224,8 @@ bool net_call(struct sim_node *x, uint64_t member, uint32_t number, const char *
     }
     if (at == 0)
         return true; /* into a cut: nobody knows yet */
+    if (sim_chance(w, w->late))
+        at += sim_random(w, LATE_MS * MS); /* sent again and again below us, as TCP does */
     struct message *m = message_new(x, params);
     m->number = number;
     m->method = NODE_METHOD_COUNT; /* raft.confirm */

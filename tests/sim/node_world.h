@@ -272,6 +272,7 @@ struct sim {
     enum mutation mutation;
     bool cut[SIM_NODES][SIM_NODES];    /* from, to */
     unsigned loss, duplicate, reorder; /* thousandths, of frames */
+    unsigned late;                     /* thousandths, of calls */
     uint64_t delay_us;
     uint64_t snapshot_every;
     unsigned late_reload; /* thousandths of processes that take a reload late */
