@@ -332,12 +332,17 @@ def assert_nothing_forgotten(node, acknowledged, revision=0):
 
 
 def serves(node):
-    """Answers a write or ends, within a second."""
+    """Answers a write (a full disk: that there is no space), or ends, within a second."""
     began = time.monotonic()
-    with contextlib.suppress(OSError, DcsError):
+    try:
         with contextlib.closing(Wire(node, timeout=1)) as client:
             client("kv.put", key="probe", value="1", deadline_ms=1000)
             return True
+    except DcsError as e:
+        if e.name == "no_space":
+            return True
+    except OSError:
+        pass
     with contextlib.suppress(subprocess.TimeoutExpired):
         node.process.wait(max(0, began + 1 - time.monotonic()))
     return not node.alive()
@@ -365,8 +370,9 @@ def test_a_kill_at_any_storage_call_forgets_nothing(call):
 
 
 @needs_strace
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize("call", CALLS)
-def test_an_io_error_of_any_storage_call_ends_the_process_with_one_line(call):
+def test_an_error_of_any_storage_call_is_survived_or_ends_the_process_with_one_line(call, error):
     one = new_lab(1, ("--snapshot-every", "7"))
     try:
         node = one.nodes[0]
@@ -375,7 +381,7 @@ def test_an_io_error_of_any_storage_call_ends_the_process_with_one_line(call):
         acknowledged = []
         for when in sample(n, 5):
             before = len(node.log())
-            start_traced(node, inject(call, "error=EIO", when))
+            start_traced(node, inject(call, f"error={error}", when))
             scripted_writes(node, acknowledged)
             stuck = node.alive() and not serves(node)
             assert not stuck
