@@ -55,15 +55,11 @@ static void mix_query(struct state *s, struct hash *h, const char *sql)
         state_fatal(s, sql);
 }
 
-/* Nothing of this member's own: no `applied`, no `logged`. */
-#define MARKS                                                                          \
-    "SELECT revision, compacted, next_member, event_first, event_next, event_bytes - " \
-    "event_bytes_dropped FROM store"
-
 enum err hash_database(sqlite3 *db, const char *path, uint64_t *ret_hash, struct errmsg *e)
 {
     static const char *const queries[] = {
-        MARKS,
+        "SELECT revision, compacted, next_member, event_first, event_next FROM store",
+        "SELECT event_bytes - event_bytes_dropped FROM store",
         "SELECT * FROM kv ORDER BY key",
         "SELECT * FROM event ORDER BY id",
         "SELECT * FROM lease ORDER BY id",

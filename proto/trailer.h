@@ -1,6 +1,7 @@
-/* The last 64 bytes of a file that `regentctl dcs snapshot save` writes. Before them is a plain SQLite
- * database, which sqlite3 reads as it is: it goes by the length in its own header.
+/* The last page of a file that `regentctl dcs snapshot save` writes. Before it is a plain SQLite database,
+ * which sqlite3 reads as it is: it goes by the length in its own header.
  *
+ *   4032  zero
  *     16  "RegentSnapshot1\n"
  *      8  bytes of the database, big-endian
  *      8  Raft term of the node that made it, big-endian
@@ -11,7 +12,7 @@
 #include "base/base.h"
 #include "base/err.h"
 
-enum { TRAILER_SIZE = 64 };
+enum { TRAILER_SIZE = 4096 };
 
 struct trailer {
     uint64_t size;
