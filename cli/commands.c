@@ -66,6 +66,8 @@ const struct command cli_commands[] = {
     {"dcs recover", "[--force]",
      "make this node alone a new cluster after the majority is lost for ever", cmd_dcs_recover},
     {"dcs transfer", "[NAME]", "move the Raft leadership", cmd_dcs_transfer},
+    {"sql", "'SELECT ...' [--limit N] [--timeout SECONDS]",
+     "read-only SQL over the replicated state of the node asked", cmd_sql},
     {"demo up", "[--nodes 3] [--dir D] [--base-port P] [--async] [--pg-bin D]",
      "a real cluster on loopback", cmd_demo_up},
     {"demo status", "[--dir D]", "the demo cluster as `list` shows it", cmd_demo_status},

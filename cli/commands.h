@@ -42,6 +42,7 @@ int cmd_member_promote(struct cli *c, int argc, char **argv);
 int cmd_member_remove(struct cli *c, int argc, char **argv);
 int cmd_member_replace(struct cli *c, int argc, char **argv);
 int cmd_show_config(struct cli *c, int argc, char **argv);
+int cmd_sql(struct cli *c, int argc, char **argv);
 int cmd_status(struct cli *c, int argc, char **argv);
 int cmd_switchover(struct cli *c, int argc, char **argv);
 int cmd_token_create(struct cli *c, int argc, char **argv);

@@ -11,6 +11,7 @@
 #include "dcs/log_store.h"
 #include "dcs/node.h"
 #include "dcs/peer.h"
+#include "dcs/querier.h"
 #include "dcs/server.h"
 #include "dcs/snapshot_files.h"
 
@@ -60,6 +61,7 @@ struct dcs {
     struct server server;
     struct snapshot_files files;
     struct backup backup;
+    struct querier querier;
     struct join join;
     uint64_t checked_applied;
     bool ca_asked;

@@ -300,6 +300,12 @@ static void snapshot_read(void *arg, uint64_t index, uint64_t offset, node_reply
     snapshot_files_read(&((struct dcs *)arg)->files, index, offset, done, done_arg, tag);
 }
 
+static void sql_query(void *arg, const struct sql_req *q, node_reply_cb *done, void *done_arg)
+{
+    struct dcs *d = arg;
+    querier_run(&d->querier, &d->loop, d->node, q, done, done_arg);
+}
+
 static void snapshot_save(void *arg, node_reply_cb *done, void *done_arg)
 {
     struct dcs *d = arg;
@@ -317,6 +323,7 @@ const struct server_ops dcs_server_ops = {
     .sign = sign,
     .authority = authority,
     .snapshot_read = snapshot_read,
+    .sql_query = sql_query,
     .snapshot_save = snapshot_save,
     .snapshot_piece = snapshot_piece,
 };

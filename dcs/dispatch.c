@@ -183,6 +183,17 @@ static void hash_read(const struct call_in *c)
     }
 }
 
+static void sql_query(const struct call_in *c)
+{
+    struct sql_req req;
+    const struct server_options *o = &c->x->server->o;
+    struct ticket *t =
+        decode(c, &msg_sql_req, &req) ? session_begin(c->x, c->msgid, c->params.n) : NULL;
+    if (t != NULL) {
+        o->ops->sql_query(o->arg, &req, session_done, t);
+    }
+}
+
 static void snapshot_save(const struct call_in *c)
 {
     struct empty none;
@@ -214,6 +225,7 @@ static handler *const here[METHOD_COUNT] = {
     [METHOD_CA_FETCH] = ca_fetch,
     [METHOD_CERT_RENEW] = cert_renew,
     [METHOD_HASH_READ] = hash_read,
+    [METHOD_SQL_QUERY] = sql_query,
     [METHOD_SNAPSHOT_SAVE] = snapshot_save,
     [METHOD_SNAPSHOT_PIECE] = snapshot_piece,
 };

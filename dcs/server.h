@@ -42,6 +42,8 @@ struct server_ops {
                      struct buf *ret_cert, struct errmsg *e);
     /* CA certificate and key for another voter. */
     enum err (*authority)(void *arg, struct ca_reply *ret_reply, struct errmsg *e);
+    /* Answers sql.query by `done`, later, exactly once. */
+    void (*sql_query)(void *arg, const struct sql_req *q, node_reply_cb *done, void *done_arg);
     /* A copy of the state for a client, and its pieces (backup.h). */
     void (*snapshot_save)(void *arg, node_reply_cb *done, void *done_arg);
     void (*snapshot_piece)(void *arg, const struct snapshot_piece *p, node_reply_cb *done,

@@ -147,6 +147,10 @@ enum err state_copy_run(struct state_copy *c, const char *path, struct errmsg *e
     MUST_CHECK; /* frees c; fsyncs */
 /* The hash of the replicated content in it, equal on all members at one index; any thread. Frees c. */
 enum err state_copy_hash(struct state_copy *c, uint64_t *ret_hash, struct errmsg *e) MUST_CHECK;
+/* One SELECT on it, with the views of docs/dcs-schema.md; any thread. Frees c. ERR_DENIED: more than
+ * reading; ERR_TIMEOUT; ERR_INVALID: SQLite's own words. */
+enum err state_copy_query(struct state_copy *c, const struct sql_req *q, struct buf *ret_reply,
+                          struct errmsg *e) MUST_CHECK;
 void state_copy_cancel(struct state_copy *c); /* instead of run; NULL is allowed */
 /* SHA-256 and length of a file; any thread. */
 enum err state_file_digest(const char *path, uint8_t ret_sha256[static 32], uint64_t *ret_size,

@@ -228,6 +228,11 @@ enum err member_check_free(struct state *s, const char *name, const char *addres
                            struct errmsg *e) MUST_CHECK;
 void member_add(struct apply *a, struct member *m); /* allots m->id */
 
+/* ---- state_query.c ---- */
+/* Leaves its authorizer on the connection: for nothing else afterwards. */
+enum err query_database(sqlite3 *db, const struct sql_req *q, struct buf *ret_reply,
+                        struct errmsg *e) MUST_CHECK;
+
 /* ---- state_hash.c ---- */
 /* Of what is committed, through a connection with a read transaction. */
 enum err hash_database(sqlite3 *db, const char *path, uint64_t *ret_hash, struct errmsg *e)

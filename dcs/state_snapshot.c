@@ -140,6 +140,15 @@ enum err state_copy_hash(struct state_copy *c, uint64_t *ret_hash, struct errmsg
     return rc;
 }
 
+enum err state_copy_query(struct state_copy *c, const struct sql_req *q, struct buf *ret_reply,
+                          struct errmsg *e)
+{
+    CHECK_MAGIC(c, COPY_MAGIC);
+    enum err rc = query_database(c->db, q, ret_reply, e);
+    copy_free(c);
+    return rc;
+}
+
 void state_copy_cancel(struct state_copy *c)
 {
     if (c == NULL)

@@ -170,6 +170,57 @@ def test_a_member_with_other_data_is_seen(lab):
     assert "not every member" in said
 
 
+# ---- SQL ----
+
+def sql(node, text, *words, code=0):
+    said = ctl(node, "-f", "json", "sql", text, *words, code=code)
+    return json.loads(said) if code == 0 else said
+
+
+def test_sql_reads_the_documented_views(lab):
+    node = lab.followers()[0]
+    lease = node.call("lease.grant", ttl_ms=60000, nonce=1)["id"]
+    for key, value in (("leader", {"name": "n1", "state": "active", "timeline": 3, "token": 7}),
+                       ("sync", {"leader": "n1", "token": 7, "mode": "on", "v": ["a"], "q": 1}),
+                       ("history", {"entries": [{"timeline": 2, "name": "n2"}, {"timeline": 3, "name": "n1"}]}),
+                       ("journal/1", {"at_ms": 5, "node": "n1", "rule": "r", "reason": "because"}),
+                       ("members/n1", {"name": "n1", "role": "primary"})):
+        node.call("kv.put", key=f"/regent/demo/{key}", value=json.dumps(value))
+    node.call("kv.put", key="a'b", value="x", lease=lease)
+    assert sql(node, "SELECT name, timeline, scope FROM leader") == [{"name": "n1", "timeline": 3, "scope": "demo"}]
+    assert sql(node, "SELECT unknown, mode FROM sync")[0]["mode"] == "on"
+    assert [r["name"] for r in sql(node, "SELECT name FROM history ORDER BY timeline")] == ["n2", "n1"]
+    assert sql(node, "SELECT reason FROM journal") == [{"reason": "because"}]
+    assert sql(node, "SELECT role FROM nodes") == [{"role": "primary"}]
+    assert sql(node, "SELECT keys FROM leases") == [{"keys": 1}]
+    assert len(sql(node, "SELECT * FROM members")) == 3
+    assert sql(node, "SELECT count(*) AS n FROM keys") == [{"n": 6}]
+    assert sql(node, "SELECT type, key FROM changes ORDER BY id DESC LIMIT 1;") == [{"type": "put", "key": "a'b"}]
+    assert sql(node, "SELECT revision FROM revision")[0]["revision"] == lab.leader().status()["revision"]
+    assert len(sql(node, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n", "--limit",
+                   "5")) == 5
+    assert "n1" in ctl(node, "sql", "SELECT name FROM members")
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("DELETE FROM kv", "only reading"), ("UPDATE member SET name = 'x'", "only reading"),
+    ("INSERT INTO kv SELECT * FROM kv", "only reading"), ("DROP TABLE kv", "only reading"),
+    ("ATTACH '/tmp/x' AS y", "only reading"), ("PRAGMA user_version = 9", "only reading"),
+    ("VACUUM INTO '/tmp/x'", "one SELECT"),
+    ("BEGIN", "only reading"), ("ROLLBACK", "only reading"), ("CREATE TEMP TABLE x(a)", "only reading"),
+    ("SELECT secret_sha256 FROM token", "only reading"), ("SELECT * FROM token", "only reading"),
+    ("SELECT 1; SELECT 2", "one SELECT"), ("", "one SELECT"), ("SELECT x FROM nowhere", "no such table"),
+    ("SELECT load_extension('x')", "no"), ("SELECT length(zeroblob(1000000000))", "too big"),
+    ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n", "longer than it may"),
+])
+def test_sql_does_nothing_but_read_and_not_for_long(one, text, said):
+    node = one.nodes[0]
+    node.call("kv.put", key="a", value="1")
+    assert said in ctl(node, "sql", text, code=1)
+    assert node.call("kv.range", key="a")["count"] == 1
+    assert sql(node, "SELECT 1 AS x") == [{"x": 1}]
+
+
 # ---- copies of the store, and new clusters made of them ----
 
 class Member:
@@ -312,7 +363,7 @@ def test_a_damaged_copy_is_refused(one):
     node.call("kv.put", key="a", value="1")
     ctl(node, "dcs", "snapshot", "save", file)
     good = file.read_bytes()
-    for bad in (good[:-1], good[:-64], good[:100], b"", good + b"x", good[:5000] + b"\xff" + good[5001:]):
+    for bad in (good[:-1], good[:-4096], good[:100], b"", good + b"x", good[:5000] + b"\xff" + good[5001:]):
         file.write_bytes(bad)
         assert "damaged" in (said := ctl(node, "dcs", "snapshot", "status", file, code=1)) or "missing" in said
 
