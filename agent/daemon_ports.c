@@ -168,8 +168,8 @@ static void port_published(void *arg, const struct view *v, const struct plan *p
     struct rest_news news = {.view = v,
                              .plan = p,
                              .mirror = engine_mirror(d->engine),
-                             .pg = postgres_seen(d->postgres),
-                             .pg_version = postgres_version(d->postgres)};
+                             .pg = d->witness ? NULL : postgres_seen(d->postgres),
+                             .pg_version = d->witness ? "" : postgres_version(d->postgres)};
     if (!d->closing && rest_dcs_due(d->rest, v->now_ms))
         client_call(d->client, METHOD_CLUSTER_STATUS, &(struct empty){}, 0, on_dcs_status, d);
     rest_publish(d->rest, &news);

@@ -315,8 +315,7 @@ void engine_tick(struct engine *g)
     } else if (g->stopping) {
         g->stopped = true;
     }
-    if (!g->o.witness)
-        g->o.ports->published(g->o.arg, &g->view, &g->plan);
+    g->o.ports->published(g->o.arg, &g->view, &g->plan);
     g->tilt = false;
     g->ticking = false;
     schedule(g);

@@ -41,7 +41,7 @@ struct engine_ports {
     void (*remember)(void *arg, uint64_t lease, uint64_t nonce);
     /* Look again at `at_ms`; replaces the time before. */
     void (*wake_at)(void *arg, uint64_t at_ms);
-    /* A new view and plan are in force (REST takes a copy). */
+    /* A new view and plan are in force (REST takes a copy). A witness has no plan: its rule is NULL. */
     void (*published)(void *arg, const struct view *v, const struct plan *p);
 };
 

@@ -230,10 +230,10 @@ static enum err bind_socket(const char *listen_on, int *ret_fd, struct errmsg *e
     int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
         bind(fd, ai->ai_addr, ai->ai_addrlen) != 0 || listen(fd, SOMAXCONN) != 0) {
-        rv = err_set(
-            e, err_from_errno(errno),
-            "restapi.listen: cannot listen on %s: %s; choose another port or stop what uses it (another regentd?)",
-            listen_on, strerror(errno));
+        rv = err_set(e, err_from_errno(errno),
+                     "restapi.listen: cannot listen on %s: %s; choose another port or stop "
+                     "what uses it (another regentd?)",
+                     listen_on, strerror(errno));
         if (fd >= 0)
             (void)close(fd);
     } else {
@@ -358,7 +358,8 @@ void rest_publish(struct rest *r, const struct rest_news *news)
     f->known = true;
     f->wall_ms = clock_wall_ms();
     f->view = *news->view;
-    f->pg = *news->pg;
+    if (news->pg != NULL)
+        f->pg = *news->pg;
     f->config_json = config_text(news->mirror);
     f->counts = r->counts;
     f->has_dcs = r->has_dcs;

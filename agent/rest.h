@@ -17,7 +17,7 @@ struct rest_news {
     const struct view *view;
     const struct plan *plan;
     const struct mirror *mirror;
-    const struct pg_seen *pg;
+    const struct pg_seen *pg; /* NULL: a witness, which has no PostgreSQL */
     const char *pg_version;
 };
 

@@ -18,7 +18,7 @@ import time
 
 import pytest
 
-from cluster import Cluster, wait_until
+from cluster import Cluster, Node, wait_until
 
 LAG_MAX = "16TB"
 STALE = "Regent-Stale"
@@ -408,6 +408,28 @@ def test_slow_clients_do_not_keep_others_waiting(c):
         begin = time.monotonic()
         assert code(node, "/health") == 200
         assert time.monotonic() - begin < 2
+
+
+# ---- a node without PostgreSQL ----
+
+
+def test_a_witness_lives_and_tells_of_the_dcs(c):
+    node = Node(c, "w1", "127.0.0.1")
+    token = c.nodes[0].ctl("token", "create", "--role", "witness").stdout.strip()
+    node.ctl("join", c.nodes[0].dcs_address(), "--token", token, "--name", node.name, "--listen", node.dcs_address(),
+             "--data-dir", str(node.dir), "--rest-port", str(node.ports["rest"]), "--witness")
+    node.start()
+    try:
+        wait_until(lambda: node.rest("/cluster")[0] == 200 and len(get(node, "/cluster")["members"]) == 3, "it knows")
+        assert get(node, "/patroni")["role"] == "uninitialized"
+        assert {path for path, codes in CHECKS.items() if 503 in codes and code(node, path) == 200} == set()
+        assert code(node, "/liveness") == 200 and code(node, "/health") == 503 and code(node, "/readiness") == 503
+        wait_until(lambda: metrics(node).get(("etcd_server_has_leader",)) == 1, "its DCS has told", 15)
+        assert metrics(node)["patroni_postgres_running",] == 0
+        assert sorted(get(node, "/config")) == sorted(get(c.nodes[0], "/config"))
+    finally:
+        c.nodes[0].ctl("member", "remove", node.name, "--force", check=False)
+        node.kill()
 
 
 # ---- faults: these come last ----
