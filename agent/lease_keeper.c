@@ -75,6 +75,12 @@ uint64_t keeper_submit(struct lease_keeper *k, uint64_t ttl_ms, uint64_t now_ms)
     return k->n;
 }
 
+void keeper_align(struct lease_keeper *k, uint64_t now_ms)
+{
+    uint64_t wait_ms = keeper_period_ms(k->ttl_ms) - k->ttl_ms / GATHER_DIVISOR;
+    k->next_ms = MIN(k->next_ms, now_ms + wait_ms);
+}
+
 void keeper_acked(struct lease_keeper *k, uint64_t n)
 {
     const struct keeper_submission *s = &k->out[n % KEEPER_OUTSTANDING];

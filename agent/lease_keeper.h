@@ -46,5 +46,8 @@ bool keeper_due(const struct lease_keeper *k, uint64_t now_ms);
 uint64_t keeper_submit(struct lease_keeper *k, uint64_t ttl_ms, uint64_t now_ms);
 /* The store applied renewal n. */
 void keeper_acked(struct lease_keeper *k, uint64_t n);
+/* An answer is here. All holders whose renewals were gathered in one entry hear it at once: the next ones
+ * are timed from it, never later than by their period, so that they meet in one entry again. */
+void keeper_align(struct lease_keeper *k, uint64_t now_ms);
 
 #endif

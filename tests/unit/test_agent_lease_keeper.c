@@ -28,6 +28,20 @@ static void the_deadline_counts_from_the_first_submission(void **state)
     assert_int_equal(k.deadline_ms, 2250 + 4500);
 }
 
+static void renewals_answered_together_come_together(void **state)
+{
+    (void)state;
+    struct lease_keeper first = held(), second = held();
+    keeper_submit(&first, 5000, 2250);
+    keeper_submit(&second, 5000, 2700);
+    keeper_align(&first, 2875); /* 625 ms after the first came */
+    keeper_align(&second, 2875);
+    assert_int_equal(first.next_ms, 3500);
+    assert_int_equal(second.next_ms, 3500);
+    keeper_align(&first, 3400); /* an answer that was late */
+    assert_int_equal(first.next_ms, 3500);
+}
+
 static void an_old_answer_moves_nothing(void **state)
 {
     (void)state;
@@ -123,6 +137,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_deadline_counts_from_the_first_submission),
+        cmocka_unit_test(renewals_answered_together_come_together),
         cmocka_unit_test(an_old_answer_moves_nothing),
         cmocka_unit_test(an_answer_to_a_forgotten_submission_moves_nothing),
         cmocka_unit_test(a_shorter_ttl_binds_from_its_submission),
