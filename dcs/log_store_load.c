@@ -1,8 +1,10 @@
 /* Schema, what is found at start, bootstrap. Nothing is repaired: a log that is not what was written
  * makes the node a liar to its peers, so it does not start. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include "base/mem.h"
@@ -141,10 +143,25 @@ static enum err check_structure(struct log_store *s, struct errmsg *e)
     return r;
 }
 
+/* SQLite would create it with the umask's permissions, and the WAL with the same; it is nobody else's to
+ * read. */
+static enum err make_private(const char *path, struct errmsg *e)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd >= 0)
+        (void)close(fd);
+    else if (errno != EEXIST || chmod(path, 0600) != 0)
+        return err_set(e, err_from_errno(errno), "%s: %s", path, strerror(errno));
+    return ERR_OK;
+}
+
 enum err log_store_open_db(struct log_store *s, struct errmsg *e)
 {
     char path[LOG_STORE_PATH_MAX + 16];
     (void)snprintf(path, sizeof path, "%s/log.db", s->dir);
+    enum err private = make_private(path, e);
+    if (private != ERR_OK)
+        return private;
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
                 SQLITE_OPEN_EXRESCODE;
     if (sqlite3_open_v2(path, &s->db, flags, NULL) != SQLITE_OK)
