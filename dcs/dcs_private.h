@@ -65,6 +65,7 @@ struct dcs {
     struct join join;
     uint64_t checked_applied;
     bool ca_asked;
+    uint64_t renewal_ms; /* next look at this node's certificate */
 
     uv_loop_t loop;
     bool loop_open, handles_open, server_open, log_started;
@@ -102,6 +103,16 @@ NORETURN void dcs_fatal(void *dcs, const char *what);
 void dcs_set_authority(struct dcs *d);
 /* Once a second: certificates' key, removed members, figures. */
 void dcs_housekeeping(struct dcs *d);
+
+/* A certificate for `id`, by the CA's key this node holds. */
+enum err dcs_sign(void *dcs, const struct pki_identity *id, struct slice csr,
+                  struct buf *ret_cert, struct errmsg *e) MUST_CHECK;
+#define NUMBER_CA_FETCH 0xfffffff0U /* of peers_call() */
+#define NUMBER_CERT_RENEW 0xfffffff1U
+
+/* renewal.c: this node's certificate is renewed in time, under its key, without a restart. */
+void renewal_tick(struct dcs *d);
+void renewal_answer(struct dcs *d, enum err status, const char *text, struct slice result);
 
 /* join.c */
 void join_tick(struct dcs *d);

@@ -11,8 +11,6 @@
 #include "dcs/dcs_private.h"
 #include "dcs/wire.h"
 
-#define NUMBER_CA_FETCH 0xfffffff0U
-
 void dcs_fatal(void *dcs, const char *what)
 {
     struct dcs *d = dcs;
@@ -219,6 +217,8 @@ static void answer(void *arg, uint64_t member, uint32_t number, enum err status,
         node_answer(d->node, number, status, text, result);
     } else if (number == NUMBER_CA_FETCH) {
         ca_fetched(d, status, text, result);
+    } else if (number == NUMBER_CERT_RENEW) {
+        renewal_answer(d, status, text, result);
     } else {
         (void)snapshot_files_answer(&d->files, number, status, result);
     }
@@ -265,8 +265,8 @@ static void dialed(void *arg, uint64_t member)
     peers_dialed_us(&((struct dcs *)arg)->peers, member);
 }
 
-static enum err sign(void *arg, const struct pki_identity *id, struct slice csr,
-                     struct buf *ret_cert, struct errmsg *e)
+enum err dcs_sign(void *arg, const struct pki_identity *id, struct slice csr,
+                  struct buf *ret_cert, struct errmsg *e)
 {
     struct dcs *d = arg;
     struct member m;
@@ -320,7 +320,7 @@ static void snapshot_piece(void *arg, const struct snapshot_piece *p, node_reply
 
 const struct server_ops dcs_server_ops = {
     .dialed = dialed,
-    .sign = sign,
+    .sign = dcs_sign,
     .authority = authority,
     .snapshot_read = snapshot_read,
     .sql_query = sql_query,
@@ -383,5 +383,6 @@ void dcs_housekeeping(struct dcs *d)
     drop_removed(d);
     backup_tick(&d->backup);
     want_ca_key(d);
+    renewal_tick(d);
     join_tick(d);
 }

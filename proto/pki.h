@@ -31,6 +31,14 @@ enum err pki_ca_new(const char *cluster_id, struct buf *ret_cert, struct buf *re
 /* New key and a certificate request for it. */
 enum err pki_csr_new(const char *name, struct buf *ret_csr, struct buf *ret_key,
                      struct errmsg *e) MUST_CHECK;
+/* A request for the key that is there already: a certificate that is renewed keeps its key. */
+enum err pki_csr_of_key(const char *name, struct slice key_pem, struct buf *ret_csr,
+                        struct errmsg *e) MUST_CHECK;
+/* Seconds until it expires; negative afterwards. */
+enum err pki_seconds_left(struct slice cert_pem, int64_t *ret_seconds, struct errmsg *e)
+    MUST_CHECK;
+/* From the next handshake on; the key must be the one in use. */
+enum err pki_use_certificate(SSL_CTX *ctx, struct slice cert_pem, struct errmsg *e) MUST_CHECK;
 /* Signs; `hosts`: names or addresses for the SAN. Valid 365 days from now (an hour back-dated). */
 enum err pki_sign(struct slice ca_cert, struct slice ca_key, struct slice csr,
                   const struct pki_identity *id, const char *const *hosts, size_t n_hosts,

@@ -6,8 +6,10 @@ import pathlib
 import shutil
 import signal
 import sqlite3
+import ssl
 import subprocess
 import tempfile
+import time
 
 import pytest
 
@@ -219,6 +221,59 @@ def test_sql_does_nothing_but_read_and_not_for_long(one, text, said):
     assert said in ctl(node, "sql", text, code=1)
     assert node.call("kv.range", key="a")["count"] == 1
     assert sql(node, "SELECT 1 AS x") == [{"x": 1}]
+
+
+# ---- certificates and files ----
+
+def days_left(cert):
+    end = subprocess.run(["openssl", "x509", "-noout", "-enddate", "-in", cert], capture_output=True, text=True,
+                         check=True).stdout.strip().split("=")[1]
+    return (ssl.cert_time_to_seconds(end) - time.time()) / 86400
+
+
+def age(lab, node):
+    """Its certificate as it is, but for 20 days more only."""
+    ca, own = lab.nodes[0].dir / "pki", node.dir / "pki"
+    text = subprocess.run(["openssl", "x509", "-x509toreq", "-copy_extensions", "copyall", "-in", own / "node.crt",
+                           "-signkey", own / "node.key"], capture_output=True, check=True).stdout
+    subprocess.run(["openssl", "x509", "-req", "-days", "20", "-copy_extensions", "copyall", "-CA", ca / "ca.crt", "-CAkey",
+                    ca / "ca.key", "-out", own / "node.crt"], input=text, capture_output=True, check=True)
+    assert days_left(own / "node.crt") < 21
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_certificates_are_renewed_in_time_and_used_without_a_restart(lab):
+    lab.add(role="learner")
+    learner = lab.nodes[3]
+    wait_for("it follows", lambda: roles(lab.nodes[0]).get("n4") == "learner")
+    for node in (lab.nodes[1], learner):  # one that can sign, one that has to ask
+        node.kill(signal.SIGTERM)
+        age(lab, node)
+        key = (node.dir / "pki" / "node.key").read_bytes()
+        node.start()
+        wait_for("it is renewed", lambda n=node: days_left(n.dir / "pki" / "node.crt") > 300)
+        assert (node.dir / "pki" / "node.key").read_bytes() == key and "certificate_renewed" in node.log()
+        host, port = node.address.split(":")
+        shown = subprocess.run(["openssl", "s_client", "-connect", f"{host}:{port}"], stdin=subprocess.DEVNULL,
+                               capture_output=True, text=True, timeout=20, check=False).stdout
+        assert subprocess.run(["openssl", "x509", "-noout", "-checkend", str(300 * 86400)], input=shown, text=True,
+                              capture_output=True, check=False).returncode == 0
+    wait_for("all work", lambda: all(n.status() for n in lab.nodes))
+
+
+def test_files_of_the_store_are_nobody_elses(one):
+    old = os.umask(0)
+    try:
+        node = one.nodes[0]
+        node.kill(signal.SIGTERM)
+        (node.dir / "log.db").chmod(0o644)
+        node.start()
+        node.call("kv.put", key="a", value="1")
+    finally:
+        os.umask(old)
+    for path in node.dir.iterdir():
+        if path.is_file():
+            assert path.stat().st_mode & 0o077 == 0, path
 
 
 # ---- copies of the store, and new clusters made of them ----
