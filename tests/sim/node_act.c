@@ -386,7 +386,8 @@ static void set_written(struct sim_node *x)
     if (!x->pg.in_recovery)
         pg_reload_set(x);
     see_confirm(x);
-    ended_well(x);
+    x->agent.act.step = STEP_WAIT;
+    act_look(x);
 }
 
 static void begin_set(struct sim_node *x)
@@ -452,6 +453,12 @@ void act_look(struct sim_node *x)
         if (down)
             fail(x, "PostgreSQL did not start");
         else if (answers)
+            ended_well(x);
+    } else if (a->plan.action == ACTION_SET_SYNC) {
+        /* Where the sets in force are not known, only the end of the confirmation tells. */
+        if (down)
+            fail(x, "PostgreSQL ended");
+        else if (x->agent.set_known)
             ended_well(x);
     } else if (a->plan.action == ACTION_PROMOTE) {
         if (down)

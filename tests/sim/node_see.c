@@ -177,12 +177,14 @@ void see_set(struct sim_node *x, const struct sync_set *set)
     struct agent_pg *a = &x->agent;
     a->confirm_serial++;
     a->confirmed = a->confirming = false;
-    if (!a->set_known || a->old_n == VIEW_SETS)
-        a->all = true; /* any set may be in force besides */
-    else if (!same_set(&a->set, set))
+    if (!a->set_known || a->old_n == VIEW_SETS) {
+        /* any set may be in force besides: nothing is known until the confirmation */
+        a->all = true;
+        a->set_known = false;
+    } else if (!same_set(&a->set, set)) {
         a->old[a->old_n++] = a->set;
+    }
     a->set = *set;
-    a->set_known = true;
 }
 
 void see_set_fresh(struct sim_node *x, const struct sync_set *set)
@@ -227,7 +229,8 @@ static bool flushed_by_k(const struct sim_node *x)
 static void on_confirm(struct sim *w, struct sim_node *x, void *arg)
 {
     struct agent_pg *a = &x->agent;
-    if (*(unsigned *)arg != a->confirm_serial || !a->set_known || x->pg.in_recovery)
+    if (*(unsigned *)arg != a->confirm_serial || (!a->set_known && !a->all) ||
+        x->pg.in_recovery)
         return;
     bool answers = domain_runs(x, POSTGRES) && x->pg.accepts;
     if (answers && !a->taken && all_taken(x)) {
@@ -241,10 +244,11 @@ static void on_confirm(struct sim *w, struct sim_node *x, void *arg)
                mem_dup(arg, sizeof(unsigned)));
         return;
     }
-    a->confirmed = true;
+    a->confirmed = a->set_known = true;
     a->all = false;
     a->old_n = 0;
     sim_note(w, x, "set of %zu, k %llu, confirmed", a->set.s_n, (unsigned long long)a->set.k);
+    act_look(x);
     see_told(x);
 }
 
