@@ -215,7 +215,7 @@ def test_a_start_that_fails_says_why(lab):
     n1.wait("looked at", lambda v: v["data"] == "ours")
     with (n1.pgdata / "postgresql.base.conf").open("a") as conf:
         conf.write("no_such_setting = 1\n")
-    n1.start("start_primary")
+    n1.start("start_primary", token=1)
     done = n1.finish()
     assert done["status"] != "ok" and "no_such_setting" in done["text"]
 
