@@ -213,8 +213,9 @@ static void on_retry(struct sim *w, struct sim_node *x, void *arg)
 
 static void try_later(struct sim_node *x, struct client_call *c)
 {
-    uint64_t top =
-        MIN((uint64_t)BACKOFF_MIN_MS << MIN(c->attempts++, 10U), (uint64_t)BACKOFF_MAX_MS);
+    uint64_t top = (uint64_t)BACKOFF_MIN_MS << MIN(c->attempts, 10U);
+    top = MIN(top, (uint64_t)BACKOFF_MAX_MS);
+    c->attempts++;
     c->state = CALL_WAITING;
     sim_at(x->w, x, DAEMON, sim_between(x->w, top * MS / 2, top * MS), "retry", on_retry,
            mem_dup(&c->id, sizeof c->id));

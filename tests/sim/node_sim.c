@@ -97,6 +97,8 @@ struct totals {
 
 static const struct sim *running; /* for the trace when an assertion fails */
 
+/* The process ends anyway; the trace is worth the risk. */
+/* NOLINTBEGIN(bugprone-signal-handler,cert-sig30-c) */
 static void on_abort(int signal_number)
 {
     (void)signal(signal_number, SIG_DFL);
@@ -107,6 +109,7 @@ static void on_abort(int signal_number)
     }
     (void)raise(signal_number);
 }
+/* NOLINTEND(bugprone-signal-handler,cert-sig30-c) */
 
 /* The hash of what happened; *ret_ok false: a check failed. */
 static uint64_t run(const struct args *a, uint64_t seed, bool *ret_ok, struct totals *t)
@@ -164,7 +167,7 @@ static int run_all(const struct args *a)
     (void)printf(
         "%llu seeds, %llu violated: %llu commits acknowledged, %llu lost (asynchronous), "
         "%llu leaders, %llu revisions, %llu events\n",
-        (unsigned long long)(a->last - a->first + 1), (unsigned long long)bad,
+        (unsigned long long)a->last - a->first + 1, (unsigned long long)bad,
         (unsigned long long)t.acked, (unsigned long long)t.lost,
         (unsigned long long)t.promotions, (unsigned long long)t.revisions,
         (unsigned long long)t.events);
