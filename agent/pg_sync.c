@@ -11,6 +11,8 @@
 #include "base/clock.h"
 #include "base/str.h"
 
+enum { SYNC_ADOPT_MS = 3000 };
+
 enum err sync_text(const struct sync_set *set, char *ret, size_t size)
 {
     /* All of S must answer: FIRST says so to people; any k of it: ANY. */
@@ -205,6 +207,14 @@ static void in_recovery_written(struct postgres *p, const struct worker_reply *r
     action_end(p, ERR_OK, NULL);
 }
 
+/* Among unknown sets (adopted) the action lasts until the confirmation. When a member of the set is gone
+ * that never comes: the plan must be able to choose again. */
+static void unconfirmed_cb(uv_timer_t *timer)
+{
+    action_fail(timer->data, ERR_TIMEOUT,
+                "the synchronous set could not be confirmed: not all of it streams");
+}
+
 void act_sync(struct postgres *p)
 {
     char names[PG_SYNC_NAMES_MAX];
@@ -223,5 +233,7 @@ void act_sync(struct postgres *p)
         return;
     }
     p->sync_wanted = true;
+    if (!p->set_known)
+        action_in(p, SYNC_ADOPT_MS, unconfirmed_cb);
     sync_look(p);
 }

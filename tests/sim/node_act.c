@@ -7,6 +7,7 @@
 #include "tests/sim/node_world.h"
 
 enum { SEAL_MS = 30000, POSTMASTER_MS = 10000, KILL_AFTER_MS = 5000, SOURCE_MS = 30000 };
+enum { SET_ADOPT_MS = 3000 };
 enum { STEP_NONE, STEP_BEGUN, STEP_WAIT, STEP_LATE };
 
 void act_end(struct sim_node *x, enum err status, const char *why)
@@ -390,9 +391,16 @@ static void set_written(struct sim_node *x)
     act_look(x);
 }
 
+static void set_late(struct sim_node *x)
+{
+    fail(x, "the synchronous set could not be confirmed");
+}
+
 static void begin_set(struct sim_node *x)
 {
     see_set(x, &x->agent.act.plan.set); /* shows before a byte of it is written */
+    if (!x->agent.set_known)
+        then(x, SET_ADOPT_MS * MS, SET_ADOPT_MS * MS, set_late);
     then(x, 5 * MS, 25 * MS, set_written);
 }
 
