@@ -18,9 +18,12 @@ add_test(NAME node_sim_repeat COMMAND node_sim --repeat 1-10)
 list(APPEND tests node_sim_repeat)
 
 # Can it see? Each of these is broken on purpose, and some seed must tell.
-foreach(mutation fence_idle no_deadline no_seal no_confirm no_sync_guard)
+foreach(sight mix,fence_idle mix,no_deadline mix,no_seal mix,no_confirm late,no_sync_guard)
+    string(REPLACE "," ";" sight ${sight})
+    list(GET sight 0 scenario)
+    list(GET sight 1 mutation)
     add_test(NAME node_sim_${mutation}
-        COMMAND node_sim --scenario mix --mutation ${mutation} --seeds 1-200)
+        COMMAND node_sim --scenario ${scenario} --mutation ${mutation} --seeds 1-400)
     list(APPEND tests node_sim_${mutation})
 endforeach()
 set_tests_properties(${tests} PROPERTIES TIMEOUT 900 LABELS sim)

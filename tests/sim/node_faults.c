@@ -77,7 +77,8 @@ static void on_calm(struct sim *w, struct sim_node *none, void *arg)
 {
     (void)none;
     (void)arg;
-    w->loss = w->duplicate = w->reorder = w->late = 0;
+    w->loss = w->duplicate = w->reorder = 0;
+    w->late = w->scenario == SCENARIO_LATE && w->now_us < w->quiet_us ? 400 : 0;
 }
 
 static void bad_network(struct sim *w, struct sim_node *x, uint64_t for_us)
@@ -303,26 +304,26 @@ struct kind {
 };
 
 static const struct kind kinds[] = {
-    /*                  mix kill daemons fence */
-    {isolate, {6, 0, 0, 8}, 300, 14000, true},
-    {one_way, {4, 0, 0, 6}, 300, 12000, true},
-    {ring, {4, 0, 0, 4}, 300, 12000, true},
-    {bad_network, {4, 0, 0, 2}, 500, 8000, false},
-    {late_calls, {4, 0, 0, 2}, 2000, 20000, false},
-    {break_client, {4, 0, 2, 2}, 0, 0, true},
-    {kill_machine, {6, 0, 0, 6}, 500, 12000, true},
-    {kill_daemon, {5, 0, 6, 6}, 50, 9000, true},
-    {restart_daemon, {3, 0, 3, 1}, 50, 500, true},
-    {end_daemon, {3, 0, 0, 1}, 0, 0, true},
-    {pause_daemon, {5, 0, 0, 6}, 300, 12000, true},
-    {pause_fence, {6, 0, 0, 0}, 300, 14000, true},
-    {pause_machine, {5, 0, 0, 0}, 300, 14000, true},
-    {kill_postmaster, {5, 0, 0, 4}, 0, 0, true},
-    {kill_fence, {3, 0, 0, 2}, 0, 0, true},
-    {slow_disk, {4, 0, 0, 2}, 500, 8000, false},
-    {hold_replay, {4, 0, 0, 2}, 500, 10000, false},
-    {switchover, {5, 0, 0, 3}, 0, 0, false},
-    {change_mode, {3, 0, 0, 0}, 0, 0, false},
+    /* mix kill daemons fence late */
+    {isolate, {6, 0, 0, 8, 5}, 300, 14000, true},
+    {one_way, {4, 0, 0, 6, 2}, 300, 12000, true},
+    {ring, {4, 0, 0, 4, 2}, 300, 12000, true},
+    {bad_network, {4, 0, 0, 2, 0}, 500, 8000, false},
+    {late_calls, {4, 0, 0, 2, 0}, 2000, 20000, false},
+    {break_client, {4, 0, 2, 2, 4}, 0, 0, true},
+    {kill_machine, {6, 0, 0, 6, 5}, 500, 12000, true},
+    {kill_daemon, {5, 0, 6, 6, 6}, 50, 9000, true},
+    {restart_daemon, {3, 0, 3, 1, 0}, 50, 500, true},
+    {end_daemon, {3, 0, 0, 1, 3}, 0, 0, true},
+    {pause_daemon, {5, 0, 0, 6, 3}, 300, 12000, true},
+    {pause_fence, {6, 0, 0, 0, 0}, 300, 14000, true},
+    {pause_machine, {5, 0, 0, 0, 0}, 300, 14000, true},
+    {kill_postmaster, {5, 0, 0, 4, 8}, 0, 0, true},
+    {kill_fence, {3, 0, 0, 2, 3}, 0, 0, true},
+    {slow_disk, {4, 0, 0, 2, 2}, 500, 8000, false},
+    {hold_replay, {4, 0, 0, 2, 0}, 500, 10000, false},
+    {switchover, {5, 0, 0, 3, 6}, 0, 0, false},
+    {change_mode, {3, 0, 0, 0, 0}, 0, 0, false},
 };
 
 static const struct kind *choose(struct sim *w)
@@ -436,6 +437,7 @@ void faults_begin(struct sim *w)
                NULL);
     else
         sim_at(w, NULL, WORLD, WARM_MS * MS + sim_random(w, SEC), "fault", on_fault, NULL);
+    sim_at(w, NULL, WORLD, WARM_MS * MS, "calm", on_calm, NULL);
     sim_at(w, NULL, WORLD, w->quiet_us, "quiet", on_quiet, NULL);
     sim_at(w, NULL, WORLD, HASH_MS * MS, "hash", on_hash, NULL);
 }

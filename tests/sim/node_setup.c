@@ -100,7 +100,7 @@ struct sim *sim_new(uint64_t seed, const struct sim_options *o)
 {
     struct sim *w = mem_alloc(sizeof *w);
     static const enum scenario scenarios[] = {
-        SCENARIO_MIX,  SCENARIO_MIX, SCENARIO_MIX, SCENARIO_MIX,   SCENARIO_FENCE,
+        SCENARIO_MIX,  SCENARIO_MIX, SCENARIO_MIX, SCENARIO_LATE,  SCENARIO_FENCE,
         SCENARIO_KILL, SCENARIO_MIX, SCENARIO_MIX, SCENARIO_FENCE, SCENARIO_DAEMONS};
     w->seed = seed;
     rng_seed(&w->rng, seed);
@@ -110,7 +110,7 @@ struct sim *sim_new(uint64_t seed, const struct sim_options *o)
         o->scenario >= 0 ? (enum scenario)o->scenario : scenarios[seed % ARRAY_LEN(scenarios)];
     w->n = o->nodes != 0 ? o->nodes : seed % 8 == 7 ? 5 : 3;
     w->delay_us = sim_chance(w, 800) ? 800 : 5 * MS;
-    w->late_reload = sim_chance(w, 300) ? 200 : 0;
+    w->late_reload = sim_chance(w, 500) ? 400 : 0;
     w->snapshot_every = sim_chance(w, 500) ? sim_between(w, 40, 200) : 8192;
     if (w->scenario == SCENARIO_KILL)
         w->delay_us = 800, w->late_reload = 0;

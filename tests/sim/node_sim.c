@@ -21,10 +21,8 @@ static const char *const mutation_names[MUTATION_COUNT] = {
     [MUTATION_NO_SYNC_GUARD] = "no_sync_guard",
 };
 static const char *const scenario_names[SCENARIO_COUNT] = {
-    [SCENARIO_MIX] = "mix",
-    [SCENARIO_KILL] = "kill",
-    [SCENARIO_DAEMONS] = "daemons",
-    [SCENARIO_FENCE] = "fence",
+    [SCENARIO_MIX] = "mix",     [SCENARIO_KILL] = "kill", [SCENARIO_DAEMONS] = "daemons",
+    [SCENARIO_FENCE] = "fence", [SCENARIO_LATE] = "late",
 };
 
 struct args {

@@ -251,6 +251,7 @@ enum scenario {
     SCENARIO_KILL,    /* the primary's machine dies: how long is the gap? */
     SCENARIO_DAEMONS, /* only daemons die and come back */
     SCENARIO_FENCE,   /* asynchronous, the fences hold */
+    SCENARIO_LATE,    /* requests arrive when the world has moved on */
     SCENARIO_COUNT
 };
 
