@@ -94,7 +94,7 @@ def test_a_sealed_standby_follows_again(lab):
     n1 = lab.primary()
     n2 = lab.standby(n1, "n2")
     n2.run("seal", token=1)
-    assert not n2.view()["walreceiver"]
+    n2.wait("the monitor sees it", lambda v: not v["walreceiver"])
     n2.run("follow", target=n1.target(), token=2)
     view = n2.wait("streams", lambda v: v["streaming"])
     assert view["sealed_token"] == 0 and view["upstream"] == "n1" and view["follow_token"] == 2
