@@ -9,7 +9,10 @@
  * `closed`. All callbacks run on the loop thread and never from inside a conn_ function. `closed`
  * runs exactly once, after conn_close() or a failure, and is the last; the connection frees itself
  * behind it. Until then every function may be called (after the end they do nothing), and conn_close()
- * any number of times; `arg` has to live until `closed`. No other callback follows conn_close(). */
+ * any number of times; `arg` has to live until `closed`. No other callback follows conn_close().
+ *
+ * The program ignores SIGPIPE: a peer that goes away while it is written to is an error of the
+ * connection. */
 #ifndef REGENT_PROTO_CONN_H
 #define REGENT_PROTO_CONN_H
 

@@ -1,5 +1,6 @@
 /* Bytes of a peer, in pieces whose lengths the input chooses, into a connection without TLS. It must
  * end in `closed` exactly once, and hand on only what is MessagePack-RPC. */
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -77,6 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int fds[2];
     if (size == 0 || size > 65536)
         return 0;
+    (void)signal(SIGPIPE, SIG_IGN); /* as every program with a conn does */
     int rc = uv_loop_init(&loop);
     ASSERT(rc == 0);
     rc = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds);
