@@ -114,9 +114,13 @@ static void looked(void *arg, const struct pg_sql_reply *r)
             action_in(p, PG_POLL_MS / 2, look_again_cb);
         return;
     }
-    if (a->since_ms == 0)
+    if (a->since_ms == 0) {
         a->since_ms = now;
-    if (now - a->since_ms < 2 * p->retry_interval_ms) {
+        pg_monitor_poke(p->monitor);
+    }
+    /* What is observed at the end shows the seal: the plan that follows is made from it. */
+    bool seen = pg_monitor_seen(p->monitor)->at_ms > a->since_ms || now - a->began_ms > SEAL_MS;
+    if (!seen || now - a->since_ms < 2 * p->retry_interval_ms) {
         action_in(p, PG_POLL_MS, look_again_cb);
         return;
     }

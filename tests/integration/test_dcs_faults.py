@@ -993,7 +993,10 @@ def test_a_kill_at_any_storage_call_of_an_installation_is_made_good(call):
         lab.close()
 
 
-SHUTDOWN = 0x8004587d  # EXT4_IOC_SHUTDOWN; 2: without flushing the journal
+# EXT4_IOC_SHUTDOWN; 2: without flushing the journal. An fdatasync() that is under way may succeed although
+# nothing of it is on the disk (a bare loop of pwrite and fdatasync shows it, 1 in 30): what is acknowledged
+# while this runs proves nothing.
+SHUTDOWN = 0x8004587d
 
 
 @pytest.fixture(name="ext4")
@@ -1001,22 +1004,25 @@ def ext4_fixture():
     base = tempfile.mkdtemp(prefix="dcs.", dir="/tmp")
     image, root = f"{base}/image", f"{base}/m"
     os.mkdir(root)
-    try:
-        os.truncate(os.open(image, os.O_CREAT | os.O_RDWR, 0o600), 128 << 20)
-        sh("mkfs.ext4", "-q", "-F", image)
-        sh("mount", "-o", "loop", image, root)
-    except (OSError, subprocess.CalledProcessError) as e:
-        shutil.rmtree(base)
-        pytest.skip(f"no ext4 on a loop device here: {e}")
-    yield image, root
-    subprocess.run(["umount", root], check=False)
-    shutil.rmtree(base)
+    with open(image, "wb") as f:
+        f.truncate(128 << 20)
+    with contextlib.ExitStack() as undo:
+        undo.callback(shutil.rmtree, base)
+        try:
+            device = subprocess.check_output(["losetup", "-f", "--show", image], text=True).strip()
+            undo.callback(sh, "losetup", "-d", device)
+            sh("mkfs.ext4", "-q", "-F", device)
+            sh("mount", device, root)
+        except (OSError, subprocess.CalledProcessError) as e:
+            pytest.skip(f"no ext4 on a loop device here: {e}")
+        undo.callback(subprocess.run, ["umount", root], check=False)
+        yield device, root
 
 
 def test_power_loss_forgets_nothing_that_was_acknowledged(ext4):
     import fcntl
     import struct
-    image, root = ext4
+    device, root = ext4
     one = new_lab(1, ("--snapshot-every", "40"), root=root)
     rng = random.Random(os.environ.get("REGENT_SEED") or time.time_ns())
     acknowledged, revision = [], 0
@@ -1027,12 +1033,14 @@ def test_power_loss_forgets_nothing_that_was_acknowledged(ext4):
             scripted.start()
             time.sleep(rng.uniform(0.1, 0.6))
             fd = os.open(root, os.O_RDONLY)
+            proven = len(acknowledged)
             fcntl.ioctl(fd, SHUTDOWN, struct.pack("I", 2))
             os.close(fd)
             node.process.wait(10)
             scripted.join()
+            del acknowledged[proven:]
             sh("umount", root)
-            sh("mount", "-o", "loop", image, root)
+            sh("mount", device, root)
             node.start()
             one.leader()
             assert_nothing_forgotten(node, acknowledged, revision)
