@@ -167,8 +167,8 @@ def test_a_standby_whose_replay_is_paused_lags(c):
         wait_until(lambda: code(standby, "/readiness?lag=1MB&mode=write") == 200, "what it received is enough", 10)
         xlog = get(standby, "/patroni")["xlog"]
         assert xlog["received_location"] > xlog["replayed_location"] + (1 << 20)
-        member = wait_until(lambda: next(m for m in get(primary, "/cluster")["members"]
-                                         if m["name"] == standby.name and m["replay_lag"] > 1 << 20), "the list", 10)
+        member = wait_until(lambda: next((m for m in get(primary, "/cluster")["members"]
+                                          if m["name"] == standby.name and m["replay_lag"] > 1 << 20), None), "the list", 10)
         assert member["lag"] == member["replay_lag"]
     finally:
         standby.sql("SELECT pg_wal_replay_resume()")
