@@ -94,6 +94,13 @@ static void on_published(void *arg, const struct client_reply *reply)
     engine_wake(g);
 }
 
+/* The end of the log, by an election or a hand-over. While a stopping leader still streams, that is not
+ * reached, and saying every step would take the time it is meant to save. */
+static bool is_waited_for(const struct view *v)
+{
+    return !v->has_leader || (strcmp(v->leader.state, "stopping") == 0 && !v->pg.streaming);
+}
+
 /* At once when something but the position changed, or when somebody waits for the position; else at most
  * four times a TTL. */
 void engine_publish_member(struct engine *g)
@@ -106,8 +113,7 @@ void engine_publish_member(struct engine *g)
     member_of_view(g, &now);
     if (g->member_known && same_record(&now, &g->published))
         return;
-    bool waited_for = !g->view.has_leader || strcmp(g->view.leader.state, "running") != 0;
-    if (g->member_known && only_lsn_differs(&now, &g->published) && !waited_for &&
+    if (g->member_known && only_lsn_differs(&now, &g->published) && !is_waited_for(&g->view) &&
         now_ms < g->published_ms + g->view.config.ttl_ms / 4)
         return;
     char name[MIRROR_KEY_MAX];

@@ -1,6 +1,4 @@
 /* FOLLOW: another upstream for a running standby; a reload, no restart. Done when the server shows it. */
-#include <signal.h>
-
 #include "agent/postgres_private.h"
 #include "base/clock.h"
 #include "base/str.h"
@@ -23,11 +21,13 @@ void act_follow_look(struct postgres *p)
         action_fail(p, ERR_TIMEOUT, "the new upstream does not show after the reload");
 }
 
-static void reloaded(void *arg, const struct pg_sql_reply *r)
+/* A standby that is not consistent yet lets nobody in, and may never become it from its old upstream:
+ * what comes of the reload is seen later. */
+static void reloading(struct postgres *p, const struct worker_reply *r)
 {
-    struct postgres *p = arg;
-    if (r->status != ERR_OK) {
-        action_fail(p, r->status, "reload: %s", r->e.text);
+    (void)r;
+    if (!p->ever_seen) {
+        action_end(p, ERR_OK, NULL);
         return;
     }
     p->act.step = STEP_WAIT;
@@ -35,34 +35,10 @@ static void reloaded(void *arg, const struct pg_sql_reply *r)
     pg_monitor_closely(p->monitor, true);
 }
 
-static void connected(void *arg, const struct pg_sql_reply *r)
-{
-    struct postgres *p = arg;
-    if (r->status != ERR_OK)
-        action_fail(p, r->status, "reload: %s", r->e.text);
-    else
-        pg_sql_query(p->sql, "SELECT pg_reload_conf()", PG_SQL_MS, reloaded, p);
-}
-
-static void signalled(struct postgres *p, const struct worker_reply *r)
-{
-    (void)r;
-    action_end(p, ERR_OK, NULL);
-}
-
-/* A standby that is not consistent yet lets nobody in, and may never become it from its old upstream:
- * the postmaster is told by signal, and what comes of it is seen later. */
 static void written(struct postgres *p, const struct worker_reply *r)
 {
-    struct worker_req q;
     (void)r;
-    if (p->ever_seen) {
-        action_connect(p, connected);
-        return;
-    }
-    postgres_req(p, &q, "signal");
-    q.signal = SIGHUP;
-    action_worker(p, &q, PG_WORKER_MS, signalled);
+    action_reload(p, reloading);
 }
 
 void act_follow(struct postgres *p)

@@ -118,36 +118,57 @@ static void show(struct postgres *p)
     action_connect(p, show_connected);
 }
 
-static void reloaded(void *arg, const struct pg_sql_reply *r)
+static void reloading(struct postgres *p, const struct worker_reply *r)
 {
-    struct postgres *p = arg;
-    if (r->status != ERR_OK) {
-        action_fail(p, r->status, "promotion: %s", r->e.text);
-        return;
-    }
+    (void)r;
     p->act.step = STEP_SHOW;
     p->act.since_ms = clock_boot_ms();
-    pg_sql_reset(p->sql);
     show(p);
-}
-
-static void connected(void *arg, const struct pg_sql_reply *r)
-{
-    struct postgres *p = arg;
-    if (r->status != ERR_OK)
-        action_fail(p, r->status, "promotion: %s", r->e.text);
-    else
-        pg_sql_query(p->sql, "SELECT pg_reload_conf()", PG_SQL_MS, reloaded, p);
 }
 
 static void written(struct postgres *p, const struct worker_reply *r)
 {
     (void)r;
+    action_reload(p, reloading);
+}
+
+/* ---- the short way: the set is in force already ---- */
+
+static void connected(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    if (p->act.step == STEP_WRITE)
+        p->act.since_ms = r->status != ERR_OK; /* noted() goes on */
+    else if (r->status != ERR_OK)
+        action_fail(p, r->status, "promotion: %s", r->e.text);
+    else
+        request(p);
+}
+
+static void noted(struct postgres *p, const struct worker_reply *r)
+{
+    bool failed = p->act.since_ms != 0;
+    (void)r;
+    p->act.step = STEP_SHOW;
+    p->act.since_ms = clock_boot_ms();
+    if (pg_sql_ready(p->sql))
+        request(p);
+    else if (failed)
+        action_connect(p, connected);
+}
+
+/* Nothing waits for the other files: they are written afterwards. The connection is made meanwhile. */
+static void promote_at_once(struct postgres *p)
+{
+    p->sync_written = true;
+    p->conf_dirty = true;
     action_connect(p, connected);
+    action_note(p, noted);
 }
 
 void act_promote(struct postgres *p)
 {
+    const struct pg_seen *s = pg_monitor_seen(p->monitor);
     char names[PG_SYNC_NAMES_MAX];
     if (sync_text(&p->act.plan.set, names, sizeof names) != ERR_OK) {
         action_fail(p, ERR_INVALID, "the synchronous set does not fit");
@@ -156,7 +177,11 @@ void act_promote(struct postgres *p)
     sync_set_names(p, &p->act.plan.set);
     p->follow = (struct follow){.known = true};
     p->act.step = STEP_WRITE;
-    action_write(p, "write", names, written);
+    if (p->set_known && p->old_n == 0 && !p->sync_writing && s->in_recovery &&
+        pg_monitor_accepts(p->monitor) && strcmp(s->sync_names, names) == 0)
+        promote_at_once(p);
+    else
+        action_write(p, "write", names, written);
 }
 
 static void checkpointed(void *arg, const struct pg_sql_reply *r)

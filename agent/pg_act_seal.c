@@ -1,12 +1,19 @@
-/* SEAL (DESIGN.md §4): from here on the old primary gets no acknowledgement out of this standby.
+/* SEAL: from here on the old primary gets no acknowledgement out of this standby.
  *
  * A reload with an empty primary_conninfo is not enough: with replay held up by a report the startup
  * process does not look at it, and the walreceiver goes on. So: the postmaster has taken the reload
- * (a connection forked afterwards shows it), the walreceiver is told to end, and none has been there
- * for two retry intervals. Then what was received can only be read, and the seal is written down. */
+ * (a connection forked afterwards shows it, and it signals its children before it forks again), the
+ * walreceiver is told to end, and none can come any more. One of two things says that:
+ *
+ * - The startup process, which alone asks for a walreceiver, is seen in the sleep between two tries
+ *   (wait event RecoveryRetrieveRetryInterval). Before that sleep it has waited for the end of the
+ *   walreceiver, and after it it looks at the configuration before it asks for another (PostgreSQL
+ *   15 and later, WaitForWALToBecomeAvailable()).
+ * - It is busy, and there has been no walreceiver for two retry intervals.
+ *
+ * Then what was received can only be read, and the seal is written down. */
 #include <inttypes.h>
 #include <signal.h>
-#include <stdio.h>
 
 #include "agent/pg_text.h"
 #include "agent/postgres_private.h"
@@ -62,13 +69,6 @@ static void identified(void *arg, const struct pg_sql_reply *r)
     write_down(p);
 }
 
-static void ident_connected(void *arg, const struct pg_sql_reply *r)
-{
-    struct postgres *p = arg;
-    if (sound(p, r))
-        pg_sql_query(p->sql, "IDENTIFY_SYSTEM", PG_SQL_MS, identified, p);
-}
-
 static void ended(struct postgres *p, const struct worker_reply *r)
 {
     (void)r;
@@ -85,7 +85,34 @@ static void end_walreceiver(struct postgres *p, uint64_t pid)
     action_worker(p, &q, PG_WORKER_MS, ended);
 }
 
-/* pid, received timeline, receive LSN, replay LSN */
+/* No walreceiver can come any more; and what is observed at the end shows that: the plan that follows is made
+ * from it. */
+static bool cut_off(struct postgres *p, const PGresult *process)
+{
+    struct action *a = &p->act;
+    uint64_t now = clock_boot_ms();
+    if (a->since_ms == 0) {
+        a->since_ms = now;
+        pg_monitor_poke(p->monitor);
+    }
+    bool asleep = PQserverVersion(pg_sql_conn(p->sql)) >= 150000 &&
+                  strcmp(pg_sql_text(process, 0, 2), "RecoveryRetrieveRetryInterval") == 0;
+    bool seen = pg_monitor_seen(p->monitor)->at_ms > a->since_ms || now - a->began_ms > SEAL_MS;
+    return seen && (asleep || now - a->since_ms >= 2 * p->retry_interval_ms);
+}
+
+static void wait_for_walreceiver(struct postgres *p, uint64_t pid)
+{
+    p->act.since_ms = 0;
+    if (clock_boot_ms() - p->act.began_ms > SEAL_MS)
+        action_fail(p, ERR_TIMEOUT, "seal: the walreceiver does not end");
+    else if (pid != p->act.pid)
+        end_walreceiver(p, pid);
+    else
+        action_in(p, PG_POLL_MS / 2, look_again_cb);
+}
+
+/* The processes, then, in a second statement, the positions: those of afterwards. */
 static void looked(void *arg, const struct pg_sql_reply *r)
 {
     struct postgres *p = arg;
@@ -94,46 +121,32 @@ static void looked(void *arg, const struct pg_sql_reply *r)
     uint64_t timeline = 0;
     uint64_t receive = 0;
     uint64_t replay = 0;
-    uint64_t now = clock_boot_ms();
     if (!sound(p, r))
         return;
-    const PGresult *row = r->results[0];
+    const PGresult *process = r->results[0];
+    const PGresult *position = r->results[1];
     /* NULL: no such process */
-    if (str_parse_u64(pg_sql_text(row, 0, 0), &pid) != ERR_OK)
+    if (str_parse_u64(pg_sql_text(process, 0, 0), &pid) != ERR_OK)
         pid = 0;
-    if (str_parse_u64(pg_sql_text(row, 0, 1), &timeline) != ERR_OK)
+    if (str_parse_u64(pg_sql_text(process, 0, 1), &timeline) != ERR_OK)
         timeline = 0;
     a->timeline = MAX(a->timeline, timeline);
     if (pid != 0) {
-        a->since_ms = 0;
-        if (now - a->began_ms > SEAL_MS)
-            action_fail(p, ERR_TIMEOUT, "seal: the walreceiver does not end");
-        else if (pid != a->pid)
-            end_walreceiver(p, pid);
-        else
-            action_in(p, PG_POLL_MS / 2, look_again_cb);
+        wait_for_walreceiver(p, pid);
         return;
     }
-    if (a->since_ms == 0) {
-        a->since_ms = now;
-        pg_monitor_poke(p->monitor);
-    }
-    /* What is observed at the end shows the seal: the plan that follows is made from it. */
-    bool seen = pg_monitor_seen(p->monitor)->at_ms > a->since_ms || now - a->began_ms > SEAL_MS;
-    if (!seen || now - a->since_ms < 2 * p->retry_interval_ms) {
-        action_in(p, PG_POLL_MS, look_again_cb);
+    if (!cut_off(p, process)) {
+        action_in(p, PG_POLL_MS / 2, look_again_cb);
         return;
     }
-    if ((pg_sql_text(row, 0, 2)[0] != '\0' &&
-         pg_lsn_parse(pg_sql_text(row, 0, 2), &receive) != ERR_OK) ||
-        pg_lsn_parse(pg_sql_text(row, 0, 3), &replay) != ERR_OK) {
+    if ((pg_sql_text(position, 0, 0)[0] != '\0' &&
+         pg_lsn_parse(pg_sql_text(position, 0, 0), &receive) != ERR_OK) ||
+        pg_lsn_parse(pg_sql_text(position, 0, 1), &replay) != ERR_OK) {
         action_fail(p, ERR_INVALID, "seal: positions are not understood");
         return;
     }
     a->lsn = MAX(receive, replay);
-    struct pg_sql_target t = {.n = 0};
-    postgres_local_target(p, &t, true);
-    pg_sql_connect(p->sql, &t, PG_CONNECT_MS, ident_connected, p);
+    pg_sql_query(p->sql, "IDENTIFY_SYSTEM", PG_SQL_MS, identified, p);
 }
 
 static void look_again_cb(uv_timer_t *timer)
@@ -142,7 +155,9 @@ static void look_again_cb(uv_timer_t *timer)
     pg_sql_query(p->sql,
                  "SELECT (SELECT pid FROM pg_stat_activity WHERE backend_type = 'walreceiver' "
                  "LIMIT 1), (SELECT received_tli FROM pg_stat_get_wal_receiver()), "
-                 "pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()",
+                 "(SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup' "
+                 "LIMIT 1);"
+                 "SELECT pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()",
                  PG_SQL_MS, looked, p);
 }
 
@@ -181,31 +196,24 @@ static void fresh_connected(void *arg, const struct pg_sql_reply *r)
                      PG_SQL_MS, shown, p);
 }
 
+/* Of the kind that replication uses: it answers SQL and IDENTIFY_SYSTEM. */
 static void fresh(struct postgres *p)
 {
-    action_connect(p, fresh_connected);
+    struct pg_sql_target t = {.n = 0};
+    postgres_local_target(p, &t, true);
+    pg_sql_connect(p->sql, &t, PG_CONNECT_MS, fresh_connected, p);
 }
 
-static void reloaded(void *arg, const struct pg_sql_reply *r)
+static void reloading(struct postgres *p, const struct worker_reply *r)
 {
-    struct postgres *p = arg;
-    if (!sound(p, r))
-        return;
-    pg_sql_reset(p->sql);
+    (void)r;
     fresh(p);
-}
-
-static void connected(void *arg, const struct pg_sql_reply *r)
-{
-    struct postgres *p = arg;
-    if (sound(p, r))
-        pg_sql_query(p->sql, "SELECT pg_reload_conf()", PG_SQL_MS, reloaded, p);
 }
 
 static void written(struct postgres *p, const struct worker_reply *r)
 {
     (void)r;
-    action_connect(p, connected);
+    action_reload(p, reloading);
 }
 
 void act_seal(struct postgres *p)

@@ -39,10 +39,8 @@ void postgres_local_target(struct postgres *p, struct pg_sql_target *t, bool rep
     pg_sql_target_add(t, "application_name", "regent");
     pg_sql_target_add(t, "gssencmode", "disable");
     pg_sql_target_add(t, "client_encoding", "UTF8");
-    if (replication) {
-        pg_sql_target_add(t, "replication", "true");
-        return;
-    }
+    if (replication)
+        pg_sql_target_add(t, "replication", "database");
     pg_sql_target_add(t, "dbname", "postgres");
     pg_sql_target_add(
         t, "options",

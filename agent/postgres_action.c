@@ -157,6 +157,24 @@ enum err postgres_files(struct postgres *p, const char *sync_names, struct msg_l
     return ERR_OK;
 }
 
+/* Lineage and seal of the plan go with a write. */
+static void note_in(struct postgres *p, struct worker_req *q)
+{
+    memcpy(q->lineage, p->act.plan.lineage, sizeof q->lineage);
+    /* For a leader's token newer than the loss: the engine has proven that before. */
+    q->unseal = p->act.has_upstream || p->act.plan.action == ACTION_PROMOTE;
+    p->act.writing = true;
+    p->act.unsealed = q->unseal;
+}
+
+void action_note(struct postgres *p, action_step *then)
+{
+    struct worker_req q;
+    postgres_req(p, &q, "write");
+    note_in(p, &q);
+    action_worker(p, &q, PG_WORKER_MS, then);
+}
+
 void action_write(struct postgres *p, const char *op, const char *sync_names, action_step *then)
 {
     struct worker_req q;
@@ -176,9 +194,6 @@ void action_write(struct postgres *p, const char *op, const char *sync_names, ac
     q.purge = pg_owned_settings();
     q.standby =
         p->act.plan.action != ACTION_START_PRIMARY && p->act.plan.action != ACTION_REWIND;
-    memcpy(q.lineage, p->act.plan.lineage, sizeof q.lineage);
-    /* For a leader's token newer than the loss: the engine has proven that before. */
-    q.unseal = p->act.has_upstream || p->act.plan.action == ACTION_PROMOTE;
     (void)snprintf(q.path, sizeof q.path, "%s", p->socket_dir);
     if (str_parse_u64(p->port, &q.port) != ERR_OK)
         q.port = 0;
@@ -186,8 +201,15 @@ void action_write(struct postgres *p, const char *op, const char *sync_names, ac
         buf_append(&dirs, p->socket_dir, strlen(p->socket_dir) + 1);
         q.dirs = buf_slice(&dirs);
     }
-    p->act.writing = true;
-    p->act.unsealed = q.unseal;
+    note_in(p, &q);
+    action_worker(p, &q, PG_WORKER_MS, then);
+}
+
+void action_reload(struct postgres *p, action_step *then)
+{
+    struct worker_req q;
+    postgres_req(p, &q, "signal");
+    q.signal = SIGHUP;
     action_worker(p, &q, PG_WORKER_MS, then);
 }
 

@@ -130,6 +130,7 @@ struct postgres {
 };
 
 /* postgres.c */
+/* `replication`: one that takes replication commands too. */
 void postgres_local_target(struct postgres *p, struct pg_sql_target *t, bool replication);
 void postgres_told(struct postgres *p); /* something may have changed: tells when it did */
 bool postgres_running(const struct postgres *p); /* there is a postmaster */
@@ -149,6 +150,10 @@ void action_in(struct postgres *p, uint64_t ms, uv_timer_cb cb);
 /* Writes postgresql.conf, pg_hba.conf, pgpass (and, with names, the synchronous names). */
 void action_write(struct postgres *p, const char *op, const char *sync_names,
                   action_step *then);
+/* Only what the plan says about lineage and seal. */
+void action_note(struct postgres *p, action_step *then);
+/* Tells the postmaster by signal: needs no connection. It takes the reload in its own time. */
+void action_reload(struct postgres *p, action_step *then);
 /* A fresh connection of the action's own. */
 void action_connect(struct postgres *p, pg_sql_cb *cb);
 enum err postgres_files(struct postgres *p, const char *sync_names, struct msg_list *ret,

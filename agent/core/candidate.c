@@ -182,13 +182,20 @@ enum candidate_verdict candidate_choose(const struct view *v, struct plan *p)
     return CANDIDATE_SELF;
 }
 
-static bool streams_from_us(const struct view *v, const char *incarnation)
+static const struct view_walsender *sender_to(const struct view *v, const char *incarnation)
 {
     for (size_t i = 0; i < v->pg.senders_n; i++)
         if (v->pg.senders[i].streaming &&
             strcmp(v->pg.senders[i].incarnation, incarnation) == 0)
-            return true;
-    return false;
+            return &v->pg.senders[i];
+    return NULL;
+}
+
+/* Its walsender here knows better than what it published a while ago. */
+static uint64_t has_flushed(const struct view *v, const struct member_rec *m)
+{
+    const struct view_walsender *w = sender_to(v, m->incarnation);
+    return MAX(m->lsn, w != NULL ? w->flush_lsn : 0);
 }
 
 bool has_shutdown_checkpoint(const struct view *v, const struct member_rec *m)
@@ -221,16 +228,17 @@ const struct member_rec *candidate_switchover(const struct view *v, const char *
             why = "is not in the synchronous set";
         else if (m->timeline != v->pg.timeline)
             why = "is on another timeline";
-        else if (v->pg.proc == PG_PROC_RUNNING && !streams_from_us(v, m->incarnation))
+        else if (v->pg.proc == PG_PROC_RUNNING && sender_to(v, m->incarnation) == NULL)
             why = "does not stream from here";
-        else if (m->lsn + v->config.maximum_lag_on_failover < v->pg.lsn)
+        else if (has_flushed(v, m) + v->config.maximum_lag_on_failover < v->pg.lsn)
             why = "is too far behind";
         if (why != NULL) {
             (void)plan_say(p, "refused: %s %s", m->name, why);
             continue;
         }
-        if (best == NULL || m->lsn > best->lsn ||
-            (m->lsn == best->lsn && m->failover_priority > best->failover_priority))
+        if (best == NULL || has_flushed(v, m) > has_flushed(v, best) ||
+            (has_flushed(v, m) == has_flushed(v, best) &&
+             m->failover_priority > best->failover_priority))
             best = m;
     }
     return best;

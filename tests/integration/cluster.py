@@ -286,6 +286,9 @@ class Node:
         """Lines of the daemon's log in which the pattern is found."""
         return [line for line in _read(self.log).decode(errors="replace").splitlines() if re.search(pattern, line)]
 
+    def postgres_log(self):
+        return _read(self.dir / "postgresql.log").decode(errors="replace").splitlines()
+
     def log_tail(self, count=LOG_TAIL):
         return "\n".join(_read(self.log).decode(errors="replace").splitlines()[-count:])
 
