@@ -72,7 +72,7 @@ struct engine {
     uint64_t journal_written;
     bool journal_trimming;
     uint64_t config_mod; /* of the config last handed to PostgreSQL */
-    size_t config_members_n;
+    struct postgres_dynamic configured;
 
     bool tilt;
     bool stopping, restarting, stopped, revoking;

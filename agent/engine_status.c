@@ -56,6 +56,9 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
         .failover_priority = g->o.failover_priority,
         .pending_restart = v->pg.pending_restart,
     };
+    if (v->pg.pending_restart)
+        memcpy(ret->pending_reason, v->pg.pending_reason, sizeof ret->pending_reason);
+    memcpy(ret->limits, v->pg.limits, sizeof ret->limits);
     str_cut(ret->name, sizeof ret->name, g->name);
     str_cut(ret->incarnation, sizeof ret->incarnation, v->pg.incarnation);
     str_cut(ret->role, sizeof ret->role, role_text(v));
@@ -216,22 +219,43 @@ void engine_journal(struct engine *g, const struct plan *p)
 
 /* ---- what PostgreSQL needs of the dynamic configuration ---- */
 
+/* A member that follows, or may: what it runs with bounds what a primary may be started with. */
+static void note_limits(const struct engine *g, const struct member_rec *m,
+                        struct postgres_dynamic *d)
+{
+    struct pg_limits l;
+    if (pg_limits_parse(m->limits, &l) != ERR_OK || strcmp(m->name, g->name) == 0)
+        return;
+    if (g->view.has_leader && strcmp(g->view.leader.name, m->name) == 0)
+        d->leader = l;
+    else if (strcmp(m->role, "primary") != 0)
+        d->standbys = pg_limits_min(&d->standbys, &l);
+}
+
 void engine_configure(struct engine *g)
 {
-    if (!g->mirror.complete || (g->config_mod == g->mirror.config_meta.mod_revision + 1 &&
-                                g->config_members_n == g->mirror.members_n))
+    struct postgres_dynamic d;
+    if (!g->mirror.complete)
         return;
-    g->config_mod = g->mirror.config_meta.mod_revision + 1;
-    g->config_members_n = g->mirror.members_n;
-    struct postgres_dynamic d = {.retry_interval_ms = g->view.config.retry_interval_ms,
-                                 .use_slots = true};
     const struct config_rec *c =
         g->mirror.config_meta.present ? &g->mirror.config : g->o.bootstrap;
+    memset(&d, 0, sizeof d); /* compared byte by byte; at worst it is told once too often */
     d.parameters_json = c->postgresql;
+    d.retry_interval_ms = g->view.config.retry_interval_ms;
     d.use_slots = c->use_slots;
     d.strict = g->view.config.sync_strict;
-    for (size_t i = 0; i < g->mirror.members_n; i++)
-        if (strcmp(g->mirror.members[i].name, g->name) != 0)
-            memcpy(d.members[d.members_n++], g->mirror.members[i].name, sizeof d.members[0]);
+    for (size_t i = 0; i < g->mirror.members_n; i++) {
+        const struct member_rec *m = &g->mirror.members[i];
+        note_limits(g, m, &d);
+        if (strcmp(m->name, g->name) != 0)
+            memcpy(d.members[d.members_n++], m->name, sizeof d.members[0]);
+    }
+    uint64_t mod = g->mirror.config_meta.mod_revision + 1;
+    const void *now = &d;
+    const void *before = &g->configured;
+    if (g->config_mod == mod && memcmp(now, before, sizeof d) == 0)
+        return;
+    g->config_mod = mod;
+    g->configured = d;
     g->o.ports->configure(g->o.arg, &d);
 }

@@ -1,4 +1,5 @@
 /* START_PRIMARY, START_STANDBY: files, the order to the fence, and the first connection. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <sys/wait.h>
 
@@ -70,6 +71,32 @@ static void late_cb(uv_timer_t *timer)
         action_fail(p, ERR_TIMEOUT, "the fence has not started PostgreSQL in time");
 }
 
+/* The five settings that primary and standbys must agree on, where they are not started as configured:
+ * "-c", "name=value". */
+struct held {
+    char text[PG_LIMITS][64];
+    size_t n;
+};
+
+static void hold_limits(struct postgres *p, bool primary, struct held *ret)
+{
+    struct pg_render r;
+    char slot[64];
+    struct pg_limits control;
+    postgres_render(p, &r, slot);
+    struct pg_limits wanted = pg_render_limits(&r);
+    if (pg_limits_parse(p->probe.limits, &control) != ERR_OK)
+        control.known = false;
+    struct pg_limits l = primary ? pg_limits_primary(&wanted, &control, &p->standby_limits)
+                                 : pg_limits_standby(&wanted, &control, &p->leader_limits);
+    for (size_t i = 0; i < PG_LIMITS; i++)
+        if (l.v[i] != wanted.v[i])
+            (void)snprintf(ret->text[ret->n++], sizeof ret->text[0], "%s=%" PRIu64,
+                           pg_limit_names[i], l.v[i]);
+    /* Only a reload makes PostgreSQL say that the file wants something else. */
+    p->conf_dirty = p->conf_dirty || ret->n > 0;
+}
+
 static void prepared(struct postgres *p, const struct worker_reply *r)
 {
     char path[WORKER_PATH + 16];
@@ -80,18 +107,23 @@ static void prepared(struct postgres *p, const struct worker_reply *r)
     (void)snprintf(path, sizeof path, "%s/postgres", p->probe.bin_dir);
     (void)snprintf(conf, sizeof conf, "config_file=%s/postgresql.conf",
                    p->config->postgresql.data_dir);
-    const char *argv[] = {path,
-                          "-D",
-                          p->config->postgresql.data_dir,
-                          "-c",
-                          conf,
-                          "-c",
-                          "hot_standby=on",
-                          "-c",
-                          "wal_log_hints=on",
-                          "-c",
-                          "recovery_target_timeline=latest",
-                          NULL};
+    const char *argv[11 + 2 * PG_LIMITS + 1] = {path,
+                                                "-D",
+                                                p->config->postgresql.data_dir,
+                                                "-c",
+                                                conf,
+                                                "-c",
+                                                "hot_standby=on",
+                                                "-c",
+                                                "wal_log_hints=on",
+                                                "-c",
+                                                "recovery_target_timeline=latest"};
+    struct held held = {.n = 0};
+    hold_limits(p, primary, &held);
+    for (size_t i = 0; i < held.n; i++) {
+        argv[11 + 2 * i] = "-c";
+        argv[12 + 2 * i] = held.text[i];
+    }
     const char *env[] = {"LC_MESSAGES=C", "LANG=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin",
                          NULL};
     if (primary && !action_may_lead(p))

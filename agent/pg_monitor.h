@@ -49,6 +49,8 @@ struct pg_seen {
     uint64_t switch_lsn;
     /* for people */
     bool pending_restart;    /* some setting waits for a restart; looked at now and then */
+    char pending[600];       /* which, as member_rec.pending_reason; "": too many to be told */
+    char limits[64];         /* member_rec.limits; looked at now and then */
     uint64_t start_us;       /* when the postmaster started, since 1970 */
     uint64_t replayed_us;    /* standby: commit time of the last transaction replayed; 0 none */
     bool replay_paused;      /* standby */

@@ -187,6 +187,27 @@ enum err pg_render_conf(const struct pg_render *r, struct buf *out, struct errms
     return rv;
 }
 
+static void note_limit(struct pg_limits *l, const char *name, const char *value)
+{
+    for (size_t i = 0; i < PG_LIMITS; i++)
+        if (strcasecmp(name, pg_limit_names[i]) == 0 &&
+            str_parse_u64(value, &l->v[i]) != ERR_OK)
+            l->v[i] = 0;
+}
+
+struct pg_limits pg_render_limits(const struct pg_render *r)
+{
+    struct pg_limits l = {.known = true};
+    const struct config *c = r->config;
+    for (size_t i = 0; i < ARRAY_LEN(defaults); i++)
+        note_limit(&l, defaults[i].name, defaults[i].value);
+    for (size_t i = 0; i < r->dynamic->n_pairs; i++)
+        note_limit(&l, r->dynamic->pairs[i].key, r->dynamic->pairs[i].value);
+    for (size_t i = 0; i < c->postgresql.n_parameters; i++)
+        note_limit(&l, c->postgresql.parameters[i].key, c->postgresql.parameters[i].value);
+    return l;
+}
+
 static enum err put_hba_line(struct buf *out, const char *line, struct errmsg *e)
 {
     for (const char *p = line; *p != '\0'; p++)

@@ -9,6 +9,7 @@
 #ifndef REGENT_AGENT_PG_RENDER_H
 #define REGENT_AGENT_PG_RENDER_H
 
+#include "agent/pg_limits.h"
 #include "base/buf.h"
 #include "conf/config.h"
 
@@ -41,6 +42,8 @@ struct pg_render {
     bool closed; /* pg_hba.conf lets only the agent and replication in */
 };
 
+/* What the file wants of the settings in pg_limits.h; 0: it does not say. */
+struct pg_limits pg_render_limits(const struct pg_render *r);
 /* ERR_INVALID: a name or value that cannot be written; says which. */
 enum err pg_render_conf(const struct pg_render *r, struct buf *out, struct errmsg *e)
     MUST_CHECK;

@@ -32,8 +32,19 @@
     " FROM pg_stat_replication WHERE state <> 'backup' ORDER BY pid LIMIT 64"
 
 const char pg_seen_query[] = SEEN_QUERY;
-const char pg_seen_long_query[] =
-    SEEN_QUERY ";SELECT EXISTS (SELECT 1 FROM pg_settings WHERE pending_restart)";
+const char pg_seen_long_query[] = SEEN_QUERY
+    ";SELECT count(*) > 0,"
+    " coalesce(json_object_agg(p.name, json_build_object('old_value', left(p.setting, 40),"
+    "   'new_value', left(p.wanted, 40))) FILTER (WHERE p.n <= 5), '{}')::text,"
+    " concat_ws('/', current_setting('max_connections'), "
+    "current_setting('max_worker_processes'),"
+    "   current_setting('max_wal_senders'), current_setting('max_prepared_transactions'),"
+    "   current_setting('max_locks_per_transaction'))"
+    " FROM (SELECT s.name, current_setting(s.name) AS setting, row_number() OVER (ORDER BY "
+    "s.name)"
+    "   AS n, coalesce((SELECT f.setting FROM pg_file_settings f WHERE f.name = s.name"
+    "   ORDER BY f.seqno DESC LIMIT 1), s.boot_val) AS wanted"
+    "   FROM pg_settings s WHERE s.pending_restart) p";
 
 struct row {
     const PGresult *result;
@@ -165,6 +176,9 @@ enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, const PGr
     if (r.status == ERR_OK && settings != NULL) {
         r = (struct row){.result = settings};
         take_bool(&r, &s.pending_restart);
+        if (str_copy(s.pending, sizeof s.pending, next(&r)) != ERR_OK)
+            s.pending[0] = '\0';
+        take_text(&r, s.limits, sizeof s.limits);
     }
     if (r.status != ERR_OK)
         return r.status;

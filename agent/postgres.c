@@ -215,12 +215,14 @@ const char *postgres_version(const struct postgres *p)
     return p->probe.version;
 }
 
-void postgres_configure(struct postgres *p, const struct postgres_dynamic *d)
+/* What cannot be read leaves the settings as they were. */
+static void take_settings(struct postgres *p, struct slice json)
 {
-    CHECK_MAGIC(p, POSTGRES_MAGIC);
     struct pg_settings settings;
     struct errmsg e = {0};
-    if (pg_settings_parse(d->parameters_json, &settings, &e) == ERR_OK) {
+    buf_clear(&p->settings_json);
+    buf_append_slice(&p->settings_json, json);
+    if (pg_settings_parse(json, &settings, &e) == ERR_OK) {
         pg_settings_close(&p->settings);
         p->settings = settings;
         if (str_starts(p->trouble, "dynamic configuration"))
@@ -228,11 +230,23 @@ void postgres_configure(struct postgres *p, const struct postgres_dynamic *d)
     } else {
         (void)snprintf(p->trouble, sizeof p->trouble, "dynamic configuration: %s", e.text);
     }
+}
+
+void postgres_configure(struct postgres *p, const struct postgres_dynamic *d)
+{
+    CHECK_MAGIC(p, POSTGRES_MAGIC);
+    bool same = slice_eq(buf_slice(&p->settings_json), d->parameters_json) &&
+                p->retry_interval_ms == d->retry_interval_ms && p->use_slots == d->use_slots &&
+                p->strict == d->strict;
+    if (!same)
+        take_settings(p, d->parameters_json);
     p->retry_interval_ms = d->retry_interval_ms;
     p->use_slots = d->use_slots;
     p->strict = d->strict;
+    p->leader_limits = d->leader;
+    p->standby_limits = d->standbys;
     house_members(p, d);
-    p->conf_dirty = true;
+    p->conf_dirty = p->conf_dirty || !same;
     house_look(p);
 }
 
@@ -317,6 +331,7 @@ void postgres_free(struct postgres *p)
     for (size_t i = 0; i < ARRAY_LEN(sql); i++)
         pg_sql_free(sql[i]);
     pg_settings_close(&p->settings);
+    buf_close(&p->settings_json);
     uv_timer_t *timers[] = {&p->timer, &p->house, &p->sync_timer};
     for (size_t i = 0; i < ARRAY_LEN(timers); i++)
         uv_close((uv_handle_t *)timers[i], timer_closed);

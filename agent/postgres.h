@@ -8,6 +8,7 @@
 
 #include "agent/core/plan.h"
 #include "agent/fence.h"
+#include "agent/pg_limits.h"
 #include "conf/config.h"
 
 struct postgres;
@@ -61,6 +62,8 @@ struct postgres_dynamic {
     size_t members_n;
     /* a member not named for so long loses its slot, and the WAL it keeps; 0: 30 minutes */
     uint64_t slot_ttl_ms;
+    /* of the leader, when it is somebody else, and the least of the running standbys */
+    struct pg_limits leader, standbys;
 };
 void postgres_configure(struct postgres *p, const struct postgres_dynamic *d);
 

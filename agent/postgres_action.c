@@ -108,7 +108,7 @@ static void add_file(struct msg_list *list, const char *path, const struct buf *
     msg_list_append(list, &msg_worker_file, &f);
 }
 
-static void render_of(const struct postgres *p, struct pg_render *r, char slot[static 64])
+void postgres_render(const struct postgres *p, struct pg_render *r, char slot[static 64])
 {
     pg_slot_name(p->config->name, slot);
     *r = (struct pg_render){
@@ -132,7 +132,7 @@ enum err postgres_files(struct postgres *p, const char *sync_names, struct msg_l
     struct pg_render r;
     char slot[64];
     struct buf b CLEANUP(buf_close) = BUF_INIT;
-    render_of(p, &r, slot);
+    postgres_render(p, &r, slot);
     enum err rv = pg_render_conf(&r, &b, e);
     if (rv != ERR_OK)
         return rv;

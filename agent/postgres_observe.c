@@ -68,6 +68,14 @@ static void senders(const struct pg_seen *s, struct view_pg *v)
     }
 }
 
+/* PostgreSQL pauses replay by itself (13: ends) where the primary was given higher limits. */
+static bool replay_blocked(const struct postgres *p, const struct pg_seen *s)
+{
+    struct pg_limits own;
+    return s->in_recovery && s->replay_paused && pg_limits_parse(s->limits, &own) == ERR_OK &&
+           pg_limits_below(&own, &p->leader_limits);
+}
+
 static void running(const struct postgres *p, struct view_pg *v)
 {
     const struct pg_seen *s = pg_monitor_seen(p->monitor);
@@ -82,7 +90,10 @@ static void running(const struct postgres *p, struct view_pg *v)
     v->walreceiver = s->walreceiver_pid != 0;
     v->streaming = s->streaming;
     v->stuck = p->stuck;
+    v->replay_blocked = replay_blocked(p, s);
     v->pending_restart = s->pending_restart;
+    memcpy(v->pending_reason, s->pending, sizeof v->pending_reason);
+    memcpy(v->limits, s->limits, sizeof v->limits);
     v->checkpointed = !s->in_recovery && s->control_timeline == s->timeline;
     v->parent = s->parent;
     v->switch_lsn = s->switch_lsn;

@@ -71,6 +71,8 @@ struct postgres {
     struct fence_state fence_seen;
     char socket_dir[PG_PATH_MAX], passfile[PG_PATH_MAX], log_path[PG_PATH_MAX], port[8];
     struct pg_settings settings;
+    struct buf settings_json; /* what `settings` was read from */
+    struct pg_limits leader_limits, standby_limits;
     uint64_t retry_interval_ms;
     bool strict, use_slots;
     bool closed; /* strict: clients are let in when the set is confirmed */
@@ -156,6 +158,8 @@ void action_note(struct postgres *p, action_step *then);
 void action_reload(struct postgres *p, action_step *then);
 /* A fresh connection of the action's own. */
 void action_connect(struct postgres *p, pg_sql_cb *cb);
+/* What the files are rendered from; `slot` is what r borrows besides. */
+void postgres_render(const struct postgres *p, struct pg_render *r, char slot[static 64]);
 enum err postgres_files(struct postgres *p, const char *sync_names, struct msg_list *ret,
                         struct errmsg *e) MUST_CHECK;
 

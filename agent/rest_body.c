@@ -213,6 +213,16 @@ static void add_tags(json_t *root, const struct rest_tags *t)
         json_decref(tags);
 }
 
+/* `reason` is JSON text, "" when it is not known. */
+static void add_pending(json_t *o, bool pending, const char *reason)
+{
+    add_flag(o, "pending_restart", pending);
+    json_t *j = pending ? json_loads(reason, 0, NULL) : NULL;
+    if (json_object_size(j) > 0)
+        json_object_set(o, "pending_restart_reason", j);
+    json_decref(j);
+}
+
 static void add_node(json_t *root, const struct rest_facts *f)
 {
     const struct view *v = &f->view;
@@ -225,7 +235,7 @@ static void add_node(json_t *root, const struct rest_facts *f)
         (void)snprintf(system_id, sizeof system_id, "%" PRIu64, v->pg.system_id);
         json_object_set_new(root, "database_system_identifier", json_string(system_id));
     }
-    add_flag(root, "pending_restart", v->pg.pending_restart);
+    add_pending(root, v->pg.pending_restart, v->pg.pending_reason);
 }
 
 char *rest_status_body(const struct rest_facts *f)
@@ -275,7 +285,7 @@ static json_t *member_json(const struct rest_facts *f, const struct member_rec *
         json_object_set_new(o, "timeline", number(m->timeline));
     add_tags(o, &(struct rest_tags){m->nofailover, m->noloadbalance, m->clonefrom, m->nosync,
                                     m->failover_priority});
-    add_flag(o, "pending_restart", m->pending_restart);
+    add_pending(o, m->pending_restart, m->pending_reason);
     if (leader)
         return o;
     const struct member_rec *top = v->has_leader ? view_member(v, v->leader.name) : NULL;

@@ -1,5 +1,6 @@
 /* list, history, dsn: what the HA records say about the nodes. */
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 
 #include "base/clock.h"
@@ -43,6 +44,29 @@ static bool tags_of(const struct member_rec *m, struct buf *ret)
     return any;
 }
 
+/* "max_connections: 100->200, ...", as patronictl; NULL when nothing waits. */
+static const char *pending_of(const struct member_rec *m, struct buf *ret)
+{
+    enum { SHOWN_MAX = 50 };
+    const char *name;
+    json_t *value;
+    json_t *all = m->pending_restart ? json_loads(m->pending_reason, 0, NULL) : NULL;
+    json_object_foreach(all, name, value)
+    {
+        const char *old_value = json_string_value(json_object_get(value, "old_value"));
+        const char *new_value = json_string_value(json_object_get(value, "new_value"));
+        if (old_value == NULL || new_value == NULL)
+            continue;
+        buf_printf(ret, "%s%s: ", ret->len > 0 ? ", " : "", name);
+        if (strlen(old_value) + strlen(new_value) > SHOWN_MAX)
+            buf_printf(ret, "[hidden - too long]");
+        else
+            buf_printf(ret, "%s->%s", old_value, new_value);
+    }
+    json_decref(all);
+    return ret->len > 0 ? buf_cstr(ret) : NULL;
+}
+
 enum { LSN_TEXT = 24, MIB = 1048576 };
 
 static const char *lag_text(uint64_t top, uint64_t lsn, char ret[static LSN_TEXT])
@@ -61,6 +85,7 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
     char replay[LSN_TEXT];
     char replay_lag[LSN_TEXT];
     struct buf tags CLEANUP(buf_close) = BUF_INIT;
+    struct buf pending CLEANUP(buf_close) = BUF_INIT;
     uint64_t top = cluster_top_lsn(cl);
     bool v6 = strchr(m->conn_host, ':') != NULL;
     bool follows = !cluster_leads(cl, m) && m->lsn != 0;
@@ -84,6 +109,7 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
         replays ? lag_text(top, m->replay_lsn, replay_lag) : NULL,
         tags_of(m, &tags) ? buf_cstr(&tags) : NULL,
         m->pending_restart ? "*" : NULL,
+        pending_of(m, &pending),
     };
     output_row(o, cells);
 }
@@ -122,7 +148,8 @@ int cmd_list(struct cli *c, int argc, char **argv)
         {.name = "Replay LSN", .right = true},
         {.name = "Replay Lag", .heading = "Lag", .number = true, .right = true},
         {.name = "Tags", .json = true, .optional = true},
-        {.name = "Pending restart", .optional = true}};
+        {.name = "Pending restart", .optional = true},
+        {.name = "Pending restart reason", .optional = true}};
     static struct cluster cl;
     int usage = cli_no_arguments(argc, argv);
     if (usage != 0)

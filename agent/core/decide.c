@@ -52,6 +52,7 @@ static const struct rule rules[] = {
     {"clone", rule_clone},
     {"stopped_follower", rule_stopped_follower},
     {"follower_diverged", rule_follower_diverged},
+    {"follower_blocked", rule_follower_blocked},
     {"follow", rule_follow},
     {"following", rule_following},
     /* There is no leader. */

@@ -26,7 +26,7 @@ rule_fn rule_switch_checkpoint, rule_switch_stop, rule_switch_handover, rule_lea
     rule_leave_standby;
 /* rules_follower.c: the leader key is somebody else's */
 rule_fn rule_own_old_key, rule_leader_not_running, rule_clone, rule_stopped_follower,
-    rule_follower_diverged, rule_follow, rule_following;
+    rule_follower_diverged, rule_follower_blocked, rule_follow, rule_following;
 /* rules_election.c: there is no leader */
 rule_fn rule_no_record, rule_record_leader, rule_start_lonely, rule_nothing_to_stand_with,
     rule_seal, rule_publish_seal, rule_forced_failover, rule_election;

@@ -106,6 +106,19 @@ bool rule_follower_diverged(const struct view *v, struct plan *p)
                     v->leader.name);
 }
 
+/* The primary was given more of what a standby must have as much of: replay stands still, and with it what
+ * a failover could use, until PostgreSQL is started with more. */
+bool rule_follower_blocked(const struct view *v, struct plan *p)
+{
+    if (!v->has_leader || v->pg.proc != PG_PROC_RUNNING || !v->pg.in_recovery ||
+        !v->pg.replay_blocked)
+        return false;
+    p->action = ACTION_STOP_FAST;
+    p->limit_ms = v->config.ttl_ms;
+    return plan_say(p, "replay waits for settings as high as those of %s: restarting",
+                    v->leader.name);
+}
+
 bool rule_follow(const struct view *v, struct plan *p)
 {
     if (!v->has_leader || v->pg.proc != PG_PROC_RUNNING || !v->pg.in_recovery)

@@ -96,10 +96,15 @@ struct view_pg {
     uint64_t sealed_lsn;
     uint64_t sealed_timeline;
     /* primary */
-    bool pending_restart; /* some setting waits for a restart; for people */
-    bool roles_ready;     /* replication and rewind roles exist */
-    bool checkpointed;    /* a checkpoint has been done since promotion */
-    uint64_t parent;      /* primary: the timeline before `timeline`, 0: none */
+    /* standby: replay stands still until PostgreSQL is restarted with one of the max_* settings as high as
+     * the primary's */
+    bool replay_blocked;
+    bool pending_restart;     /* some setting waits for a restart; for people */
+    char pending_reason[600]; /* as in the member record */
+    char limits[64];          /* as in the member record */
+    bool roles_ready;         /* replication and rewind roles exist */
+    bool checkpointed;        /* a checkpoint has been done since promotion */
+    uint64_t parent;          /* primary: the timeline before `timeline`, 0: none */
     /* and where `timeline` left it (both from PostgreSQL's history file) */
     uint64_t switch_lsn;
     /* ACTION_SET_SYNC moves `set` to `old` and shows the new one here before it writes a byte; the

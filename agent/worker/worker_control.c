@@ -1,5 +1,7 @@
 #include "agent/worker/worker_control.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "agent/pg_text.h"
@@ -45,6 +47,24 @@ static enum err lsn_of(const char *text, const char *label, uint64_t *ret, struc
                         : err_set(e, ERR_CORRUPT, "pg_controldata: no sound \"%s\"", label);
 }
 
+/* Its labels are the settings' names; that of locks is shortened. */
+static enum err limits_of(const char *text, struct control_data *c, struct errmsg *e)
+{
+    static const char *const labels[] = {
+        "max_connections setting", "max_worker_processes setting", "max_wal_senders setting",
+        "max_prepared_xacts setting", "max_locks_per_xact setting"};
+    size_t n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(labels); i++) {
+        uint64_t value = 0;
+        enum err rv = number_of(text, labels[i], &value, e);
+        if (rv != ERR_OK)
+            return rv;
+        n += (size_t)snprintf(c->limits + n, sizeof c->limits - n, "%s%" PRIu64,
+                              i > 0 ? "/" : "", MIN(value, (uint64_t)INT32_MAX));
+    }
+    return ERR_OK;
+}
+
 enum err control_parse(const char *text, struct control_data *ret, struct errmsg *e)
 {
     struct control_data c = {0};
@@ -64,6 +84,8 @@ enum err control_parse(const char *text, struct control_data *ret, struct errmsg
         rv = number_of(text, "Min recovery ending loc's timeline", &c.recovery_timeline, e);
     if (rv == ERR_OK)
         rv = number_of(text, "Bytes per WAL segment", &c.segment_bytes, e);
+    if (rv == ERR_OK)
+        rv = limits_of(text, &c, e);
     uint64_t size = c.segment_bytes;
     if (rv == ERR_OK && (size < (1U << 20) || size > (1U << 30) || (size & (size - 1)) != 0))
         rv = err_set(e, ERR_CORRUPT, "pg_controldata: odd WAL segment size");

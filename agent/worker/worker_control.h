@@ -14,6 +14,8 @@ struct control_data {
     uint64_t recovery_lsn; /* minimum recovery ending location */
     uint64_t recovery_timeline;
     uint64_t segment_bytes;
+    /* "100/8/10/0/64": the settings a standby of this data needs at least, as agent/pg_limits.h has them */
+    char limits[64];
 };
 
 enum err control_parse(const char *text, struct control_data *ret, struct errmsg *e) MUST_CHECK;

@@ -82,6 +82,7 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
     U64(recovery_timeline)                                                                    \
     U64(shutdown_lsn) /* end of the shutdown checkpoint's record; 0: not shut down cleanly */ \
     U64(recovery_ms)                                                                          \
+    TEXT(limits, 64) /* pg_limits.h: what a standby of this data needs at least */            \
     U64(seal_token)                                                                           \
     U64(seal_lsn)                                                                             \
     U64(seal_timeline)

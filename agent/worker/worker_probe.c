@@ -111,6 +111,7 @@ static void look_at_control(struct worker *w, const struct worker_req *q,
     r->recovery_lsn = c.recovery_lsn;
     r->recovery_timeline = c.recovery_timeline;
     memcpy(r->state, c.state, sizeof r->state);
+    memcpy(r->limits, c.limits, sizeof r->limits);
     if (strcmp(c.state, "shut down") == 0) {
         r->shutdown_lsn = shutdown_end(w, r->bin_dir, q->data_dir, &c);
     } else if (strcmp(c.state, "shut down in recovery") != 0) {

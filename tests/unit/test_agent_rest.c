@@ -524,6 +524,26 @@ static void demotions_without_a_place_are_others(void **state)
     mem_free(f);
 }
 
+static void what_waits_for_a_restart_comes_with_its_reason(void **state)
+{
+    static const char waits[] =
+        "pg.pending_restart=1\n"
+        "pg.pending_reason={\"fsync\": {\"old_value\": \"on\"\\2c \"new_value\": \"off\"}}\n"
+        "members[n2].pending_restart=1\nmembers[n2].pending_reason=no JSON\n";
+    struct rest_facts *f = facts(as_primary, waits);
+    char *body = rest_status_body(f);
+    (void)state;
+    assert_non_null(strstr(body, "\"pending_restart\":true"));
+    assert_non_null(strstr(body, "\"pending_restart_reason\":{\"fsync\":{\"old_value\":\"on\","
+                                 "\"new_value\":\"off\"}}"));
+    free(body);
+    body = rest_cluster_body(f);
+    assert_non_null(strstr(body, "\"pending_restart\":true"));
+    assert_null(strstr(body, "pending_restart_reason"));
+    free(body);
+    mem_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -543,6 +563,7 @@ int main(void)
         cmocka_unit_test(metrics_tell_what_the_view_has),
         cmocka_unit_test(changes_of_leadership_are_counted_and_timed),
         cmocka_unit_test(demotions_without_a_place_are_others),
+        cmocka_unit_test(what_waits_for_a_restart_comes_with_its_reason),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,7 +21,12 @@ static const char sample[] = "pg_control version number:            1300\n"
                              "Latest checkpoint's PrevTimeLineID:   1\n"
                              "Minimum recovery ending location:     1/3000148\n"
                              "Min recovery ending loc's timeline:   3\n"
-                             "Bytes per WAL segment:                16777216\n";
+                             "Bytes per WAL segment:                16777216\n"
+                             "max_connections setting:              100\n"
+                             "max_worker_processes setting:         8\n"
+                             "max_wal_senders setting:              10\n"
+                             "max_prepared_xacts setting:           0\n"
+                             "max_locks_per_xact setting:           64\n";
 
 static void controldata_is_read(void **state)
 {
@@ -33,16 +38,22 @@ static void controldata_is_read(void **state)
     assert_true(c.checkpoint_lsn == 0x3000060 && c.redo_lsn == 0x3000028);
     assert_true(c.timeline == 2 && c.recovery_timeline == 3 && c.recovery_lsn == 0x103000148);
     assert_true(c.segment_bytes == 16777216);
+    assert_string_equal(c.limits, "100/8/10/0/64");
 }
 
 /* Each line matters: without it, or with another value, nothing is believed. */
 static void damaged_controldata_is_refused(void **state)
 {
-    static const char *const lines[] = {
-        "Database system identifier:",         "Database cluster state:",
-        "Latest checkpoint location:",         "Latest checkpoint's REDO location:",
-        "Latest checkpoint's TimeLineID:",     "Minimum recovery ending location:",
-        "Min recovery ending loc's timeline:", "Bytes per WAL segment:"};
+    static const char *const lines[] = {"Database system identifier:",
+                                        "Database cluster state:",
+                                        "Latest checkpoint location:",
+                                        "Latest checkpoint's REDO location:",
+                                        "Latest checkpoint's TimeLineID:",
+                                        "Minimum recovery ending location:",
+                                        "Min recovery ending loc's timeline:",
+                                        "Bytes per WAL segment:",
+                                        "max_connections setting:",
+                                        "max_locks_per_xact setting:"};
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
         char text[sizeof sample];
@@ -228,21 +239,24 @@ static void a_primarys_answer_is_read(void **state)
 
 static void a_pending_restart_is_known_until_the_next_long_look(void **state)
 {
-    static const char *const yes[] = {"t"};
-    static const char *const none[] = {"f"};
+    static const char reason[] = "{\"fsync\": {\"old_value\": \"on\", \"new_value\": \"off\"}}";
+    static const char *const yes[] = {"t", reason, "100/8/10/0/64"};
+    static const char *const none[] = {"f", "{}", "100/8/10/0/64"};
     struct pg_seen s = {0};
     (void)state;
-    PGresult *r = row(yes, 1);
+    PGresult *r = row(yes, 3);
     assert_int_equal(parse_with(primary, NULL, r, &s), ERR_OK);
     assert_true(s.pending_restart);
+    assert_string_equal(s.pending, reason);
+    assert_string_equal(s.limits, "100/8/10/0/64");
     PQclear(r);
     assert_int_equal(parse(primary, NULL, &s), ERR_OK);
     assert_true(s.pending_restart);
-    r = row(none, 1);
+    r = row(none, 3);
     assert_int_equal(parse_with(primary, NULL, r, &s), ERR_OK);
     assert_false(s.pending_restart);
     PQclear(r);
-    r = row(NULL, 1);
+    r = row(NULL, 3);
     assert_int_equal(parse_with(primary, NULL, r, &s), ERR_INVALID);
     PQclear(r);
 }

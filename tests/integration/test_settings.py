@@ -1,0 +1,119 @@
+"""PostgreSQL's settings in a running cluster: what waits for a restart and why, which node must be restarted first,
+what an edit refuses.
+
+    python3 -m pytest tests/integration/test_settings.py
+"""
+import json
+import os
+import signal
+
+import pytest
+
+pytest.importorskip("psycopg2")
+
+from cluster import Cluster, PG_BIN, build_dir, wait_until  # noqa: E402
+
+pytestmark = [
+    pytest.mark.skipif(not (build_dir() / "regentd").exists(), reason="regentd is not built"),
+    pytest.mark.skipif(not (PG_BIN / "postgres").exists(), reason=f"no PostgreSQL in {PG_BIN}"),
+]
+LOW, HIGH = "40", "55"
+
+
+@pytest.fixture(scope="module", name="c")
+def cluster_fixture(request):
+    with Cluster(sync=False, sets=["bootstrap.dcs.on_primary_crash=restart",
+                                   f"bootstrap.dcs.postgresql.parameters.max_connections={LOW}"]) as cluster:
+        try:
+            cluster.form()
+            yield cluster
+        finally:
+            if request.session.testsfailed:
+                print(cluster.report())
+
+
+@pytest.fixture(autouse=True)
+def healthy(c):
+    c.wait_healthy()
+
+
+def edit(c, *words):
+    c.nodes[0].ctl("edit-config", *words)
+
+
+def restart(node):
+    """PostgreSQL alone ends and is started again in place."""
+    old = node.postmaster()
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: node.postmaster() not in (None, old) and node.value("SELECT 1") == 1, f"{node} is back")
+
+
+def in_force(node):
+    return node.value("SHOW max_connections")
+
+
+def reasons(c):
+    """{member: "max_connections: 40->55"} of `list`, where something waits."""
+    return {m["Member"]: m.get("Pending restart reason") for m in c.members() if m.get("Pending restart")}
+
+
+def wait_reasons(c, nodes, text):
+    wanted = {n.name: text for n in nodes}
+    wait_until(lambda: reasons(c) == wanted, f"pending {wanted}", 60)
+
+
+def test_a_raised_limit_reaches_the_standbys_first_and_a_lowered_one_the_primary(c):
+    primary = c.primary()
+    standbys = c.standbys()
+    edit(c, "-p", f"max_connections={HIGH}")
+    up = f"max_connections: {LOW}->{HIGH}"
+    wait_reasons(c, c.nodes, up)
+    body = json.loads(primary.rest("/patroni")[1])
+    assert body["pending_restart"] is True
+    assert body["pending_restart_reason"] == {"max_connections": {"old_value": LOW, "new_value": HIGH}}
+    restart(primary)  # too early: its standbys could not follow
+    assert in_force(primary) == LOW
+    wait_reasons(c, c.nodes, up)
+    for n in standbys:
+        restart(n)
+        assert in_force(n) == HIGH
+    wait_reasons(c, [primary], up)
+    restart(primary)
+    assert in_force(primary) == HIGH
+    wait_reasons(c, [], up)
+
+    edit(c, "-p", f"max_connections={LOW}")
+    down = f"max_connections: {HIGH}->{LOW}"
+    wait_reasons(c, c.nodes, down)
+    restart(standbys[0])  # too early: it must have as many as the primary
+    assert in_force(standbys[0]) == HIGH
+    wait_reasons(c, c.nodes, down)
+    restart(primary)
+    assert in_force(primary) == LOW
+    wait_until(lambda: c.record(f"members/{primary.name}")["limits"].startswith(LOW), "the primary has told")
+    primary.sql("CHECKPOINT")
+    lsn = primary.value("SELECT pg_current_wal_flush_lsn()")
+    for n in standbys:
+        wait_until(lambda n=n: n.value("SELECT pg_last_wal_replay_lsn() >= %s", lsn), f"{n} knows")
+        n.sql("CHECKPOINT")  # else its recovery begins where the primary still had more
+        restart(n)
+        assert in_force(n) == LOW
+    wait_reasons(c, [], down)
+    assert c.primary() is primary
+
+
+def test_a_standby_whose_new_primary_has_more_is_restarted(c):
+    old = c.primary()
+    first, second = c.standbys()
+    edit(c, "-p", f"max_connections={HIGH}")
+    wait_reasons(c, c.nodes, f"max_connections: {LOW}->{HIGH}")
+    restart(first)
+    wait_until(lambda: old.ctl("switchover", "--candidate", first.name, check=False).returncode == 0,
+               f"{first} streams again, and takes over")
+    assert c.primary() is first
+    c.wait_healthy()
+    wait_until(lambda: in_force(second) == HIGH, f"{second} was restarted with what the primary has")
+    first.sql("CREATE TABLE behind_it (id int)")
+    wait_until(lambda: second.try_sql("TABLE behind_it") == [], f"{second} replays")
+    wait_reasons(c, [], "")
+    edit(c, "-p", "max_connections=null")
