@@ -192,6 +192,12 @@ static void write_marks(struct state *s)
     sql_bind_u64(s, SQL_STORE_SET, 7, s->m.event_next);
     sql_bind_u64(s, SQL_STORE_SET, 8, s->m.event_bytes);
     sql_bind_u64(s, SQL_STORE_SET, 9, s->m.event_bytes_dropped);
+    sql_bind_u64(s, SQL_STORE_SET, 10, s->m.event_sum);
+    sql_bind_u64(s, SQL_STORE_SET, 11, s->m.event_sum_dropped);
+    sql_bind_u64(s, SQL_STORE_SET, 12, s->m.rows_sum);
+    uint64_t seal = hash_seal(s);
+    sql_bind_u64(s, SQL_STORE_SET, 13, s->m.rest_sum);
+    sql_bind_u64(s, SQL_STORE_SET, 14, seal);
     sql_write(s, SQL_STORE_SET);
 }
 

@@ -5,7 +5,8 @@
 /* A delete's row has no value. What was there before is row `prev`, as long as that is kept. */
 static void insert_event(struct state *s, bool deleted, const struct kv *kv, uint64_t prev)
 {
-    sql_bind_u64(s, SQL_EVENT_INSERT, 1, s->m.event_next++);
+    uint64_t id = s->m.event_next++;
+    sql_bind_u64(s, SQL_EVENT_INSERT, 1, id);
     sql_bind_u64(s, SQL_EVENT_INSERT, 2, kv->mod_revision);
     sql_bind_u64(s, SQL_EVENT_INSERT, 3, deleted);
     sql_bind_blob(s, SQL_EVENT_INSERT, 4, kv->key);
@@ -15,7 +16,9 @@ static void insert_event(struct state *s, bool deleted, const struct kv *kv, uin
     sql_bind_u64(s, SQL_EVENT_INSERT, 8, kv->lease);
     sql_bind_u64(s, SQL_EVENT_INSERT, 9, prev);
     sql_bind_u64(s, SQL_EVENT_INSERT, 10, s->m.event_bytes);
+    sql_bind_u64(s, SQL_EVENT_INSERT, 11, s->m.event_sum);
     sql_write(s, SQL_EVENT_INSERT);
+    s->m.event_sum += hash_event(id, deleted, kv, prev, s->m.event_bytes);
     s->m.event_bytes += kv->key.n + kv->value.n + STATE_EVENT_OVERHEAD;
 }
 
@@ -33,6 +36,7 @@ void event_add(struct apply *a, bool deleted, const struct kv *kv, const struct 
 struct event_at {
     uint64_t revision;
     uint64_t bytes; /* of all rows before this one */
+    uint64_t sum;   /* of the hashes of all rows before this one */
 };
 
 static struct event_at event_at(struct state *s, uint64_t id)
@@ -42,7 +46,8 @@ static struct event_at event_at(struct state *s, uint64_t id)
     if (!sql_row(s, SQL_EVENT_AT))
         state_fatal(s, "a row of the history is missing: reading it");
     struct event_at at = {.revision = sql_u64(s, SQL_EVENT_AT, 0),
-                          .bytes = sql_u64(s, SQL_EVENT_AT, 1)};
+                          .bytes = sql_u64(s, SQL_EVENT_AT, 1),
+                          .sum = sql_u64(s, SQL_EVENT_AT, 2)};
     sql_done(s, SQL_EVENT_AT);
     return at;
 }
@@ -74,8 +79,11 @@ static void compact_to(struct state *s, uint64_t revision)
     if (revision <= s->m.compacted)
         return;
     uint64_t first = event_search(s, revision + 1, 0);
-    s->m.event_bytes_dropped =
-        first < s->m.event_next ? event_at(s, first).bytes : s->m.event_bytes;
+    struct event_at at = {.bytes = s->m.event_bytes, .sum = s->m.event_sum};
+    if (first < s->m.event_next)
+        at = event_at(s, first);
+    s->m.event_bytes_dropped = at.bytes;
+    s->m.event_sum_dropped = at.sum;
     sql_bind_u64(s, SQL_EVENT_DROP, 1, first);
     sql_write(s, SQL_EVENT_DROP);
     s->m.event_first = first;

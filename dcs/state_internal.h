@@ -22,7 +22,7 @@
 #include "dcs/state_lease.h"
 #include "dcs/state_session.h"
 
-enum { STATE_MAGIC = 0x53544154, STATE_SCHEMA_VERSION = 1, STATE_ENTRY_VERSION = 1 };
+enum { STATE_MAGIC = 0x53544154, STATE_SCHEMA_VERSION = 2, STATE_ENTRY_VERSION = 1 };
 enum { STATE_APPLICATION_ID = 0x52474e54 }; /* "RGNT" */
 
 /* Bounds that decide results: the same on every member, or members differ. */
@@ -59,6 +59,9 @@ struct state_marks {
     uint64_t event_next;
     uint64_t event_bytes;         /* of all rows ever written */
     uint64_t event_bytes_dropped; /* of those gone */
+    /* Sums of rows (dcs/row_hash.h): of the history as the bytes; of keys and results; of the rest as
+     * of the last commit. */
+    uint64_t event_sum, event_sum_dropped, rows_sum, rest_sum;
 };
 
 struct checkpointer;
@@ -73,6 +76,7 @@ struct state {
     uint64_t disk_applied; /* as of the last commit */
     bool in_txn;
     bool marked;         /* the entry applied last asks for a hash */
+    uint64_t small_sum;  /* rows of tokens and members, added up */
     int wal_woken_pages; /* length of the WAL when the checkpointer was woken last */
     struct lease_table leases;
     struct session_table *sessions;
@@ -127,6 +131,12 @@ enum err state_schema_check(sqlite3 *db, const char *path, const char *cluster_i
 enum err state_exec(sqlite3 *db, const char *path, const char *sql, struct errmsg *e)
     MUST_CHECK;
 void state_load(struct state *s); /* marks, leases, sessions from the tables */
+/* From a row of `store`: the columns in the order of struct state_marks. */
+void marks_read(sqlite3_stmt *st, struct state_marks *ret_marks);
+#define STATE_REPLACE_REMEDY                                                               \
+    "to replace this node's copy: stop it, `regentctl member remove` it on another node, " \
+    "move "                                                                                \
+    "its data_dir aside and join it anew"
 
 /* ---- state_apply.c ---- */
 /* ERR_INVALID: the entry is damaged; what it did so far is in the open transaction. */
@@ -234,9 +244,30 @@ enum err query_database(sqlite3 *db, const struct sql_req *q, struct buf *ret_re
                         struct errmsg *e) MUST_CHECK;
 
 /* ---- state_hash.c ---- */
-/* Of what is committed, through a connection with a read transaction. */
-enum err hash_database(sqlite3 *db, const char *path, uint64_t *ret_hash, struct errmsg *e)
+/* Reads the row of `store`, which must be as it was written. */
+enum err hash_check_marks(sqlite3 *db, const char *path, char ret_cluster[static 40],
+                          struct state_marks *ret_marks, struct errmsg *e) MUST_CHECK;
+/* The same, and all rows of what is committed. Any thread. */
+enum err hash_check(sqlite3 *db, const char *path, uint64_t *ret_hash, struct errmsg *e)
     MUST_CHECK;
+/* After the tables of a file were changed by hand: seals the row of `store` anew. add: its rows, too,
+ * were changed, and are added up. */
+enum err hash_reseal(sqlite3 *db, const char *path, bool add, struct errmsg *e) MUST_CHECK;
+/* The seal of the marks as they are; brings rest_sum up to date. */
+uint64_t hash_seal(struct state *s);
+uint64_t hash_kv(const struct kv *kv, uint64_t event);
+uint64_t hash_event(uint64_t id, bool deleted, const struct kv *kv, uint64_t prev,
+                    uint64_t bytes);
+struct kept_result {
+    uint64_t seq;
+    const char *error, *message; /* "": none */
+    struct slice body;
+};
+uint64_t hash_result(uint64_t session, uint64_t slot, const struct kept_result *r);
+/* After any change of a token or a member. */
+void hash_small(struct state *s);
+#define HASH_TOKENS "SELECT id, role, uses_left, expires_ms, secret_sha256 FROM token"
+#define HASH_MEMBERS "SELECT id, name, address, role, state FROM member"
 
 /* ---- state_checkpoint.c ---- */
 struct checkpointer *checkpointer_new(const char *path);

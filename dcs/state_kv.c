@@ -230,11 +230,13 @@ void kv_put(struct apply *a, const struct kv *kv, struct kv_prev *prev)
 {
     struct kv old;
     uint64_t old_event;
+    struct state_marks *m = &a->s->m;
     bool existed = kv_find_row(a->s, kv->key, &old, &old_event);
     struct kv row = *kv;
     row.mod_revision = apply_revision(a);
     row.create_revision = existed ? old.create_revision : row.mod_revision;
     row.version = old.version + 1;
+    m->rows_sum += hash_kv(&row, m->event_next) - (existed ? hash_kv(&old, old_event) : 0);
     if (existed)
         update_row(a->s, &row, old.lease);
     else
@@ -253,6 +255,7 @@ static void delete_one(struct apply *a, struct slice key, struct kv_prev *prev)
     struct kv tombstone = {.key = key, .mod_revision = apply_revision(a)};
     sql_bind_blob(a->s, SQL_KV_DELETE, 1, key);
     sql_write(a->s, SQL_KV_DELETE);
+    a->s->m.rows_sum -= hash_kv(&old, old_event);
     tell_prev(prev, &old);
     event_add(a, true, &tombstone, &old, old_event);
 }

@@ -2,6 +2,14 @@
 
 #include "base/assert.h"
 #include "base/mem.h"
+#include "dcs/row_hash.h"
+
+static uint64_t hash_of(const struct lease *l)
+{
+    uint64_t h = row_hash_u64(row_hash_begin(ROW_LEASE), l->id);
+    h = row_hash_u64(row_hash_u64(h, l->ttl_ms), l->nonce);
+    return row_hash_end(row_hash_u64(row_hash_u64(h, l->n), l->session));
+}
 
 void lease_table_close(struct lease_table *t)
 {
@@ -13,6 +21,7 @@ void lease_table_clear(struct lease_table *t)
 {
     t->n = 0;
     t->n_dirty = 0;
+    t->sum = 0;
     t->started = false;
 }
 
@@ -49,6 +58,7 @@ struct lease *lease_add(struct lease_table *t, const struct lease *l, uint64_t n
     *to = *l;
     to->dirty = false;
     to->expiry_ms = now_ms + l->ttl_ms;
+    t->sum += hash_of(to);
     return to;
 }
 
@@ -57,6 +67,7 @@ void lease_remove(struct lease_table *t, uint64_t id)
     struct lease *l = lease_find(t, id);
     ASSERT(l != NULL);
     t->n_dirty -= l->dirty;
+    t->sum -= hash_of(l);
     size_t behind = (size_t)(t->v + t->n - (l + 1));
     memmove(l, l + 1, behind * sizeof *l);
     t->n--;
@@ -83,9 +94,11 @@ bool lease_renew(struct lease_table *t, struct lease *l, const struct lease *ren
      * binds the holder from its submission, which lies before since_ms (rule 4). */
     if (ttl_ms < l->ttl_ms || expiry_ms > l->expiry_ms)
         l->expiry_ms = expiry_ms;
+    t->sum -= hash_of(l);
     l->nonce = renewal->nonce;
     l->n = renewal->n;
     l->ttl_ms = ttl_ms;
+    t->sum += hash_of(l);
     t->n_dirty += !l->dirty;
     l->dirty = true;
     return true;

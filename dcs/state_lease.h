@@ -29,6 +29,7 @@ struct lease_table {
     size_t n;
     size_t cap;
     size_t n_dirty;
+    uint64_t sum; /* of the rows' hashes (dcs/row_hash.h), as they are in memory */
     bool started; /* expiries are set: false between loading and the first look at the clock */
 };
 

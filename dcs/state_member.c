@@ -121,6 +121,7 @@ static void insert_member(struct state *s, const struct member *m)
     sql_bind_text(s, SQL_MEMBER_INSERT, 4, m->role);
     sql_bind_text(s, SQL_MEMBER_INSERT, 5, m->state);
     sql_write(s, SQL_MEMBER_INSERT);
+    hash_small(s);
 }
 
 void member_add(struct apply *a, struct member *m)
@@ -177,6 +178,7 @@ enum err cmd_member_state(struct apply *a, const void *req)
         sql_bind_u64(a->s, SQL_MEMBER_STATE, 1, m.id);
         sql_bind_text(a->s, SQL_MEMBER_STATE, 2, m.state);
         sql_write(a->s, SQL_MEMBER_STATE);
+        hash_small(a->s);
     }
     apply_result(a, &msg_member, &m);
     return ERR_OK;
@@ -196,6 +198,7 @@ enum err cmd_member_role(struct apply *a, const void *req)
     sql_bind_u64(a->s, SQL_MEMBER_ROLE, 1, m.id);
     sql_bind_text(a->s, SQL_MEMBER_ROLE, 2, m.role);
     sql_write(a->s, SQL_MEMBER_ROLE);
+    hash_small(a->s);
     apply_result(a, &msg_member, &m);
     return ERR_OK;
 }

@@ -138,7 +138,8 @@ static const char *const steps[] = {
     "INSERT INTO member SELECT next_member, ?2, ?3, ?4, 'active' FROM store",
     "UPDATE store SET cluster_id = ?1, applied = applied + ?6, logged = 0,"
     " revision = revision + ?5, compacted = revision + ?5, next_member = next_member + 1,"
-    " event_first = event_next, event_bytes_dropped = event_bytes",
+    " event_first = event_next, event_bytes_dropped = event_bytes,"
+    " event_sum_dropped = event_sum",
     "UPDATE kv SET value = CAST(json_set(CAST(value AS TEXT), '$.unknown', json('true'),"
     " '$.token', coalesce(json_extract(CAST(value AS TEXT), '$.token'), 0) + ?7) AS BLOB),"
     " mod_revision = (SELECT revision FROM store), version = version + 1 WHERE " IS_SYNC,
@@ -185,6 +186,7 @@ enum err state_file_rebirth(const char *path, const char *cluster_id, const stru
     rc = rc == ERR_OK ? state_exec(db, path, "BEGIN IMMEDIATE", e) : rc;
     for (size_t i = 0; rc == ERR_OK && i < ARRAY_LEN(steps); i++)
         rc = step(db, path, steps[i], cluster_id, self, e);
+    rc = rc == ERR_OK ? hash_reseal(db, path, true, e) : rc;
     rc = rc == ERR_OK ? state_exec(db, path, "COMMIT", e) : rc;
     (void)sqlite3_close(db);
     return rc;

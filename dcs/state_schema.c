@@ -14,7 +14,9 @@ static const char *const schema[] = {
     " NULL, revision INTEGER NOT NULL, compacted INTEGER NOT NULL, next_member INTEGER NOT "
     "NULL,"
     " event_first INTEGER NOT NULL, event_next INTEGER NOT NULL, event_bytes INTEGER NOT NULL,"
-    " event_bytes_dropped INTEGER NOT NULL)",
+    " event_bytes_dropped INTEGER NOT NULL, event_sum INTEGER NOT NULL, event_sum_dropped "
+    "INTEGER"
+    " NOT NULL, rows_sum INTEGER NOT NULL, rest_sum INTEGER NOT NULL, seal INTEGER NOT NULL)",
     "CREATE TABLE snapshot_header(name TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE kv(key BLOB PRIMARY KEY, value BLOB NOT NULL, create_revision INTEGER NOT "
     "NULL,"
@@ -23,7 +25,9 @@ static const char *const schema[] = {
     "CREATE INDEX kv_lease ON kv(lease) WHERE lease != 0",
     "CREATE TABLE event(id INTEGER PRIMARY KEY, revision INTEGER NOT NULL, deleted INTEGER NOT"
     " NULL, key BLOB NOT NULL, value BLOB NOT NULL, create_revision INTEGER NOT NULL, version"
-    " INTEGER NOT NULL, lease INTEGER NOT NULL, prev INTEGER NOT NULL, bytes INTEGER NOT NULL)",
+    " INTEGER NOT NULL, lease INTEGER NOT NULL, prev INTEGER NOT NULL, bytes INTEGER NOT NULL, "
+    "sum INTEGER NOT"
+    " NULL)",
     "CREATE TABLE lease(id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NULL, nonce INTEGER NOT "
     "NULL,"
     " n INTEGER NOT NULL, session INTEGER NOT NULL)",
@@ -66,18 +70,13 @@ static const char *const pragmas[] = {
     "PRAGMA recursive_triggers = 0",
 };
 
-#define REPLACE_REMEDY                                                                     \
-    "to replace this node's copy: stop it, `regentctl member remove` it on another node, " \
-    "move "                                                                                \
-    "its data_dir aside and join it anew"
-
 enum err state_exec(sqlite3 *db, const char *path, const char *sql, struct errmsg *e)
 {
     int rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
     if (rc == SQLITE_OK)
         return ERR_OK;
     enum err code = state_sqlite_err(rc);
-    const char *remedy = code == ERR_CORRUPT    ? "; " REPLACE_REMEDY
+    const char *remedy = code == ERR_CORRUPT    ? "; " STATE_REPLACE_REMEDY
                          : code == ERR_NO_SPACE ? "; free some space on its file system"
                                                 : "";
     return err_set(e, code, "%s: %s (%d)%s", path, sqlite3_errmsg(db),
@@ -102,7 +101,7 @@ static enum err query_text(sqlite3 *db, const char *path, const char *sql, char 
     if (rc == SQLITE_DONE)
         return ERR_OK;
     return err_set(e, state_sqlite_err(rc), "%s: %s; %s", path, sqlite3_errmsg(db),
-                   REPLACE_REMEDY);
+                   STATE_REPLACE_REMEDY);
 }
 
 static enum err check_kind(sqlite3 *db, const char *path, struct errmsg *e)
@@ -117,8 +116,9 @@ static enum err check_kind(sqlite3 *db, const char *path, struct errmsg *e)
     char wanted[32];
     (void)snprintf(wanted, sizeof wanted, "%d", (int)STATE_APPLICATION_ID);
     if (strcmp(application, wanted) != 0)
-        return err_set(e, ERR_CORRUPT, "%s: not a state database of Regent; move it aside",
-                       path);
+        return err_set(e, ERR_CORRUPT,
+                       "%s: not a state database of Regent, or its header is damaged; %s", path,
+                       STATE_REPLACE_REMEDY);
     (void)snprintf(wanted, sizeof wanted, "%d", (int)STATE_SCHEMA_VERSION);
     if (strcmp(version, wanted) != 0)
         return err_set(e, ERR_UNSUPPORTED,
@@ -136,7 +136,7 @@ static enum err check_length(const char *path, struct errmsg *e)
     if (stat(path, &st) != 0 || st.st_size % PAGE_BYTES == 0)
         return ERR_OK;
     return err_set(e, ERR_CORRUPT, "%s: damaged: %lld bytes are not whole pages; %s", path,
-                   (long long)st.st_size, REPLACE_REMEDY);
+                   (long long)st.st_size, STATE_REPLACE_REMEDY);
 }
 
 enum err state_schema_check(sqlite3 *db, const char *path, const char *cluster_id,
@@ -153,17 +153,18 @@ enum err state_schema_check(sqlite3 *db, const char *path, const char *cluster_i
     for (char *p = text; *p != '\0'; p++)
         *p = *p == '\n' ? ' ' : *p; /* what is reported is one line */
     if (strcmp(text, "ok") != 0)
-        return err_set(e, ERR_CORRUPT, "%s: damaged: %s; %s", path, text, REPLACE_REMEDY);
-    rc = query_text(db, path, "SELECT cluster_id FROM store", text, sizeof text, e);
-    if (rc != ERR_OK || cluster_id == NULL)
-        return rc;
-    if (strcmp(text, cluster_id) != 0)
+        return err_set(e, ERR_CORRUPT, "%s: damaged: %s; %s", path, text, STATE_REPLACE_REMEDY);
+    char cluster[40];
+    struct state_marks marks;
+    uint64_t hash;
+    rc = hash_check_marks(db, path, cluster, &marks, e);
+    if (rc == ERR_OK && cluster_id != NULL && strcmp(cluster, cluster_id) != 0)
         return err_set(
             e, ERR_PRECONDITION,
             "%s: belongs to cluster %s, but this node's certificate is of cluster %s; "
             "use the data_dir of that cluster, or an empty one",
-            path, text, cluster_id);
-    return ERR_OK;
+            path, cluster, cluster_id);
+    return rc == ERR_OK ? hash_check(db, path, &hash, e) : rc;
 }
 
 static enum err create(sqlite3 *db, const char *path, const char *cluster_id, struct errmsg *e)
@@ -173,12 +174,15 @@ static enum err create(sqlite3 *db, const char *path, const char *cluster_id, st
     for (size_t i = 0; rc == ERR_OK && i < ARRAY_LEN(schema); i++)
         rc = state_exec(db, path, schema[i], e);
     if (rc == ERR_OK) {
-        char *sql = sqlite3_mprintf("INSERT INTO store VALUES(%Q, 0, 0, 0, 0, 1, 1, 1, 0, 0)",
-                                    cluster_id);
+        char *sql =
+            sqlite3_mprintf("INSERT INTO store VALUES(%Q, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0,"
+                            " 0, 0, 0)",
+                            cluster_id);
         ASSERT(sql != NULL);
         rc = state_exec(db, path, sql, e);
         sqlite3_free(sql);
     }
+    rc = rc == ERR_OK ? hash_reseal(db, path, false, e) : rc;
     (void)snprintf(text, sizeof text,
                    "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
                    (int)STATE_APPLICATION_ID, (int)STATE_SCHEMA_VERSION);
@@ -203,21 +207,32 @@ enum err state_schema_open(sqlite3 *db, const char *path, const char *cluster_id
     return state_schema_check(db, path, cluster_id, e);
 }
 
+void marks_read(sqlite3_stmt *st, struct state_marks *ret_marks)
+{
+    uint64_t *const to[] = {
+        &ret_marks->applied,
+        &ret_marks->logged,
+        &ret_marks->revision,
+        &ret_marks->compacted,
+        &ret_marks->next_member,
+        &ret_marks->event_first,
+        &ret_marks->event_next,
+        &ret_marks->event_bytes,
+        &ret_marks->event_bytes_dropped,
+        &ret_marks->event_sum,
+        &ret_marks->event_sum_dropped,
+        &ret_marks->rows_sum,
+        &ret_marks->rest_sum,
+    };
+    for (size_t i = 0; i < ARRAY_LEN(to); i++)
+        *to[i] = (uint64_t)sqlite3_column_int64(st, (int)i);
+}
+
 static void load_marks(struct state *s)
 {
     bool row = sql_row(s, SQL_STORE_GET);
     ASSERT(row); /* quick_check passed and the schema is ours */
-    s->m = (struct state_marks){
-        .applied = sql_u64(s, SQL_STORE_GET, 0),
-        .logged = sql_u64(s, SQL_STORE_GET, 1),
-        .revision = sql_u64(s, SQL_STORE_GET, 2),
-        .compacted = sql_u64(s, SQL_STORE_GET, 3),
-        .next_member = sql_u64(s, SQL_STORE_GET, 4),
-        .event_first = sql_u64(s, SQL_STORE_GET, 5),
-        .event_next = sql_u64(s, SQL_STORE_GET, 6),
-        .event_bytes = sql_u64(s, SQL_STORE_GET, 7),
-        .event_bytes_dropped = sql_u64(s, SQL_STORE_GET, 8),
-    };
+    marks_read(sql_get(s, SQL_STORE_GET), &s->m);
     sql_done(s, SQL_STORE_GET);
     s->disk_applied = s->m.applied;
 }
@@ -239,8 +254,7 @@ static void load_leases(struct state *s)
 
 static void load_sessions(struct state *s)
 {
-    s->sessions->n = 0;
-    s->sessions->n_dirty = 0;
+    session_table_clear(s->sessions);
     while (sql_row(s, SQL_SESSION_ALL)) {
         struct session x = {
             .id = sql_u64(s, SQL_SESSION_ALL, 0),
@@ -258,4 +272,5 @@ void state_load(struct state *s)
     load_marks(s);
     load_leases(s);
     load_sessions(s);
+    hash_small(s);
 }

@@ -1,8 +1,23 @@
 #include "dcs/state_internal.h"
 
+#include "dcs/row_hash.h"
 #include "dcs/state_session.h"
 
 /* ---- the table in memory ---- */
+
+static uint64_t hash_of(const struct session *s)
+{
+    uint64_t h = row_hash_u64(row_hash_begin(ROW_SESSION), s->id);
+    h = row_hash_u64(row_hash_u64(h, s->nonce), s->last_seq);
+    return row_hash_end(row_hash_u64(h, s->used_index));
+}
+
+void session_table_clear(struct session_table *t)
+{
+    t->n = 0;
+    t->n_dirty = 0;
+    t->sum = 0;
+}
 
 struct session *session_find(struct session_table *t, uint64_t id)
 {
@@ -31,6 +46,7 @@ struct session *session_add(struct session_table *t, const struct session *s)
     ASSERT(t->n == 0 || t->v[t->n - 1].id < s->id);
     t->v[t->n] = *s;
     t->v[t->n].dirty = false;
+    t->sum += hash_of(s);
     return &t->v[t->n++];
 }
 
@@ -38,6 +54,7 @@ void session_remove(struct session_table *t, struct session *s)
 {
     ASSERT(s >= t->v && s < t->v + t->n);
     t->n_dirty -= s->dirty;
+    t->sum -= hash_of(s);
     memmove(s, s + 1, (size_t)(t->v + t->n - (s + 1)) * sizeof *s);
     t->n--;
 }
@@ -45,8 +62,10 @@ void session_remove(struct session_table *t, struct session *s)
 void session_touch(struct session_table *t, struct session *s, uint64_t seq, uint64_t index)
 {
     ASSERT(index >= s->used_index);
+    t->sum -= hash_of(s);
     s->last_seq = MAX(s->last_seq, seq);
     s->used_index = index;
+    t->sum += hash_of(s);
     t->n_dirty += !s->dirty;
     s->dirty = true;
 }
@@ -77,14 +96,32 @@ static struct session *pick_victim(struct state *s)
     return oldest_free != NULL ? oldest_free : oldest;
 }
 
+static struct kept_result read_result(struct state *s, enum sql which)
+{
+    return (struct kept_result){.seq = sql_u64(s, which, 0),
+                                .error = sql_text(s, which, 1),
+                                .message = sql_text(s, which, 2),
+                                .body = sql_blob(s, which, 3)};
+}
+
+static void drop_results(struct state *s, uint64_t session)
+{
+    sql_bind_u64(s, SQL_RESULT_ALL, 1, session);
+    while (sql_row(s, SQL_RESULT_ALL)) {
+        struct kept_result r = read_result(s, SQL_RESULT_ALL);
+        s->m.rows_sum -= hash_result(session, sql_u64(s, SQL_RESULT_ALL, 4), &r);
+    }
+    sql_bind_u64(s, SQL_RESULT_DELETE, 1, session);
+    sql_write(s, SQL_RESULT_DELETE);
+}
+
 static void evict(struct state *s)
 {
     struct session *x = pick_victim(s);
     ASSERT(x != NULL);
     sql_bind_u64(s, SQL_SESSION_DELETE, 1, x->id);
     sql_write(s, SQL_SESSION_DELETE);
-    sql_bind_u64(s, SQL_RESULT_DELETE, 1, x->id);
-    sql_write(s, SQL_RESULT_DELETE);
+    drop_results(s, x->id);
     session_remove(s->sessions, x);
 }
 
@@ -129,11 +166,11 @@ static bool find_result(struct apply *a, uint64_t session, uint64_t seq, enum er
     sql_bind_u64(s, SQL_RESULT_GET, 2, seq % SESSION_WINDOW);
     if (!sql_row(s, SQL_RESULT_GET))
         return false;
-    if (sql_u64(s, SQL_RESULT_GET, 0) == seq) {
-        const char *name = sql_text(s, SQL_RESULT_GET, 1);
-        *ret_status = name[0] == '\0' ? ERR_OK : err_from_name(slice_str(name));
-        (void)err_set(&a->error, *ret_status, "%s", sql_text(s, SQL_RESULT_GET, 2));
-        buf_append_slice(&s->result, sql_blob(s, SQL_RESULT_GET, 3));
+    struct kept_result r = read_result(s, SQL_RESULT_GET);
+    if (r.seq == seq) {
+        *ret_status = r.error[0] == '\0' ? ERR_OK : err_from_name(slice_str(r.error));
+        (void)err_set(&a->error, *ret_status, "%s", r.message);
+        buf_append_slice(&s->result, r.body);
         found = true;
     }
     sql_done(s, SQL_RESULT_GET);
@@ -158,12 +195,43 @@ enum err session_enter(struct apply *a, uint64_t session, uint64_t seq, enum err
     return done ? ERR_OK : ERR_NOT_FOUND;
 }
 
+/* The hash of what a slot holds; 0: nothing. */
+static uint64_t slot_hash(struct state *s, const struct session *x, uint64_t slot)
+{
+    if ((x->known >> slot & 1) != 0)
+        return x->result_hash[slot];
+    sql_bind_u64(s, SQL_RESULT_GET, 1, x->id);
+    sql_bind_u64(s, SQL_RESULT_GET, 2, slot);
+    if (!sql_row(s, SQL_RESULT_GET))
+        return 0;
+    struct kept_result r = read_result(s, SQL_RESULT_GET);
+    uint64_t h = hash_result(x->id, slot, &r);
+    sql_done(s, SQL_RESULT_GET);
+    return h;
+}
+
+static void note_result(struct state *s, uint64_t session, const struct kept_result *r)
+{
+    struct session *x = session_find(s->sessions, session);
+    uint64_t slot = r->seq % SESSION_WINDOW;
+    ASSERT(x != NULL);
+    uint64_t h = hash_result(session, slot, r);
+    s->m.rows_sum += h - slot_hash(s, x, slot);
+    x->result_hash[slot] = h;
+    x->known |= (uint64_t)1 << slot;
+}
+
 void session_keep(struct apply *a, uint64_t session, uint64_t seq, enum err status)
 {
     struct state *s = a->s;
     bool ok = status == ERR_OK;
     struct slice body = buf_slice(s->result.len > SESSION_RESULT_MAX ? &s->brief : &s->result);
     ASSERT(body.n <= SESSION_RESULT_MAX);
+    struct kept_result kept = {.seq = seq,
+                               .error = ok ? "" : err_name(status),
+                               .message = ok ? "" : a->error.text,
+                               .body = ok ? body : (struct slice){0}};
+    note_result(s, session, &kept);
     sql_bind_u64(s, SQL_RESULT_SET, 1, session);
     sql_bind_u64(s, SQL_RESULT_SET, 2, seq % SESSION_WINDOW);
     sql_bind_u64(s, SQL_RESULT_SET, 3, seq);

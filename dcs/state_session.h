@@ -17,6 +17,9 @@ struct session {
     uint64_t last_seq;   /* highest applied */
     uint64_t used_index; /* Raft index of the last request */
     bool dirty;          /* differs from the table */
+    /* Hashes of its kept results, by slot; those not `known` (0: all after a start) are in the table. */
+    uint64_t known;
+    uint64_t result_hash[SESSION_WINDOW];
 };
 
 /* Sorted by id, which only grows. */
@@ -24,7 +27,10 @@ struct session_table {
     struct session v[SESSIONS_MAX];
     size_t n;
     size_t n_dirty;
+    uint64_t sum; /* of the sessions' rows (dcs/row_hash.h), as they are in memory */
 };
+
+void session_table_clear(struct session_table *t);
 
 struct session *session_find(struct session_table *t, uint64_t id);        /* NULL: none */
 struct session *session_of_nonce(struct session_table *t, uint64_t nonce); /* NULL: none */

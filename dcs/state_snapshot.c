@@ -106,6 +106,8 @@ static enum err write_copy(struct state_copy *c, const char *path, struct errmsg
             "INSERT OR REPLACE INTO snapshot_header SELECT 'applied', applied FROM store;"
             "INSERT OR REPLACE INTO snapshot_header SELECT 'revision', revision FROM store",
             e);
+    if (rc == ERR_OK)
+        rc = hash_reseal(to, path, false, e);
     (void)sqlite3_close(to);
     return rc == ERR_OK ? sync_file(path, false, e) : rc;
 }
@@ -135,7 +137,7 @@ enum err state_copy_run(struct state_copy *c, const char *path, struct errmsg *e
 enum err state_copy_hash(struct state_copy *c, uint64_t *ret_hash, struct errmsg *e)
 {
     CHECK_MAGIC(c, COPY_MAGIC);
-    enum err rc = hash_database(c->db, c->source, ret_hash, e);
+    enum err rc = hash_check(c->db, c->source, ret_hash, e);
     copy_free(c);
     return rc;
 }

@@ -78,6 +78,7 @@ enum err cmd_token_create(struct apply *a, const void *req)
         return rc;
     sql_bind_u64(s, SQL_TOKEN_SWEEP, 1, a->wall_ms);
     sql_write(s, SQL_TOKEN_SWEEP);
+    hash_small(s);
     if (sql_one_u64(s, SQL_TOKEN_COUNT) >= STATE_TOKENS_MAX)
         return err_set(&a->error, ERR_LIMIT, "there are %d live tokens, the most; revoke some",
                        (int)STATE_TOKENS_MAX);
@@ -87,6 +88,7 @@ enum err cmd_token_create(struct apply *a, const void *req)
     sql_bind_u64(s, SQL_TOKEN_INSERT, 4, t.expires_ms);
     sql_bind_text(s, SQL_TOKEN_INSERT, 5, t.token);
     sql_write(s, SQL_TOKEN_INSERT);
+    hash_small(s);
     memset(t.token, 0, sizeof t.token); /* the server puts the secret into the reply */
     apply_result(a, &msg_token_info, &t);
     return ERR_OK;
@@ -101,6 +103,7 @@ enum err cmd_token_revoke(struct apply *a, const void *req)
         return err_set(&a->error, ERR_NOT_FOUND, "token %s does not exist", r->id);
     sql_bind_text(a->s, SQL_TOKEN_DELETE, 1, r->id);
     sql_write(a->s, SQL_TOKEN_DELETE);
+    hash_small(a->s);
     memset(&result, 0, sizeof result);
     apply_result(a, &msg_empty, &result);
     return ERR_OK;
@@ -160,6 +163,7 @@ enum err cmd_token_redeem(struct apply *a, const void *req)
         return rc;
     sql_bind_text(a->s, SQL_TOKEN_USE, 1, t.id);
     sql_write(a->s, SQL_TOKEN_USE);
+    hash_small(a->s);
     member_add(a, &m);
     grant_result(a, &m);
     return ERR_OK;

@@ -166,6 +166,11 @@ def test_a_member_with_other_data_is_seen(lab):
     with contextlib.closing(sqlite3.connect(odd.dir / "state.db")) as db:
         db.execute("UPDATE kv SET value = CAST('2' AS BLOB) WHERE key = CAST('x' AS BLOB)")
         db.commit()
+    before = len(odd.log())
+    odd.start(wait=False)
+    assert odd.process.wait(20) == 1
+    assert "damaged" in odd.log()[before:] and "member remove" in odd.log()[before:]
+    subprocess.run([build_dir() / "dcs_node", "reseal", *odd.flags()], check=True)
     odd.start()
     lab.leader()
     said = ctl(lab.leader(), "dcs", "hash", code=1)

@@ -5,6 +5,7 @@
  *     dcs_node join --dir D --name N --listen H:P --token T --via H:P
  *     dcs_node run  --dir D --name N --listen H:P [--join H:P]... [--election MS] [--heartbeat MS]
  *                   [--snapshot-every ENTRIES]
+ *     dcs_node reseal --dir D --name N --listen H:P          after state.db was changed by hand
  *
  * `run` prints "ready" when dcs_start() has returned and ends on SIGTERM. */
 #include <errno.h>
@@ -20,6 +21,7 @@
 #include "base/rng.h"
 #include "base/str.h"
 #include "dcs/dcs.h"
+#include "dcs/state_internal.h"
 #include "proto/client.h"
 #include "proto/pki.h"
 
@@ -176,6 +178,23 @@ static int run(const struct flags *f)
     return 0;
 }
 
+static int reseal(const struct flags *f)
+{
+    struct errmsg e;
+    sqlite3 *db = NULL;
+    char *path = mem_printf("%s/state.db", f->dir);
+    if (sqlite3_open(path, &db) != SQLITE_OK) {
+        (void)err_set(&e, ERR_IO, "%s", sqlite3_errmsg(db));
+        die(path, &e);
+    }
+    if (hash_reseal(db, path, true, &e) != ERR_OK) {
+        die(path, &e);
+    }
+    (void)sqlite3_close(db);
+    mem_free(path);
+    return 0;
+}
+
 static uint64_t number(const char *text)
 {
     uint64_t v = 0;
@@ -231,7 +250,11 @@ int main(int argc, char **argv)
         if (strcmp(argv[1], "run") == 0) {
             return run(&f);
         }
+        if (strcmp(argv[1], "reseal") == 0) {
+            return reseal(&f);
+        }
     }
-    (void)fprintf(stderr, "usage: dcs_node init|join|run --dir D --name N --listen H:P ...\n");
+    (void)fprintf(stderr,
+                  "usage: dcs_node init|join|run|reseal --dir D --name N --listen H:P ...\n");
     return 2;
 }

@@ -9,7 +9,9 @@
 #include <sqlite3.h>
 
 #include "base/mem.h"
+#include "base/rng.h"
 #include "base/str.h"
+#include "dcs/state_internal.h"
 #include "tests/unit/dcs_state_script.h"
 
 /* What state_open() and state_restore() refuse, and what others may read. */
@@ -20,6 +22,15 @@ static void exec(const char *path, const char *sql)
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
     if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
         fail_msg("%s: %s", sql, sqlite3_errmsg(db));
+    (void)sqlite3_close(db);
+}
+
+static void reseal(const char *path)
+{
+    sqlite3 *db;
+    struct errmsg e;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(hash_reseal(db, path, true, &e), ERR_OK);
     (void)sqlite3_close(db);
 }
 
@@ -120,6 +131,137 @@ static void a_damaged_page_is_refused(void **t)
     script_free(x);
 }
 
+/* Something of everything, committed and moved from the WAL into the file. */
+static struct script *rich_closed_state(void)
+{
+    static const char *const lines[] = {
+        "init n1 h:1",
+        "session 7",
+        "grant 5000 1",
+        "put b 2 lease=L1 s=S1/1",
+        "put a some-value-to-find s=S1/2",
+        "put a some-value-to-find-2 s=S1/3",
+        "del c s=S1/4",
+        "token 0123456789abcdef voter 1 99999999 secret",
+        "renew L1 1 5",
+        "compact 1",
+        "full",
+    };
+    struct script *x = script_new();
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++)
+        (void)script_run(x, lines[i]);
+    state_close(x->s);
+    x->s = NULL;
+    return x;
+}
+
+static void flip(const char *path, long at, unsigned bit)
+{
+    FILE *f = fopen(path, "r+");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, at, SEEK_SET), 0);
+    int c = fgetc(f);
+    assert_int_equal(fseek(f, at, SEEK_SET), 0);
+    assert_int_equal(fputc(c ^ (1 << bit), f), c ^ (1 << bit));
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Where `text` begins in the file, from `from` on; -1: nowhere. */
+static long find(const char *path, const char *text, long from)
+{
+    static char all[1024 * 1024];
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    size_t n = fread(all, 1, sizeof all, f);
+    (void)fclose(f);
+    const char *p =
+        (size_t)from < n ? memmem(all + from, n - (size_t)from, text, strlen(text)) : NULL;
+    return p == NULL ? -1 : (long)(p - all);
+}
+
+static void a_flipped_bit_in_a_value_is_refused(void **t)
+{
+    (void)t;
+    struct script *x = rich_closed_state();
+    int refused = 0, places = 0;
+    for (long at = find(x->path, "some-value-to-find", 0); at >= 0;
+         at = find(x->path, "some-value-to-find", at + 1)) {
+        struct state *s = NULL;
+        struct errmsg e = {.text = ""};
+        places++;
+        flip(x->path, at + 3, 2);
+        enum err rc = state_open(x->path, "cluster-1", &s, &e);
+        if (rc != ERR_OK) {
+            assert_int_equal(rc, ERR_CORRUPT);
+            assert_non_null(strstr(e.text, "join it anew"));
+            refused++;
+        }
+        state_close(s); /* what a row left behind when it moved says nothing to anybody */
+        flip(x->path, at + 3, 2);
+    }
+    assert_true(places >= 3 && refused >= 3); /* kv, and two rows of the history */
+    struct errmsg e;
+    assert_int_equal(state_open(x->path, "cluster-1", &x->s, &e), ERR_OK);
+    script_free(x);
+}
+
+/* Anywhere at all: refused, or in a byte that means nothing. */
+static void a_flipped_bit_changes_nothing_unseen(void **t)
+{
+    (void)t;
+    struct script *x = rich_closed_state();
+    struct rng rng;
+    struct stat st;
+    struct errmsg e;
+    size_t refused = 0;
+    assert_int_equal(state_open(x->path, "cluster-1", &x->s, &e), ERR_OK);
+    uint64_t whole = state_hash(x->s);
+    char *members = mem_strdup(script_run(x, "members"));
+    state_close(TAKE(x->s));
+    assert_int_equal(stat(x->path, &st), 0);
+    rng_seed(&rng, 5);
+    for (int i = 0; i < 500; i++) {
+        long at = (long)rng_below(&rng, (uint64_t)st.st_size);
+        unsigned bit = (unsigned)rng_below(&rng, 8);
+        flip(x->path, at, bit);
+        if (state_open(x->path, "cluster-1", &x->s, &e) == ERR_OK) {
+            if (state_hash(x->s) != whole || strcmp(script_run(x, "members"), members) != 0)
+                fail_msg("bit %u of byte %ld", bit, at);
+            state_close(TAKE(x->s));
+            assert_int_equal(stat(x->path, &st), 0);
+        } else {
+            refused++;
+        }
+        flip(x->path, at, bit);
+    }
+    assert_true(refused > 5); /* most of a small file is free space */
+    mem_free(members);
+    script_free(x);
+}
+
+static void a_row_that_is_gone_or_old_is_refused(void **t)
+{
+    (void)t;
+    static const char *const damage[] = {
+        "DELETE FROM kv WHERE key = CAST('a' AS BLOB)",
+        "DELETE FROM event WHERE id = (SELECT max(id) FROM event)",
+        "UPDATE event SET sum = sum + 1 WHERE id = (SELECT max(id) FROM event)",
+        "DELETE FROM result WHERE seq = 2",
+        "UPDATE lease SET n = 4",
+        "UPDATE session SET last_seq = 2",
+        "UPDATE token SET uses_left = 2",
+        "UPDATE member SET state = 'removed'",
+        "UPDATE store SET applied = applied - 1",
+        "UPDATE store SET logged = 0",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(damage); i++) {
+        struct script *x = rich_closed_state();
+        exec(x->path, damage[i]);
+        expect_refused(x->path, "cluster-1", ERR_CORRUPT, "join it anew");
+        script_free(x);
+    }
+}
+
 static void a_directory_that_is_not_there_is_named(void **t)
 {
     (void)t;
@@ -178,6 +320,8 @@ static void a_restore_refuses_a_foreign_or_damaged_file_and_keeps_the_state(void
     (void)script_run(x, "put a 1");
     (void)script_run(x, "copy");
     exec(copy, "UPDATE store SET cluster_id = 'other'");
+    assert_int_equal(state_restore(x->s, copy, 5, 1000, &e), ERR_CORRUPT);
+    reseal(copy);
     assert_int_equal(state_restore(x->s, copy, 5, 1000, &e), ERR_PRECONDITION);
     assert_int_equal(truncate(copy, 8192), 0);
     assert_int_equal(state_restore(x->s, copy, 5, 1000, &e), ERR_CORRUPT);
@@ -237,6 +381,9 @@ int main(void)
         cmocka_unit_test(what_is_no_state_database_is_refused),
         cmocka_unit_test(a_newer_schema_is_refused),
         cmocka_unit_test(a_damaged_page_is_refused),
+        cmocka_unit_test(a_flipped_bit_in_a_value_is_refused),
+        cmocka_unit_test(a_flipped_bit_changes_nothing_unseen),
+        cmocka_unit_test(a_row_that_is_gone_or_old_is_refused),
         cmocka_unit_test(a_directory_that_is_not_there_is_named),
         cmocka_unit_test(the_file_is_private),
         cmocka_unit_test(plain_sqlite_reads_a_copy),
