@@ -4,7 +4,7 @@
 #include "agent/postgres_private.h"
 #include "base/clock.h"
 
-enum { KILL_AFTER_MS = 5000 };
+enum { KILL_AFTER_MS = 5000, STRAGGLER_MS = 1000 };
 
 static void late_cb(uv_timer_t *timer);
 
@@ -43,9 +43,50 @@ static void late_cb(uv_timer_t *timer)
     action_in(p, KILL_AFTER_MS, late_cb);
 }
 
-void act_stop(struct postgres *p)
+static uint64_t left_ms(const struct postgres *p)
 {
     uint64_t now = clock_boot_ms();
+    return p->act.deadline_ms > now ? p->act.deadline_ms - now : 0;
+}
+
+static void ended(void *arg, enum err status, const struct errmsg *e,
+                  const struct worker_reply *r)
+{
+    (void)arg;
+    (void)status; /* it may be gone; what comes of it is seen, or the limit passes */
+    (void)e;
+    (void)r;
+}
+
+/* A standby that hangs holds up the stop for wal_sender_timeout. Only one of them has to have the last record:
+ * the walsenders of the others are ended. */
+static void stragglers_cb(uv_timer_t *timer)
+{
+    struct postgres *p = timer->data;
+    const struct pg_seen *s = pg_monitor_seen(p->monitor);
+    for (size_t i = 0; i < MIN(s->senders_n, (size_t)VIEW_WALSENDERS); i++) {
+        struct worker_req q;
+        if (strcmp(s->senders[i].application_name, p->act.plan.leader.incarnation) == 0)
+            continue;
+        postgres_req(p, &q, "signal");
+        q.pid = s->senders[i].pid;
+        q.signal = SIGTERM;
+        pg_worker_send(p->worker, &q, PG_WORKER_MS, ended, p);
+    }
+    action_in(p, left_ms(p), late_cb);
+}
+
+static void stop_fast(struct postgres *p)
+{
+    signal_it(p, SIGINT);
+    if (p->act.plan.leader.incarnation[0] != '\0' && left_ms(p) > 2ULL * STRAGGLER_MS)
+        action_in(p, STRAGGLER_MS, stragglers_cb);
+    else
+        action_in(p, p->act.deadline_ms == 0 ? 60000 : left_ms(p), late_cb);
+}
+
+void act_stop(struct postgres *p)
+{
     p->act.step = 1;
     p->stopping = true;
     if (p->act.plan.action == ACTION_KILL) {
@@ -58,9 +99,7 @@ void act_stop(struct postgres *p)
         signal_it(p, SIGQUIT);
         action_in(p, KILL_AFTER_MS, late_cb);
     } else {
-        uint64_t until = p->act.deadline_ms > now ? p->act.deadline_ms - now : 0;
-        signal_it(p, SIGINT);
-        action_in(p, p->act.deadline_ms == 0 ? 60000 : until, late_cb);
+        stop_fast(p);
     }
     act_stop_look(p);
     if (p->act.active)

@@ -75,6 +75,8 @@ struct plan {
     uint64_t token;  /* leader token (or loss's token) the plan was made for */
     struct sync_rec sync;
     struct seal_rec seal;
+    /* LEADER_STATE, HANDOVER: as it will be. STOP_FAST: incarnation of the standby that must get the last
+     * record; who else does not take it is waited for a moment only. "": everybody, until limit_ms */
     struct leader_rec leader;
     struct history_entry history;
     bool has_history;

@@ -70,6 +70,7 @@ bool rule_switch_stop(const struct view *v, struct plan *p)
     if (to == NULL)
         return plan_say(
             p, "the daemon was told to end and nobody can take over: stopping PostgreSQL");
+    (void)memcpy(p->leader.incarnation, to->incarnation, sizeof p->leader.incarnation);
     return plan_say(p, "switchover to %s: stopping PostgreSQL", to->name);
 }
 
@@ -105,6 +106,21 @@ static bool hand_over(const struct view *v, const struct member_rec *to, struct 
                     to->name);
 }
 
+/* It had to be stopped the hard way, so that nobody is known to have its last record. An operator who said
+ * `--force` wants another leader all the same: an election finds one, by seals, as after a crash. */
+static bool not_clean(const struct view *v, struct plan *p)
+{
+    bool named = strcmp(v->failover.leader, v->self) == 0;
+    if (v->has_failover && v->failover.force && named && other_eligible(v) != NULL) {
+        (void)plan_say(p,
+                       "PostgreSQL did not stop cleanly in time, and the switchover is forced: "
+                       "released for an election");
+        return plan_release(v, p);
+    }
+    (void)plan_say(p, "PostgreSQL did not stop cleanly in time: nothing was handed over");
+    return v->has_failover ? refuse(p) : false;
+}
+
 /* PostgreSQL is down. Only a clean stop has a last record that a candidate can have. */
 bool rule_switch_handover(const struct view *v, struct plan *p)
 {
@@ -114,10 +130,8 @@ bool rule_switch_handover(const struct view *v, struct plan *p)
     uint64_t until_ms;
     bool late = waited_enough(v, &until_ms);
     const struct member_rec *to = receiver(v, p);
-    if (!v->pg.clean || v->pg.shutdown_lsn == 0) {
-        (void)plan_say(p, "PostgreSQL did not stop cleanly in time: nothing was handed over");
-        return v->has_failover ? refuse(p) : false;
-    }
+    if (!v->pg.clean || v->pg.shutdown_lsn == 0)
+        return not_clean(v, p);
     if (to == NULL)
         return v->has_failover ? refuse(p) : false;
     if (has_shutdown_checkpoint(v, to))

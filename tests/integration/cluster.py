@@ -30,6 +30,7 @@ PATIENCE_S = 60
 POLL_S = 0.02
 OURS = ("regentd", "regent-fence", "postgres", "pg_basebackup", "pg_rewind", "initdb", "pg_ctl")
 LOG_TAIL = 40
+SYNC_ROLES = ("Sync Standby", "Quorum Standby")
 # Standbys are known by their slots: their application_name is the incarnation of their data.
 STREAMING_SQL = """SELECT s.slot_name FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid
                    WHERE r.state = 'streaming'"""
@@ -297,7 +298,8 @@ class Node:
 
 
 class Cluster:
-    """Nodes n1, n2, ...; `sets` are further --set options of init (bootstrap.dcs.ttl=5, ...)."""
+    """Nodes n1, n2, ...; `sets` are further --set options of init (bootstrap.dcs.ttl=5, ...); `sync`: a bool, or
+    async, on, strict, quorum."""
 
     def __init__(self, nodes=3, sync=True, sets=(), addresses=None, namespaces=None, keep=False):
         self.scope = "ha"
@@ -313,8 +315,11 @@ class Cluster:
             (self.bin / name).chmod(0o755)
         if os.geteuid() == 0:
             shutil.chown(self.dir, "postgres", "postgres")
-        self.sets = [f'bootstrap.dcs.synchronous_mode="{"on" if sync else "off"}"', *sets]
-        self.sync = sync
+        self.mode = {True: "on", False: "async"}.get(sync, sync)
+        self.sync = self.mode != "async"
+        mode = {"async": "off", "strict": "on"}.get(self.mode, self.mode)
+        strict = ["bootstrap.dcs.synchronous_mode_strict=true"] if self.mode == "strict" else []
+        self.sets = [f'bootstrap.dcs.synchronous_mode="{mode}"', *strict, *sets]
         addresses = addresses or ["127.0.0.1"] * nodes
         self.nodes = [Node(self, f"n{i + 1}", addresses[i], namespaces[i] if namespaces else None) for i in range(nodes)]
         self.password = None
@@ -411,7 +416,7 @@ class Cluster:
         states = {m["Member"]: (m["Role"], m["State"]) for m in self.members()}
         if any(n.name not in states for n in nodes) or states[primary.name][0] != "Leader":
             return False
-        if self.sync and len(nodes) > 1 and not any(role == "Sync Standby" for role, _ in states.values()):
+        if self.sync and len(nodes) > 1 and not any(role in SYNC_ROLES for role, _ in states.values()):
             return False
         return all(states[n.name][1] == ("running" if n is primary else "streaming") for n in nodes)
 
