@@ -232,8 +232,9 @@ void log_store_flush(struct log_store *s)
         log_queue_push(&s->todo, chain);
         chain = next;
     }
-    (void)pthread_cond_signal(&s->wake);
     (void)pthread_mutex_unlock(&s->mutex);
+    /* behind the lock, or the worker wakes to wait for it */
+    (void)pthread_cond_signal(&s->wake);
 }
 
 /* ---- facts ---- */

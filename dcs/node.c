@@ -172,6 +172,12 @@ static enum err copy_names(struct node *n, const struct node_options *o)
                          : err;
 }
 
+/* Members that copy their states at the same entry would all be slow at once; a quorum of others is not. */
+static uint64_t own_share(const struct node_options *o, uint64_t most)
+{
+    return most - o->id % 4 * (most / 16);
+}
+
 enum err node_new(const struct node_options *o, struct node **ret_node, struct errmsg *e)
 {
     ASSERT(o->id != 0 && o->state != NULL && o->ops != NULL);
@@ -197,8 +203,10 @@ enum err node_new(const struct node_options *o, struct node **ret_node, struct e
             .election_ms = o->election_ms,
             .heartbeat_ms = o->heartbeat_ms,
             .seed = o->seed,
-            .log_bytes_max = o->log_bytes_max != 0 ? o->log_bytes_max : NODE_LOG_BYTES_MAX,
-            .snapshot_every = o->snapshot_every != 0 ? o->snapshot_every : NODE_SNAPSHOT_EVERY,
+            .log_bytes_max =
+                o->log_bytes_max != 0 ? o->log_bytes_max : own_share(o, NODE_LOG_BYTES_MAX),
+            .snapshot_every =
+                o->snapshot_every != 0 ? o->snapshot_every : own_share(o, NODE_SNAPSHOT_EVERY),
             .ops = &core_ops,
             .arg = n,
         };
@@ -351,6 +359,7 @@ void node_pass(struct node *n)
 uint64_t node_deadline(const struct node *n)
 {
     uint64_t at = raft_core_deadline(n->raft);
+    at = MIN(at, raft_core_hurry_deadline(n->raft));
     at = MIN(at, requests_deadline(n));
     at = MIN(at, write_deadline(n));
     at = MIN(at, read_deadline(n));

@@ -13,8 +13,8 @@
 enum {
     NODE_MAGIC = 0x4e6f6465,
     /* between two commits of the state; and the entries of one, in bytes: */
-    NODE_COMMIT_MS = 100,
-    NODE_COMMIT_BYTES = 256 * 1024,
+    NODE_COMMIT_MS = 500,
+    NODE_COMMIT_BYTES = 2 * 1024 * 1024,
     NODE_ROUTE_MS = 50, /* how often requests that wait for a leader are looked at */
     NODE_RETRY_MS = 50, /* before a refused forward is tried again */
     NODE_PLENTY_BYTES = 32 * 1024 * 1024,

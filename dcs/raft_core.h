@@ -122,9 +122,11 @@ enum err raft_core_submit(struct raft_core *c, struct slice data, uint64_t now_m
  * stop to be a voter. ERR_UNAVAILABLE: not leader, or not yet sure of what is committed. */
 enum err raft_core_change(struct raft_core *c, const struct raft_membership *m, uint64_t now_ms,
                           uint64_t *ret_index, struct errmsg *e) MUST_CHECK;
-/* Leader: what followers that answer have not been told yet (entries, what is committed) goes out now and not
- * with the next heartbeat. Call it at the end of a pass. */
+/* Leader: what followers that answer have not been told yet (entries at once, what is committed with the
+ * entries behind it or 3 ms later) does not wait for the next heartbeat. Call it at the end of a pass, and
+ * at the latest at the deadline (UINT64_MAX: none). */
 void raft_core_hurry(struct raft_core *c, uint64_t now_ms);
+uint64_t raft_core_hurry_deadline(const struct raft_core *c);
 enum err raft_core_transfer(struct raft_core *c, uint64_t to, uint64_t now_ms)
     MUST_CHECK; /* 0: best voter */
 

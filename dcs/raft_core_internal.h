@@ -68,6 +68,8 @@ struct core_peer {
     /* As last said to it, whether it arrived or not. */
     uint64_t sent_index;
     uint64_t sent_commit;
+    /* when it is told what is committed, unless entries go there first; 0: no need */
+    uint64_t tell_ms;
     uint64_t install_index; /* newest snapshot sent: it is busy until it acknowledges that */
 };
 

@@ -82,6 +82,7 @@ static void note_sent(struct raft_core *c, uint64_t to, uint64_t last, uint64_t 
         return;
     p->sent_index = MAX(p->sent_index, last);
     p->sent_commit = MAX(p->sent_commit, MIN(commit, last));
+    p->tell_ms = 0;
 }
 
 static void send_append(struct raft_core *c, uint64_t to, const struct raft_append_entries *a)
@@ -208,20 +209,31 @@ static void send_behind(struct raft_core *c, uint64_t to, uint64_t from)
     send_append(c, to, &a);
 }
 
-/* One that lags further is catching up, which is the library's business. */
-enum { HURRY_ENTRIES_MAX = 64 };
+enum {
+    /* one that lags further is catching up, which is the library's business */
+    HURRY_ENTRIES_MAX = 64,
+    HURRY_COMMIT_MS = 3 /* what is committed waits so long for entries to travel with */
+};
 
-static void hurry_peer(struct raft_core *c, const struct core_peer *p)
+/* Leaves tell_ms in the future, or 0. A frame and its answer for every commit would double what the
+ * members say to each other: under load the next entry tells it. */
+static void hurry_peer(struct raft_core *c, struct core_peer *p)
 {
     uint64_t match = raft_core_match_index(c, p->id);
     uint64_t last = core_last_index(c);
+    uint64_t tell_ms = p->tell_ms;
+    p->tell_ms = 0;
     if (match == 0 || match + HURRY_ENTRIES_MAX < last || match < p->install_index ||
         !raft_core_recently_heard(c, p->id, c->now_ms))
         return;
     if (MAX(p->sent_index, match) < last)
         send_behind(c, p->id, MAX(p->sent_index, match));
-    else if (match == last && p->sent_commit < MIN(c->raft.commit_index, match))
+    else if (match != last || p->sent_commit >= MIN(c->raft.commit_index, match))
+        return;
+    else if (tell_ms != 0 && c->now_ms >= tell_ms)
         send_behind(c, p->id, match);
+    else
+        p->tell_ms = tell_ms != 0 ? tell_ms : c->now_ms + HURRY_COMMIT_MS;
 }
 
 /* The library tells a follower of a commit with the next heartbeat, and while one member is silent new
@@ -230,12 +242,22 @@ void raft_core_hurry(struct raft_core *c, uint64_t now_ms)
 {
     core_clock(c, now_ms);
     ASSERT(c->started);
-    if (c->raft.state != RAFT_LEADER || raft_transferee(&c->raft) != 0)
-        return;
-    for (size_t i = 0; i < c->membership.n; i++) {
-        const struct raft_server *s = &c->membership.servers[i];
-        const struct core_peer *p = peer_of(c, s->id);
-        if (p != NULL && s->id != c->o.id && s->role != RAFT_ROLE_SPARE)
+    bool leads = c->raft.state == RAFT_LEADER && raft_transferee(&c->raft) == 0;
+    for (size_t i = 0; i < c->n_peers; i++) {
+        struct core_peer *p = &c->peers[i];
+        const struct raft_server *s = raft_membership_find(&c->membership, p->id);
+        if (leads && s != NULL && s->role != RAFT_ROLE_SPARE)
             hurry_peer(c, p);
+        else
+            p->tell_ms = 0;
     }
+}
+
+uint64_t raft_core_hurry_deadline(const struct raft_core *c)
+{
+    CHECK_MAGIC(c, CORE_MAGIC);
+    uint64_t at = UINT64_MAX;
+    for (size_t i = 0; i < c->n_peers; i++)
+        at = c->peers[i].tell_ms != 0 ? MIN(at, c->peers[i].tell_ms) : at;
+    return at;
 }

@@ -527,7 +527,7 @@ def test_a_damaged_file_is_refused_with_the_remedy_and_nothing_is_forgotten(how_
             for key, value in wanted.items():
                 client("kv.put", key=key, value=value)
         wait_for("the state is committed", lambda: node.status()["applied_index"] == node.status()["commit_index"])
-        time.sleep(0.3)  # the passes of 100 ms share a commit of the state
+        time.sleep(0.8)  # the passes of half a second share a commit of the state
         node.kill(how_it_ended)
         backup = one.root / "backup"
         shutil.copytree(node.dir, backup, ignore=shutil.ignore_patterns("regent.sock"))

@@ -298,7 +298,8 @@ static void fire(struct world *w)
 
 static uint64_t wake_ms(const struct world *w, const struct world_node *n)
 {
-    return MAX(MAX(raft_core_deadline(n->core), n->paused_until_ms), w->now_ms);
+    uint64_t due_ms = MIN(raft_core_deadline(n->core), raft_core_hurry_deadline(n->core));
+    return MAX(MAX(due_ms, n->paused_until_ms), w->now_ms);
 }
 
 /* A paused node hears and completes nothing: what is due for it moves behind the pause. */
@@ -355,7 +356,8 @@ bool world_step(struct world *w, uint64_t until_ms)
     } else if (frame == next) {
         deliver(w);
     } else {
-        raft_core_tick(ticking->core, w->now_ms);
+        if (w->now_ms >= raft_core_deadline(ticking->core))
+            raft_core_tick(ticking->core, w->now_ms);
         after(w, ticking);
     }
     return true;

@@ -239,6 +239,24 @@ static void a_commit_is_known_to_all_at_once(void **state)
     world_free(w);
 }
 
+/* One frame an entry for each follower, not a second one for its commit. */
+static void a_commit_travels_with_the_entries_behind_it(void **state)
+{
+    enum { ENTRIES = 50, HEARTBEATS = 20 };
+    (void)state;
+    struct world *w = world_of(3, 8192);
+    raft_script(w, "lead 1\nagree\n");
+    uint64_t sent = w->sent[RAFT_FRAME_APPEND];
+    for (int i = 0; i < ENTRIES; i++) {
+        uint64_t index;
+        assert_int_equal(world_submit(w, 1, slice_str("x"), &index), ERR_OK);
+        while (raft_core_commit_index(w->nodes[1].core) < index)
+            world_run(w, 1);
+    }
+    assert_true(w->sent[RAFT_FRAME_APPEND] - sent <= 2 * ENTRIES + HEARTBEATS);
+    world_free(w);
+}
+
 static void a_member_far_behind_gets_a_snapshot(void **state)
 {
     (void)state;
@@ -648,6 +666,7 @@ int main(void)
         cmocka_unit_test(two_changes_in_one_catch_up_are_both_known),
         cmocka_unit_test(leadership_is_handed_over_without_an_election_timeout),
         cmocka_unit_test(a_commit_is_known_to_all_at_once),
+        cmocka_unit_test(a_commit_travels_with_the_entries_behind_it),
         cmocka_unit_test(a_member_far_behind_gets_a_snapshot),
         cmocka_unit_test(a_slow_transfer_is_not_begun_again),
         cmocka_unit_test(a_cluster_starts_again_from_its_disks),
