@@ -111,6 +111,7 @@ void daemon_finish(struct daemon *d)
         return;
     d->closing = true;
     rest_stop(TAKE(d->rest));
+    templates_stop(TAKE(d->templates));
     if (d->watch != NULL)
         client_unwatch(d->watch);
     client_close(d->client, on_client_closed, d);
@@ -228,6 +229,7 @@ static enum err start_all(struct daemon *d, struct errmsg *e)
     watch_signal(d, &d->leave, SIGUSR2, on_leave);
     /* What can be refused comes first: a fence outlives a daemon that does not start. */
     if ((rv = rest_start(&d->config, &d->rest, e)) != ERR_OK ||
+        (rv = templates_start(&d->loop, &d->config, &d->templates, e)) != ERR_OK ||
         (rv = start_dcs(d, e)) != ERR_OK ||
         (!d->witness && (rv = start_postgres(d, e)) != ERR_OK) ||
         (rv = start_engine(d, e)) != ERR_OK || (rv = start_client(d, e)) != ERR_OK)

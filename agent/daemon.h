@@ -6,6 +6,7 @@
 
 #include "agent/engine.h"
 #include "agent/rest.h"
+#include "agent/templates.h"
 #include "dcs/dcs.h"
 
 enum { DAEMON_STOP_LIMIT_MS = 60000, DAEMON_KILL_BUDGET_MS = 200 };
@@ -24,6 +25,7 @@ struct daemon {
     struct fence *fence;
     struct postgres *postgres;
     struct rest *rest;
+    struct templates *templates;
     struct engine *engine;
     bool restarting;
     bool closing;

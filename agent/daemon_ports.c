@@ -162,6 +162,15 @@ static void on_dcs_status(void *arg, const struct client_reply *reply)
     rest_dcs_status(d->rest, told ? &s : NULL);
 }
 
+static void on_member_list(void *arg, const struct client_reply *reply)
+{
+    struct daemon *d = arg;
+    struct member_list list;
+    bool told = reply->status == ERR_OK &&
+                msg_decode(&msg_member_list, reply->result, &list, NULL) == ERR_OK;
+    templates_members(d->templates, told ? &list : NULL);
+}
+
 static void port_published(void *arg, const struct view *v, const struct plan *p)
 {
     struct daemon *d = arg;
@@ -173,6 +182,9 @@ static void port_published(void *arg, const struct view *v, const struct plan *p
     if (!d->closing && rest_dcs_due(d->rest, v->now_ms))
         client_call(d->client, METHOD_CLUSTER_STATUS, &(struct empty){}, 0, on_dcs_status, d);
     rest_publish(d->rest, &news);
+    templates_publish(d->templates, news.mirror);
+    if (!d->closing && templates_members_due(d->templates, v->now_ms))
+        client_call(d->client, METHOD_MEMBER_LIST, &(struct empty){}, 0, on_member_list, d);
     if (engine_stopped(d->engine) && !d->closing)
         daemon_finish(d);
 }

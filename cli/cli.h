@@ -46,6 +46,8 @@ enum { CLI_BAD_OPTION = '?' };
 /* getopt_long() whose complaints are ours (said already when CLI_BAD_OPTION comes back). Set optind
  * to 1 before the first call; -1 at the end. */
 int cli_option(int argc, char **argv, const struct option *options);
+/* The same with one-letter options, in getopt's notation after a colon (":r:m:"). */
+int cli_option_short(int argc, char **argv, const char *letters, const struct option *options);
 /* 0, or the exit code after a complaint: for commands that take nothing. */
 int cli_no_arguments(int argc, char **argv);
 /* "90s", "10m", "1h", "2d" */

@@ -1,5 +1,7 @@
 #include "cli/cluster.h"
 
+#include "proto/model.h"
+
 /* A record that cannot be read is no reason to hide the others. */
 static enum err take(const struct msg *m, const struct kv *kv, void *ret,
                      struct msg_arena *arena, struct errmsg *e)
@@ -63,10 +65,9 @@ const char *cluster_role(const struct cluster *cl, const struct member_rec *m)
 {
     if (cluster_leads(cl, m))
         return "Leader";
-    for (size_t i = 0; i < cl->sync.v_n; i++)
-        if (m->incarnation[0] != '\0' && strcmp(cl->sync.v[i], m->incarnation) == 0)
-            return strcmp(cl->sync.mode, "quorum") == 0 ? "Quorum Standby" : "Sync Standby";
-    return "Replica";
+    if (!model_is_sync(&cl->sync, m))
+        return "Replica";
+    return strcmp(cl->sync.mode, "quorum") == 0 ? "Quorum Standby" : "Sync Standby";
 }
 
 uint64_t cluster_top_lsn(const struct cluster *cl)

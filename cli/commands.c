@@ -36,7 +36,13 @@ const struct command cli_commands[] = {
      "hand the leadership over without loss", cmd_switchover},
     {"failover", "--candidate C --force [--timeout SECONDS]",
      "make a node the leader although data may be lost", cmd_failover},
-    {"dsn", "[--read-only]", "a libpq connection string that finds the primary", cmd_dsn},
+    {"dsn",
+     "[-r leader|primary|replica|standby|any] [-m MEMBER] [-d DATABASE] [-U USER] "
+     "[--read-only] "
+     "[--uri|--jdbc]",
+     "a connection string that finds the primary, or nodes of a role", cmd_dsn},
+    {"generate", "haproxy|pgbouncer|keepalived|FILE [--set NAME=VALUE]... [-o FILE]",
+     "a configuration file of another program, from a template and the members", cmd_generate},
     {"dcs get", "KEY [END] [--prefix] [--keys-only] [--limit N] [--local] [--rev N]",
      "read keys, as they are or as they were", cmd_dcs_get},
     {"dcs put", "KEY VALUE [--lease ID]", "write a key", cmd_dcs_put},

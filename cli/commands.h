@@ -31,6 +31,7 @@ int cmd_dsn(struct cli *c, int argc, char **argv);
 int cmd_edit_config(struct cli *c, int argc, char **argv);
 int cmd_explain(struct cli *c, int argc, char **argv);
 int cmd_failover(struct cli *c, int argc, char **argv);
+int cmd_generate(struct cli *c, int argc, char **argv);
 int cmd_history(struct cli *c, int argc, char **argv);
 int cmd_init(struct cli *c, int argc, char **argv);
 int cmd_join(struct cli *c, int argc, char **argv);

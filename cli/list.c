@@ -204,25 +204,3 @@ int cmd_history(struct cli *c, int argc, char **argv)
     output_print(o);
     return CLI_DONE;
 }
-
-int cmd_dsn(struct cli *c, int argc, char **argv)
-{
-    static struct cluster cl;
-    bool read_only = argc == 2 && strcmp(argv[1], "--read-only") == 0;
-    if (argc > 1 && !read_only)
-        return cli_usage("dsn takes --read-only at most");
-    enum err rv = cluster_read(c, &cl);
-    if (rv != ERR_OK)
-        return cli_exit_code(rv);
-    if (cl.members_n == 0)
-        return cli_fail(ERR_NOT_FOUND, "no PostgreSQL node is known yet; see `regentctl list`");
-    (void)printf("host=");
-    for (size_t i = 0; i < cl.members_n; i++)
-        (void)printf("%s%s", i > 0 ? "," : "", cl.members[i].conn_host);
-    (void)printf(" port=");
-    for (size_t i = 0; i < cl.members_n; i++)
-        (void)printf("%s%" PRIu64, i > 0 ? "," : "", cl.members[i].conn_port);
-    (void)printf(" dbname=postgres connect_timeout=2 target_session_attrs=%s\n",
-                 read_only ? "prefer-standby" : "read-write");
-    return CLI_DONE;
-}

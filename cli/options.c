@@ -55,8 +55,13 @@ static bool is_given(const struct option *options, int value)
 
 int cli_option(int argc, char **argv, const struct option *options)
 {
+    return cli_option_short(argc, argv, ":", options);
+}
+
+int cli_option_short(int argc, char **argv, const char *letters, const struct option *options)
+{
     opterr = 0;
-    int option = getopt_long(argc, argv, ":", options, NULL);
+    int option = getopt_long(argc, argv, letters, options, NULL);
     if (option != '?' && option != ':')
         return option;
     const char *given = argv[optind - 1];

@@ -4,9 +4,25 @@
 #   regent_program(<name> SOURCES main.c DEPS regent_cli PKGS ... [DESTINATION dir])
 #   regent_unit_test(<name> [SOURCES test_x.c ...] LIBS regent_base [TIMEOUT 60])
 #   regent_fuzz_target(<name> [SOURCES fuzz_x.c ...] LIBS regent_proto)
+#   regent_embed(<library> <symbol> DIR FILE...)
 #
 # DEPS, LIBS: targets of ours. PKGS: names of RegentDependencies.cmake. A library without sources is an
 # empty interface, a program without sources is left out.
+
+# Texts of files become part of a library: <symbol>[] of {name, text}, and <symbol>_n, as the header
+# conf/template.h declares them; a file FILE in DIR has the name FILE.
+function(regent_embed target symbol dir)
+    set(out ${CMAKE_CURRENT_BINARY_DIR}/${symbol}.c)
+    set(files)
+    foreach(name IN LISTS ARGN)
+        list(APPEND files ${dir}/${name})
+    endforeach()
+    add_custom_command(OUTPUT ${out}
+        COMMAND ${CMAKE_COMMAND} -DOUT=${out} -DSYMBOL=${symbol} "-DFILES=${files}"
+            -P ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
+        DEPENDS ${files} ${CMAKE_SOURCE_DIR}/cmake/embed.cmake VERBATIM)
+    target_sources(${target} PRIVATE ${out})
+endfunction()
 
 function(regent_link target scope)
     cmake_parse_arguments(PARSE_ARGV 2 arg "" "" "DEPS;PKGS")

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "conf/loader.h"
+#include "conf/template_list.h"
 
 static void default_path(char **at, const char *dir, const char *file)
 {
@@ -97,6 +98,15 @@ static void check_ports(struct loader *l)
                               all[i].listen);
 }
 
+static void check_templates(struct loader *l)
+{
+    struct template_list list;
+    struct errmsg e = {0};
+    if (template_list_parse(l->c->templates_json, &list, &e) != ERR_OK)
+        conf_complain(l, NULL, "%s", e.text);
+    template_list_close(&list);
+}
+
 void conf_check(struct loader *l)
 {
     struct config *c = l->c;
@@ -113,6 +123,7 @@ void conf_check(struct loader *l)
     check_absolute(l, "postgresql.bin_dir", c->postgresql.bin_dir);
     check_postgresql(l);
     check_ports(l);
+    check_templates(l);
     if ((c->restapi.certfile[0] != '\0') != (c->restapi.keyfile[0] != '\0'))
         conf_complain(l, NULL, "restapi.certfile and restapi.keyfile belong together");
     if (c->dcs.heartbeat_ms == 0 || c->dcs.election_ms < 5 * c->dcs.heartbeat_ms)

@@ -67,6 +67,7 @@ struct config {
             struct conf_user superuser, replication, rewind;
         } authentication;
     } postgresql;
+    char *templates_json; /* template_list.h; "{}" */
     struct {
         bool nofailover, noloadbalance, clonefrom, nosync;
         int64_t failover_priority; /* default 1 */

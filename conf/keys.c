@@ -74,6 +74,9 @@ const struct conf_key conf_keys[] = {
     S("postgresql.authentication.rewind.password", postgresql.authentication.rewind.password,
       .help = "default: from secrets.yml"),
 
+    {"templates", CONF_JSON, .offset = AT(templates_json), .fallback = "{}",
+     .help = "files of other programs that follow the cluster"},
+
     {"tags.nofailover", CONF_BOOL, .offset = AT(tags.nofailover), .help = "never promoted"},
     {"tags.noloadbalance", CONF_BOOL, .offset = AT(tags.noloadbalance),
      .help = "/replica answers 503"},

@@ -1,3 +1,3 @@
-foreach(module load refuse env secrets)
+foreach(module load refuse env secrets template)
     regent_unit_test(test_conf_${module} SOURCES test_conf_${module}.c LIBS regent_conf)
 endforeach()

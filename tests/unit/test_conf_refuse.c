@@ -56,6 +56,18 @@ static void each_mistake_is_told_with_its_line_and_remedy(void **state)
         {"data_dir: /srv/pg",
          "f.yml: postgresql.data_dir is the same as data_dir: \"/srv/pg\"; "
          "choose a directory of its own\n"},
+        {"templates: {haproxy: {targt: /x}}",
+         "f.yml: templates.haproxy.targt: unknown key; there are template, target, check, "
+         "reload, mode, set\n"},
+        {"templates: {haproxy: {target: x}}",
+         "f.yml: templates.haproxy.target: the absolute path of the file to keep is needed\n"},
+        {"templates: {a: {target: /x}}",
+         "f.yml: templates.a.template: \"a\" is neither haproxy, pgbouncer, keepalived nor an "
+         "absolute path\n"},
+        {"templates: {haproxy: {target: /x, mode: rw}}",
+         "f.yml: templates.haproxy.mode: \"rw\" is no file mode; write for example 0644\n"},
+        {"templates: {haproxy: {target: /x, set: {a: [1]}}}",
+         "f.yml: templates.haproxy.set.a: expected one value\n"},
         {"log: {level: loud}",
          "f.yml:6: log.level: \"loud\" is none of debug|info|warn|error\n"},
         {"log: {level: ''}", "f.yml:6: log.level: \"\" is none of debug|info|warn|error\n"},

@@ -1,0 +1,26 @@
+/* A shell command of the administrator (a check, a reload, a hook): a child in a session of its own that
+ * can hang without harm. Loop thread of the agent. */
+#ifndef REGENT_AGENT_COMMAND_H
+#define REGENT_AGENT_COMMAND_H
+
+#include <uv.h>
+
+#include "base/base.h"
+#include "base/err.h"
+
+enum { COMMAND_LIMIT_MS = 30000, COMMAND_TEXT_MAX = 400, COMMAND_ENV_MAX = 8 };
+
+struct command_child;
+
+/* Once, later. ERR_OK: exit status 0. Else e says how it ended and what it said last. */
+typedef void command_cb(void *arg, enum err status, const struct errmsg *e);
+
+/* Runs it by /bin/sh; env: "NAME=VALUE", NULL-terminated, in addition to ours. After COMMAND_LIMIT_MS it
+ * is killed with all it has started. ERR_IO: it could not be started, cb is not called. */
+enum err command_start(uv_loop_t *loop, const char *shell, const char *const *env,
+                       command_cb *cb, void *arg, struct command_child **ret_child,
+                       struct errmsg *e) MUST_CHECK;
+/* Kills it; cb comes all the same. */
+void command_kill(struct command_child *c);
+
+#endif

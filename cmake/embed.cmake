@@ -1,0 +1,13 @@
+# cmake -DOUT=x.c -DSYMBOL=s "-DFILES=a;b" -P embed.cmake: see regent_embed().
+set(text "/* Made by cmake/embed.cmake. */\n#include \"base/base.h\"\n#include \"conf/template.h\"\n\n")
+foreach(file IN LISTS FILES)
+    get_filename_component(name ${file} NAME)
+    string(MAKE_C_IDENTIFIER ${name} id)
+    file(READ ${file} hex HEX)
+    string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
+    string(APPEND text "static const unsigned char text_${id}[] = {${bytes}0};\n")
+    string(APPEND entries "    {\"${name}\", (const char *)text_${id}},\n")
+endforeach()
+string(APPEND text "\nconst struct template_builtin ${SYMBOL}[] = {\n${entries}};\n")
+string(APPEND text "const size_t ${SYMBOL}_n = ARRAY_LEN(${SYMBOL});\n")
+file(WRITE ${OUT} "${text}")
