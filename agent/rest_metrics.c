@@ -190,6 +190,54 @@ static void patroni_cluster(struct out *o)
 
 /* ---- the DCS: etcd's names, where etcd has one ---- */
 
+/* Names and help by the name in the status; what is not here is not shown. */
+static const struct {
+    const char *name, *metric, *help;
+} latencies[] = {
+    {"fsync", "etcd_disk_wal_fsync_duration_seconds",
+     "Writing a group of entries to log.db, the fsync included."},
+    {"state", "etcd_disk_backend_commit_duration_seconds", "Commits of state.db."},
+    {"commit", "regent_raft_commit_duration_seconds",
+     "On the leader, from an entry's submission until it is known to be committed."},
+    {"apply", "regent_raft_apply_duration_seconds", "Applying an entry to the state."},
+    {"round", "regent_raft_quorum_round_duration_seconds",
+     "On the leader, one round of its voters for linearizable reads."},
+};
+
+static void latency_series(struct out *o, const char *name, const struct latency_reply *l)
+{
+    char part[80];
+    char bound[24];
+    uint64_t sum = 0;
+    (void)snprintf(part, sizeof part, "%s_bucket", name);
+    for (size_t i = 0; i < l->buckets_n; i++) {
+        sum += l->buckets[i].count;
+        (void)snprintf(bound, sizeof bound, "%g", (double)l->buckets[i].le_us / 1e6);
+        series(o, part, "le", bound);
+        put(o, sum);
+    }
+    series(o, part, "le", "+Inf");
+    put(o, l->count);
+    (void)snprintf(part, sizeof part, "%s_sum", name);
+    series(o, part, NULL, NULL);
+    put_seconds(o, l->sum_us);
+    (void)snprintf(part, sizeof part, "%s_count", name);
+    series(o, part, NULL, NULL);
+    put(o, l->count);
+}
+
+static void dcs_latencies(struct out *o, const struct status_reply *s)
+{
+    for (size_t i = 0; i < s->latencies_n; i++) {
+        for (size_t k = 0; k < ARRAY_LEN(latencies); k++) {
+            if (strcmp(latencies[k].name, s->latencies[i].name) == 0) {
+                head(o, latencies[k].metric, "histogram", latencies[k].help);
+                latency_series(o, latencies[k].metric, &s->latencies[i]);
+            }
+        }
+    }
+}
+
 static void dcs_metrics(struct out *o)
 {
     const struct status_reply *s = &o->f->dcs;
@@ -214,6 +262,7 @@ static void dcs_metrics(struct out *o)
           "Voters that this member reaches, itself among them.");
     gauge_us(o, "regent_raft_fsync_p99_seconds", s->fsync_us_p99,
              "99th percentile of the last fsyncs of log.db.");
+    dcs_latencies(o, s);
 }
 
 /* ---- ours ---- */

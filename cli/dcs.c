@@ -250,6 +250,17 @@ int cmd_dcs_watch(struct cli *c, int argc, char **argv)
     return err == ERR_OK ? CLI_DONE : cli_fail(err, "the watch ended: %s", e.text);
 }
 
+static void print_latencies(const struct status_reply *s)
+{
+    for (size_t i = 0; i < s->latencies_n; i++) {
+        const struct latency_reply *l = &s->latencies[i];
+        if (l->count > 0)
+            (void)printf("%-14s %" PRIu64 " since the start, mean %" PRIu64
+                         " us, p50 <= %" PRIu64 " us, p99 <= %" PRIu64 " us\n",
+                         l->name, l->count, l->sum_us / l->count, l->p50_us, l->p99_us);
+    }
+}
+
 int cmd_dcs_status(struct cli *c, int argc, char **argv)
 {
     struct status_reply s;
@@ -278,6 +289,7 @@ int cmd_dcs_status(struct cli *c, int argc, char **argv)
     (void)printf("size           state %" PRIu64 " KiB, log %" PRIu64 " KiB\n",
                  s.db_bytes / 1024, s.log_bytes / 1024);
     (void)printf("log fsync p99  %" PRIu64 " us\n", s.fsync_us_p99);
+    print_latencies(&s);
     return CLI_DONE;
 }
 

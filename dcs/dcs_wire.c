@@ -29,6 +29,12 @@ static uint64_t now_ms(void *arg)
     return clock_boot_ms();
 }
 
+static uint64_t now_us(void *arg)
+{
+    (void)arg;
+    return clock_boot_us();
+}
+
 static uint64_t wall_ms(void *arg)
 {
     (void)arg;
@@ -128,6 +134,7 @@ static void snapshot_sweep(void *arg, uint64_t index)
 
 const struct node_ops dcs_node_ops = {
     .now_ms = now_ms,
+    .now_us = now_us,
     .wall_ms = wall_ms,
     .store_append = store_append,
     .store_truncate = store_truncate,
@@ -377,7 +384,9 @@ static void drop_removed(struct dcs *d)
 
 void dcs_housekeeping(struct dcs *d)
 {
-    node_set_fsync_us(d->node, log_store_fsync_us_p99(d->log));
+    struct latency fsync;
+    log_store_fsync(d->log, &fsync);
+    node_set_fsync(d->node, log_store_fsync_us_p99(d->log), &fsync);
     log_store_look(d->log);
     server_check_members(&d->server);
     drop_removed(d);

@@ -260,6 +260,14 @@ uint64_t log_store_fsync_us_p99(struct log_store *s)
     return times[(n * 99) / 100];
 }
 
+void log_store_fsync(struct log_store *s, struct latency *ret_latency)
+{
+    CHECK_MAGIC(s, LOG_STORE_MAGIC);
+    (void)pthread_mutex_lock(&s->mutex);
+    *ret_latency = s->commits;
+    (void)pthread_mutex_unlock(&s->mutex);
+}
+
 bool log_store_disk_full(struct log_store *s)
 {
     CHECK_MAGIC(s, LOG_STORE_MAGIC);

@@ -8,6 +8,7 @@
 
 #include <uv.h>
 
+#include "dcs/latency.h"
 #include "dcs/raft_core.h"
 
 struct log_store;
@@ -45,6 +46,7 @@ void log_store_snapshot(struct log_store *s, const struct raft_snapshot_info *in
                         uint64_t trim_to, bool installed);
 void log_store_flush(struct log_store *s);
 uint64_t log_store_fsync_us_p99(struct log_store *s); /* of the last 1024 commits */
+void log_store_fsync(struct log_store *s, struct latency *ret_latency); /* of all */
 /* The disk is nearly full, or the ballast is gone: only what keeps the cluster alive should still be
  * written. Ends by itself when there is room. */
 bool log_store_disk_full(struct log_store *s);

@@ -89,6 +89,7 @@ struct log_store {
     bool look; /* the worker shall look at the disk */
     uint32_t commit_us[LOG_STORE_TIMES];
     size_t n_commits;
+    struct latency commits;
 
     /* Worker. */
     pthread_t thread;

@@ -181,6 +181,7 @@ static NORETURN void fatal(struct log_store *s, const char *doing, int code)
 static void note_time(struct log_store *s, uint64_t us)
 {
     s->commit_us[s->n_commits++ % LOG_STORE_TIMES] = (uint32_t)MIN(us, (uint64_t)UINT32_MAX);
+    latency_add(&s->commits, us);
 }
 
 static void look(struct log_store *s)

@@ -149,9 +149,14 @@ static const struct raft_core_ops core_ops = {
  * written once. */
 static void commit_state(struct node *n)
 {
+    if (!state_uncommitted(n->state)) {
+        return;
+    }
+    uint64_t began_us = n->ops->now_us(n->arg);
     state_commit(n->state,
                  MIN(raft_core_stored_index(n->raft), raft_core_commit_index(n->raft)));
     n->uncommitted_bytes = 0;
+    latency_add(&n->state_commit, n->ops->now_us(n->arg) - began_us);
 }
 
 static uint64_t commit_deadline(const struct node *n)
@@ -293,6 +298,7 @@ static void notice_role(struct node *n)
     if (leads && n->leading_term == 0) {
         n->leading_term = term;
         read_index_begin(&n->read, n->o.id, term);
+        n->round_us = 0;
     }
     if (leader != n->known_leader || (leader != 0 && term != n->known_term)) {
         log_event(LOG_INFO, "raft_leader", KV(KV_U64("leader", leader), KV_U64("term", term)),

@@ -13,6 +13,7 @@
 #ifndef REGENT_DCS_NODE_H
 #define REGENT_DCS_NODE_H
 
+#include "dcs/latency.h"
 #include "dcs/raft_core.h"
 #include "dcs/state.h"
 #include "dcs/watch.h"
@@ -34,6 +35,7 @@ struct node;
 struct node_ops {
     uint64_t (*now_ms)(void *arg); /* CLOCK_BOOTTIME */
     uint64_t (*wall_ms)(void *arg);
+    uint64_t (*now_us)(void *arg); /* for latencies alone */
 
     /* Storage, one FIFO; completions by node_*_stored(). Flush: everything handed over so far may go. */
     void (*store_append)(void *arg, uint64_t first_index, const struct raft_entry_view *entries,
@@ -179,7 +181,8 @@ uint64_t node_applied(const struct node *n);
 bool node_takes_part(const struct node *n);
 bool node_is_voter(const struct node *n, uint64_t id);
 void node_status(struct node *n, struct status_reply *ret_status);
-void node_set_fsync_us(struct node *n, uint64_t p99_us); /* for the status */
+/* For the status: the 99th percentile of the last ones, and all of them. */
+void node_set_fsync(struct node *n, uint64_t p99_us, const struct latency *all);
 /* The registered member of that id. ERR_NOT_FOUND: none known here. */
 enum err node_member(struct node *n, uint64_t id, struct member *ret_member) MUST_CHECK;
 size_t node_members(struct node *n, struct member *ret_members, size_t max);

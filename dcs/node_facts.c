@@ -88,6 +88,15 @@ void member_list_encode(struct node *n, struct buf *ret_reply)
     mem_free(list);
 }
 
+static void tell_latencies(const struct node *n, struct status_reply *s)
+{
+    latency_tell(&n->fsync, "fsync", &s->latencies[s->latencies_n++]);
+    latency_tell(&n->commit, "commit", &s->latencies[s->latencies_n++]);
+    latency_tell(&n->apply, "apply", &s->latencies[s->latencies_n++]);
+    latency_tell(&n->round, "round", &s->latencies[s->latencies_n++]);
+    latency_tell(&n->state_commit, "state", &s->latencies[s->latencies_n++]);
+}
+
 void node_status(struct node *n, struct status_reply *ret_status)
 {
     CHECK_MAGIC(n, NODE_MAGIC);
@@ -116,6 +125,7 @@ void node_status(struct node *n, struct status_reply *ret_status)
     count_voters(n, &s->voters, &s->reachable_voters);
     s->quorum = s->voters / 2 + 1;
     s->fsync_us_p99 = n->fsync_us;
+    tell_latencies(n, s);
 }
 
 enum err node_copy(struct node *n, struct state_copy **ret_copy, struct snapshot_info *ret_info,
@@ -212,7 +222,8 @@ uint64_t node_applied(const struct node *n)
     return state_db_applied(n->state);
 }
 
-void node_set_fsync_us(struct node *n, uint64_t p99_us)
+void node_set_fsync(struct node *n, uint64_t p99_us, const struct latency *all)
 {
     n->fsync_us = p99_us;
+    n->fsync = *all;
 }

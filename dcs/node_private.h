@@ -69,9 +69,10 @@ enum route { ROUTE_NONE, ROUTE_BATCH, ROUTE_RENEW, ROUTE_READ, ROUTE_OP };
 struct flight {
     struct list link;
     bool submitted;
-    uint64_t index, term; /* once submitted */
-    bool expires;         /* it proposes lease expiries */
-    struct buf entry;     /* until submitted */
+    uint64_t index, term; /* once submitted, */
+    uint64_t submitted_us;
+    bool expires;     /* it proposes lease expiries */
+    struct buf entry; /* until submitted */
     size_t n, cap;
     struct request **at; /* by position; NULL: nobody waits */
 };
@@ -136,6 +137,10 @@ struct node {
     bool removal_marked;
     struct request *role_op; /* promote, demote: waits for its entry */
     uint64_t fsync_us;
+    /* On the leader from an entry's submission until it is committed here; of each entry that is applied; of
+     * each round for reads, on the leader; of each commit of the state. */
+    struct latency fsync, commit, apply, round, state_commit;
+    uint64_t round_us;         /* when the newest round began, 0: it is confirmed */
     uint64_t hash_index, hash; /* newest mark, and its hash once hash_ready */
     bool hash_ready, hashing;
 };

@@ -96,6 +96,7 @@ void read_start(struct node *n)
     n->read_floor = raft_core_commit_index(n->raft);
     struct wire_confirm confirm = {.term = raft_core_term(n->raft)};
     confirm.round = read_index_start(&n->read, voters, n_voters, n->now);
+    n->round_us = n->ops->now_us(n->arg);
     struct buf CLEANUP(buf_close) params = BUF_INIT;
     msg_encode(&wire_msg_confirm, &confirm, &params);
     for (size_t i = 0; i < n_voters; i++) {
@@ -127,6 +128,10 @@ void read_answer(struct node *n, uint64_t from, enum err status, struct slice re
         return;
     }
     read_index_answer(&n->read, from, reply.term, reply.round, reply.yes);
+    if (n->round_us != 0 && read_index_confirmed(&n->read) == n->read.round) {
+        latency_add(&n->round, n->ops->now_us(n->arg) - n->round_us);
+        n->round_us = 0;
+    }
 }
 
 void read_serve(struct node *n)

@@ -192,6 +192,7 @@ static bool launch(struct node *n, struct flight *f)
         return false; /* its bound is hit, or leadership is just gone: next pass */
     }
     f->submitted = true;
+    f->submitted_us = n->ops->now_us(n->arg);
     f->index = index;
     f->term = raft_core_term(n->raft);
     buf_close(&f->entry);
@@ -342,11 +343,16 @@ void write_apply(struct node *n, uint64_t index, uint64_t term, struct slice dat
 {
     ASSERT(n->applying == NULL);
     struct flight *f = arrived(n, index, term);
+    uint64_t began_us = n->ops->now_us(n->arg);
+    if (f != NULL) {
+        latency_add(&n->commit, began_us - f->submitted_us);
+    }
     n->applying = f;
     const struct node_received *r = &n->received[index % NODE_RECEIVED];
     state_apply(n->state, index, data, r->index == index ? r->at_ms : n->now, &node_state_ops,
                 n);
     n->applying = NULL;
+    latency_add(&n->apply, n->ops->now_us(n->arg) - began_us);
     if (state_take_mark(n->state)) {
         node_hash_begin(n, index);
     }

@@ -14,6 +14,11 @@ static uint64_t now_ms(void *arg)
 }
 
 /* Wall clocks differ, and nothing may rest on them. */
+static uint64_t now_us(void *arg)
+{
+    return now_ms(arg) * 1000;
+}
+
 static uint64_t wall_ms(void *arg)
 {
     const struct sim_node *x = arg;
@@ -190,6 +195,7 @@ static void fatal(void *arg, const char *what)
 
 static const struct node_ops node_ops = {
     .now_ms = now_ms,
+    .now_us = now_us,
     .wall_ms = wall_ms,
     .store_append = store_append,
     .store_truncate = store_truncate,

@@ -449,7 +449,15 @@ static void metrics_tell_what_the_view_has(void **state)
     (void)state;
     str_cut(f->scope, sizeof f->scope, "a\"b\\");
     f->has_dcs = true;
-    f->dcs = (struct status_reply){.leader_id = 1, .db_bytes = 4096, .fsync_us_p99 = 1500};
+    f->dcs = (struct status_reply){.leader_id = 1,
+                                   .db_bytes = 4096,
+                                   .fsync_us_p99 = 1500,
+                                   .latencies_n = 1,
+                                   .latencies = {{.name = "fsync",
+                                                  .count = 4,
+                                                  .sum_us = 9000,
+                                                  .buckets_n = 2,
+                                                  .buckets = {{125, 1}, {250, 2}}}}};
     char *m = rest_metrics_body(f, NOW_MS);
     has(m, "\n# TYPE patroni_primary gauge\npatroni_primary{scope=\"a\\\"b\\\\\",name=\"n1\"} "
            "1\n");
@@ -460,6 +468,11 @@ static void metrics_tell_what_the_view_has(void **state)
     has(m, "etcd_mvcc_db_total_size_in_bytes{scope=\"a\\\"b\\\\\",name=\"n1\"} 4096\n");
     has(m, "regent_raft_fsync_p99_seconds{scope=\"a\\\"b\\\\\",name=\"n1\"} 0.001500\n");
     has(m, "name=\"n1\",member=\"n2\"} 256\n");
+    has(m, "\n# TYPE etcd_disk_wal_fsync_duration_seconds histogram\n");
+    has(m, "name=\"n1\",le=\"0.00025\"} 3\n");
+    has(m, "name=\"n1\",le=\"+Inf\"} 4\n");
+    has(m, "etcd_disk_wal_fsync_duration_seconds_sum{scope=\"a\\\"b\\\\\",name=\"n1\"} "
+           "0.009000\n");
     free(m);
     f->known = f->has_dcs = false;
     m = rest_metrics_body(f, NOW_MS);
