@@ -300,6 +300,7 @@ class Node:
 class Cluster:
     """Nodes n1, n2, ...; `sets` are further --set options of init (bootstrap.dcs.ttl=5, ...); `sync`: a bool, or
     async, on, strict, quorum."""
+    node_class = Node
 
     def __init__(self, nodes=3, sync=True, sets=(), addresses=None, namespaces=None, keep=False):
         self.scope = "ha"
@@ -321,7 +322,7 @@ class Cluster:
         strict = ["bootstrap.dcs.synchronous_mode_strict=true"] if self.mode == "strict" else []
         self.sets = [f'bootstrap.dcs.synchronous_mode="{mode}"', *strict, *sets]
         addresses = addresses or ["127.0.0.1"] * nodes
-        self.nodes = [Node(self, f"n{i + 1}", addresses[i], namespaces[i] if namespaces else None) for i in range(nodes)]
+        self.nodes = [self.node_class(self, f"n{i + 1}", addresses[i], namespaces[i] if namespaces else None) for i in range(nodes)]
         self.password = None
 
     def __enter__(self):

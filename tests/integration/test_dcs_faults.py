@@ -18,6 +18,8 @@ import time
 import pytest
 
 from dcs_lab import DcsError, Lab, Node, build_dir, wait_for
+from disks import LoopDisk
+from netns import Net, why_not
 
 HEAVY = os.environ.get("REGENT_HEAVY") == "1"
 
@@ -811,76 +813,37 @@ def test_a_lease_ends_on_time_although_the_leader_is_paused_and_comes_back(lab):
                 assert other("kv.range", key="mine", local=True).get("count", 0) == 0
 
 
-def sh(*words):
-    return subprocess.run([str(w) for w in words], capture_output=True, text=True, check=True).stdout
-
-
 class NetNode(Node):
-    """A node in a network namespace of its own, at one port of a bridge."""
+    """A node in a network namespace of its own."""
 
     def __init__(self, lab, number):
         super().__init__(lab, number)
-        self.ns, self.port = f"{lab.tag}-{number}", f"p{number}"
-        self.ip = f"10.99.0.{number}"
-        self.address = f"{self.ip}:7400"
-        self.prefix = ["ip", "netns", "exec", self.ns]
-        lab.namespaces.append(self.ns)
-        sh("ip", "netns", "add", self.ns)
-        sh("ip", "-n", self.ns, "link", "set", "lo", "up")
-        sh("ip", "link", "add", "v", "netns", self.ns, "type", "veth", "peer", "name", self.port, "netns", lab.bridge)
-        sh("ip", "-n", lab.bridge, "link", "set", self.port, "master", "br0", "up")
-        sh("ip", "-n", self.ns, "addr", "add", f"{self.ip}/24", "dev", "v")
-        sh("ip", "-n", self.ns, "link", "set", "v", "up")
-
-    def cut(self):
-        sh("ip", "netns", "exec", self.lab.bridge, "bridge", "link", "set", "dev", self.port, "state", 0)
-
-    def heal(self):
-        sh("ip", "netns", "exec", self.lab.bridge, "bridge", "link", "set", "dev", self.port, "state", 3)
-
-    def deaf_to(self, other):
-        sh(*self.prefix, "nft", "add table ip t; add chain ip t c { type filter hook input priority 0 ; }; "
-           f"add rule ip t c ip saddr {other.ip} drop")
-
-    def hear_all(self):
-        sh(*self.prefix, "nft", "delete", "table", "ip", "t")
+        self.host = lab.net.add()
+        self.address = f"{self.host.address}:7400"
+        self.prefix = ["ip", "netns", "exec", self.host.namespace]
 
 
 class NetLab(Lab):
     node_class = NetNode
 
     def __init__(self, root, nodes=3, timing=()):
-        self.tag = f"rgdcs{os.getpid()}"
-        self.bridge = f"{self.tag}-b"
-        self.namespaces = [self.bridge]
-        sh("ip", "netns", "add", self.bridge)
+        self.net = Net("rgdcs", subnet="10.99.0")
         try:
-            sh("ip", "-n", self.bridge, "link", "add", "br0", "type", "bridge", "forward_delay", 0)
-            sh("ip", "-n", self.bridge, "link", "set", "br0", "up")
             super().__init__(root, nodes, timing)
         except BaseException:
-            self.drop_namespaces()
+            self.net.close()
             raise
-
-    def drop_namespaces(self):
-        while self.namespaces:
-            subprocess.run(["ip", "netns", "delete", self.namespaces.pop()], capture_output=True, check=False)
 
     def close(self):
         super().close()
-        self.drop_namespaces()
+        self.net.close()
 
 
 @pytest.fixture(name="net")
 def net_fixture():
-    try:
-        sh("ip", "netns", "add", "rgdcs-probe")
-        sh("ip", "netns", "exec", "rgdcs-probe", "nft", "list", "tables")
-        sh("ip", "netns", "exec", "rgdcs-probe", "bridge", "link")
-    except (OSError, subprocess.CalledProcessError) as e:
-        pytest.skip(f"network namespaces, nft or bridge do not work here: {e}")
-    finally:
-        subprocess.run(["ip", "netns", "delete", "rgdcs-probe"], capture_output=True, check=False)
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
     lab = NetLab(tempfile.mkdtemp(prefix="dcs.", dir="/tmp"))
     yield lab
     lab.close()
@@ -896,7 +859,7 @@ def test_an_isolated_leader_is_replaced_and_returns_within_a_second_twice(net):
     for turn in range(2):
         old = net.leader()
         write(old, "turn", f"old {turn}")
-        old.cut()
+        old.host.cut()
         fresh = leads_besides(net, old)
         write(fresh, "turn", f"new {turn}")
         with contextlib.closing(Wire(old)) as client:
@@ -904,7 +867,7 @@ def test_an_isolated_leader_is_replaced_and_returns_within_a_second_twice(net):
                 client("kv.range", key="turn", deadline_ms=1500)
             assert refused.value.name in ("unavailable", "timeout")
             assert text(client("kv.range", key="turn", local=True)["kvs"][0]["value"]) == f"old {turn}"
-        old.heal()
+        old.host.heal()
         began = time.monotonic()
         with contextlib.closing(Wire(old)) as client:
             wait_for("it has what was written", lambda: text(
@@ -919,12 +882,12 @@ def test_loss_in_one_direction_does_not_depose_a_healthy_leader(net):
     term = leader.status()["term"]
     deaf = net.followers()[0]
     for by, to in ((deaf, leader), (leader, deaf)):
-        by.deaf_to(to)
+        by.host.deaf_to(to.host)
         end = time.monotonic() + 3.5
         with contextlib.closing(Wire(leader)) as client:
             while time.monotonic() < end:
                 client("kv.put", key="x", value="1", deadline_ms=1000)
-        by.hear_all()
+        by.host.hear_all()
         wait_for("it has caught up", lambda: deaf.status()["applied_index"] >= leader.status()["applied_index"] - 1, 5)
     assert leader.status()["term"] == term
 
@@ -992,37 +955,23 @@ def test_a_kill_at_any_storage_call_of_an_installation_is_made_good(call):
         lab.close()
 
 
-# EXT4_IOC_SHUTDOWN; 2: without flushing the journal. An fdatasync() that is under way may succeed although
-# nothing of it is on the disk (a bare loop of pwrite and fdatasync shows it, 1 in 30): what is acknowledged
-# while this runs proves nothing.
-SHUTDOWN = 0x8004587d
-
-
 @pytest.fixture(name="ext4")
 def ext4_fixture():
     base = tempfile.mkdtemp(prefix="dcs.", dir="/tmp")
-    image, root = f"{base}/image", f"{base}/m"
+    root = f"{base}/m"
     os.mkdir(root)
-    with open(image, "wb") as f:
-        f.truncate(128 << 20)
-    with contextlib.ExitStack() as undo:
-        undo.callback(shutil.rmtree, base)
-        try:
-            device = subprocess.check_output(["losetup", "-f", "--show", image], text=True).strip()
-            undo.callback(sh, "losetup", "-d", device)
-            sh("mkfs.ext4", "-q", "-F", device)
-            sh("mount", device, root)
-        except (OSError, subprocess.CalledProcessError) as e:
-            pytest.skip(f"no ext4 on a loop device here: {e}")
-        undo.callback(subprocess.run, ["umount", root], check=False)
-        yield device, root
+    try:
+        disk = LoopDisk(f"{base}/image", root, 128)
+    except (OSError, subprocess.CalledProcessError) as e:
+        shutil.rmtree(base)
+        pytest.skip(f"no ext4 on a loop device here: {e}")
+    yield disk
+    disk.remove()
+    shutil.rmtree(base)
 
 
 def test_power_loss_forgets_nothing_that_was_acknowledged(ext4):
-    import fcntl
-    import struct
-    device, root = ext4
-    one = new_lab(1, ("--snapshot-every", "40"), root=root)
+    one = new_lab(1, ("--snapshot-every", "40"), root=ext4.root)
     rng = random.Random(os.environ.get("REGENT_SEED") or time.time_ns())
     acknowledged, revision = [], 0
     try:
@@ -1031,15 +980,13 @@ def test_power_loss_forgets_nothing_that_was_acknowledged(ext4):
             scripted = threading.Thread(target=scripted_writes, args=(node, acknowledged, 5000))
             scripted.start()
             time.sleep(rng.uniform(0.1, 0.6))
-            fd = os.open(root, os.O_RDONLY)
             proven = len(acknowledged)
-            fcntl.ioctl(fd, SHUTDOWN, struct.pack("I", 2))
-            os.close(fd)
+            ext4.cut_power()
             node.process.wait(10)
             scripted.join()
             del acknowledged[proven:]
-            sh("umount", root)
-            sh("mount", device, root)
+            ext4.unmount()
+            ext4.mount()
             node.start()
             one.leader()
             assert_nothing_forgotten(node, acknowledged, revision)

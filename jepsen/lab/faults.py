@@ -1,0 +1,450 @@
+"""Faults, and schedules of them.
+
+A schedule is data: {"workload", "nemesis", "mode", "nodes", "seed", "seconds", "faults": [{"at", "for", "fault", "target"}]}.
+Times are seconds from the beginning of the load. A target is a part of the cluster (`primary`, `sync`, `standby`, `raft`)
+that is looked up when the time has come, or a node's name. The same seed makes the same schedule.
+"""
+import contextlib
+import random
+import signal
+import subprocess
+import threading
+import time
+
+import cluster as cl
+from hosts import faketime
+
+SETTLE_S = 12  # between the end of a fault and the next one
+FAULTS = {}
+# Which of a machine's abilities a fault needs (hosts.probe).
+NEEDS = {"disk-full": "disk", "power-loss": "disk", "clock-fast": "clock", "clock-slow": "clock", "clock-jump": "clock",
+         "clock-drift": "clock", "pause-node": "cgroup"}
+DAEMONS = r"regentd|regent-fence"
+
+
+def fault(name, seconds=(6, 10), targets=("primary",)):
+    """The function gets (cluster, node) and returns how to undo it, or None."""
+    def register(function):
+        FAULTS[name] = (function, seconds, targets)
+        return function
+    return register
+
+
+def need(pid, what):
+    if pid is None:
+        raise LookupError(f"no {what} runs there")
+    return pid
+
+
+# ---- processes ----
+
+
+def _kill(program):
+    def act(_cluster, node):
+        cl.send(need(node.pid_of(program), program), signal.SIGKILL)
+        if program != "regentd":
+            return None
+        node.reap()
+        return node.start
+    return act
+
+
+fault("kill-daemon", (0, 1))(_kill("regentd"))
+fault("kill-daemon-stay", (7, 10))(_kill("regentd"))
+fault("kill-fence", (0, 0))(_kill("fence"))
+fault("kill-worker", (0, 0), ("primary", "sync"))(_kill("worker"))
+fault("kill-postmaster", (0, 0), ("primary", "primary", "sync"))(_kill("postmaster"))
+
+
+@fault("kill-backend", (0, 0))
+def kill_backend(_cluster, node):
+    """As the kernel does when memory is short: PostgreSQL restarts itself, or does not, by its settings."""
+    pids = node.all_of(r"^postgres: .*postgres postgres ")
+    cl.send(need(pids[0] if pids else None, "client backend"), signal.SIGKILL)
+
+
+@fault("kill-walsender", (0, 0))
+def kill_walsender(_cluster, node):
+    pids = node.all_of(r"^postgres: .*walsender ")
+    cl.send(need(pids[0] if pids else None, "walsender"), signal.SIGTERM)
+
+
+@fault("kill-node", (6, 10), ("primary", "primary", "sync", "raft"))
+def kill_node(_cluster, node):
+    node.kill()
+    return node.start
+
+
+@fault("stop-daemon", (1, 3))
+def stop_daemon(_cluster, node):
+    """As `systemctl stop`: it hands over first."""
+    cl.send(need(node.pid_of("regentd"), "regentd"), signal.SIGTERM)
+
+    def undo():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            node.process.wait(30)
+        node.start()
+    return undo
+
+
+def _stop(node, pids):
+    for pid in pids:
+        cl.send(pid, signal.SIGSTOP)
+
+    def undo():
+        for pid in pids:
+            cl.send(pid, signal.SIGCONT)
+        node.thaw()
+    return undo
+
+
+@fault("pause-daemon", (2, 10), ("primary", "primary", "sync", "raft"))
+def pause_daemon(_cluster, node):
+    return _stop(node, [need(node.pid_of("regentd"), "regentd")])
+
+
+@fault("pause-fence", (2, 10))
+def pause_fence(_cluster, node):
+    return _stop(node, node.all_of(r"regent-fence"))
+
+
+@fault("pause-postmaster", (2, 8))
+def pause_postmaster(_cluster, node):
+    return _stop(node, [need(node.postmaster(), "postmaster")])
+
+
+@fault("pause-postgresql", (2, 8))
+def pause_postgresql(_cluster, node):
+    return _stop(node, node.all_of(r"^(\S*/)?postgres[ :]"))
+
+
+@fault("pause-daemon-live-postgres", (8, 14))
+def pause_daemon_live_postgres(_cluster, node):
+    """Daemon and fence stand still, nobody is there to kill PostgreSQL, and the network is whole."""
+    return _stop(node, node.all_of(DAEMONS))
+
+
+@fault("pause-node", (6, 12), ("primary", "primary", "sync", "raft"))
+def pause_node(_cluster, node):
+    node.host.cut()
+    node.freeze(True)
+
+    def undo():
+        node.freeze(False)
+        node.host.heal()
+    return undo
+
+
+# ---- network ----
+
+
+def _hear_all(cluster):
+    def undo():
+        for n in cluster.nodes:
+            n.host.heal()
+            n.host.hear_all()
+    return undo
+
+
+def _others(cluster, node):
+    return [n.host for n in cluster.nodes if n is not node]
+
+
+@fault("partition-isolate", (6, 12), ("primary", "primary", "sync", "raft"))
+def isolate(_cluster, node):
+    """From everybody, clients too."""
+    node.host.cut()
+    return node.host.heal
+
+
+@fault("partition-peers", (6, 12), ("primary", "primary", "sync"))
+def peers(cluster, node):
+    """From the other nodes, while clients still reach it."""
+    node.host.deaf_to(*_others(cluster, node))
+    for other in _others(cluster, node):
+        other.deaf_to(node.host)
+    return _hear_all(cluster)
+
+
+@fault("partition-halves", (6, 12), ("primary",))
+def halves(cluster, node):
+    """The primary and the largest minority with it on one side."""
+    standbys = [n for n in cluster.nodes if n is not node]
+    minority = [node, *standbys[:(len(cluster.nodes) - 1) // 2 - 1]]
+    majority = [n for n in cluster.nodes if n not in minority]
+    for n in minority:
+        n.host.deaf_to(*(m.host for m in majority))
+    for n in majority:
+        n.host.deaf_to(*(m.host for m in minority))
+    return _hear_all(cluster)
+
+
+@fault("partition-bridge", (6, 12), ("primary", "sync"))
+def bridge(cluster, node):
+    """Only this node still hears everybody; the others do not hear each other."""
+    rest = _others(cluster, node)
+    for host in rest:
+        host.deaf_to(*(h for h in rest if h is not host))
+    return _hear_all(cluster)
+
+
+@fault("partition-ring", (6, 12), ("primary",))
+def ring(cluster, _node):
+    """Everybody hears two neighbours; with three nodes that is one link cut."""
+    hosts = [n.host for n in cluster.nodes]
+    count = len(hosts)
+    for i, host in enumerate(hosts):
+        near = {hosts[i - 1], hosts[(i + 1) % count]} if count > 3 else {hosts[i - 1] if i else hosts[1], hosts[1]}
+        far = [h for h in hosts if h is not host and h not in near]
+        if far:
+            host.deaf_to(*far)
+    return _hear_all(cluster)
+
+
+@fault("partition-in", (6, 12), ("primary", "sync"))
+def one_way_in(cluster, node):
+    """It is heard, and hears no node."""
+    node.host.deaf_to(*_others(cluster, node))
+    return _hear_all(cluster)
+
+
+@fault("partition-out", (6, 12), ("primary", "sync"))
+def one_way_out(cluster, node):
+    """It hears, and no node hears it."""
+    for other in _others(cluster, node):
+        other.deaf_to(node.host)
+    return _hear_all(cluster)
+
+
+def _port(port):
+    def act(cluster, node):
+        node.host.deaf_to(*_others(cluster, node), port=port)
+        return _hear_all(cluster)
+    return act
+
+
+fault("partition-dcs", (6, 12), ("primary", "sync"))(_port(7400))
+fault("partition-replication", (6, 12), ("primary", "sync"))(_port(5432))
+fault("partition-rest", (6, 12))(_port(8008))
+
+
+@fault("packet-loss", (6, 12), ("primary", "sync"))
+def packet_loss(cluster, node):
+    node.host.lossy(25)
+    return _hear_all(cluster)
+
+
+# ---- clocks: the whole node restarts with other clocks, as a machine with a bad oscillator has them ----
+
+
+def _clock(*faked, monotonic=True):
+    def act(_cluster, node):
+        def restart(clock):
+            node.kill()
+            node.clock = clock
+            node.start()
+        setting = random.Random(node.name).choice(faked)
+        restart({"LD_PRELOAD": faketime(), "FAKETIME": setting, "FAKETIME_DONT_RESET": "1",
+                 "FAKETIME_DONT_FAKE_MONOTONIC": "0" if monotonic else "1"})
+        return lambda: restart({})
+    return act
+
+
+fault("clock-drift", (10, 14), ("sync", "standby"))(_clock("+0 x1.04", "+0 x0.96"))
+fault("clock-fast", (10, 14), ("sync", "standby"))(_clock("+0 x2"))
+fault("clock-slow", (10, 14), ("sync", "standby"))(_clock("+0 x0.5"))
+fault("clock-jump", (10, 14), ("sync", "standby"))(_clock("+3600s", "-3600s", monotonic=False))
+
+
+# ---- disks ----
+
+
+@fault("disk-full", (4, 8), ("primary", "sync"))
+def disk_full(_cluster, node):
+    path = node.dir / "filler"
+    with open(path, "wb") as f, contextlib.suppress(OSError):
+        while True:
+            f.write(b"\0" * (1 << 20))
+    return lambda: path.unlink(missing_ok=True)
+
+
+@fault("power-loss", (1, 6), ("primary", "primary", "sync", "raft"))
+def power_loss(_cluster, node):
+    node.power_loss()
+    return node.start
+
+
+# ---- what operators do ----
+
+
+@fault("switchover", (0, 0))
+def switchover(_cluster, node):
+    node.ctl("switchover", check=False, timeout_s=40)
+
+
+@fault("transfer-raft", (0, 0), ("raft",))
+def transfer_raft(_cluster, node):
+    node.ctl("dcs", "transfer", check=False, timeout_s=20)
+
+
+@fault("member-churn", (3, 6), ("sync", "standby"))
+def member_churn(cluster, node):
+    """A voter becomes a learner and a voter again."""
+    helper = next(n for n in cluster.nodes if n is not node and n.running())
+    helper.ctl("member", "demote", node.name, "--force", check=False, timeout_s=20)
+    return lambda: helper.ctl("member", "promote", node.name, check=False, timeout_s=30)
+
+
+@fault("config-change", (2, 4))
+def config_change(_cluster, node):
+    def change(*words):
+        node.ctl("edit-config", *words, check=False, timeout_s=20)
+    change("-s", "ttl=8", "-s", "synchronous_node_count=2", "-p", "work_mem=8MB")
+    return lambda: change("-s", "ttl=5", "-s", "synchronous_node_count=1", "-p", "work_mem=4MB")
+
+
+@fault("config-sync", (3, 6))
+def config_sync(cluster, node):
+    """Another synchronous mode and back: the set changes hands step by step."""
+    def change(mode):
+        for n in [node, *cluster.nodes]:
+            if n.running() and n.ctl("edit-config", "-s", f"synchronous_mode={mode}", check=False, timeout_s=20).returncode == 0:
+                return
+    mine = {"async": "off", "strict": "on"}.get(cluster.mode, cluster.mode)
+    change("quorum" if mine == "on" else "on")
+    return lambda: change(mine)
+
+
+# ---- nemeses: what a schedule draws from ----
+
+GROUPS = {
+    "kill": ("kill-daemon", "kill-daemon-stay", "kill-fence", "kill-worker", "kill-postmaster", "kill-backend", "kill-walsender",
+             "kill-node", "stop-daemon"),
+    "pause": ("pause-daemon", "pause-fence", "pause-postmaster", "pause-postgresql", "pause-daemon-live-postgres", "pause-node"),
+    "partition": ("partition-isolate", "partition-peers", "partition-halves", "partition-bridge", "partition-ring", "partition-in",
+                  "partition-out", "partition-dcs", "partition-replication", "partition-rest", "packet-loss"),
+    "clock": ("clock-drift", "clock-fast", "clock-slow", "clock-jump"),
+    "disk": ("disk-full", "power-loss"),
+    "operator": ("switchover", "transfer-raft", "member-churn", "config-change", "config-sync"),
+    "none": (),
+}
+GROUPS["mix"] = tuple(f for name, group in GROUPS.items() if name != "disk" for f in group)
+
+
+def nemeses():
+    return [*GROUPS, *FAULTS]
+
+
+def faults_of(nemesis):
+    return GROUPS.get(nemesis, (nemesis,))
+
+
+def make(workload, nemesis, mode, nodes, seed, seconds):
+    """The schedule of a seed: as many faults as have room, a quarter of them two at once in a mix."""
+    rng = random.Random(f"{workload}/{nemesis}/{mode}/{nodes}/{seed}")
+    faults, at = [], round(rng.uniform(2, 4), 1)
+    names = faults_of(nemesis)
+    while names and (not faults or at < seconds - 10):
+        name = rng.choice(names)
+        _, (low, high), targets = FAULTS[name]
+        item = {"at": at, "for": round(rng.uniform(low, high), 1), "fault": name, "target": rng.choice(targets)}
+        faults.append(item)
+        if nemesis == "mix" and rng.random() < 0.25:
+            second = rng.choice(names)
+            _, (low, high), targets = FAULTS[second]
+            faults.append({"at": round(at + rng.uniform(0, 2), 1), "for": round(rng.uniform(low, high), 1), "fault": second,
+                           "target": rng.choice(targets)})
+        at = round(max(f["at"] + f["for"] for f in faults) + rng.uniform(SETTLE_S - 3, SETTLE_S + 3), 1)
+    end = max([f["at"] + f["for"] for f in faults], default=0)
+    return {"workload": workload, "nemesis": nemesis, "mode": mode, "nodes": nodes, "seed": seed,
+            "seconds": round(max(seconds, end + 3), 1), "faults": sorted(faults, key=lambda f: f["at"])}
+
+
+def needs(schedule):
+    return {NEEDS[f["fault"]] for f in schedule["faults"] if f["fault"] in NEEDS}
+
+
+class Nemesis(threading.Thread):
+    """Plays a schedule against a cluster; what it did is in the history."""
+
+    def __init__(self, cluster, schedule, history):
+        super().__init__(daemon=True)
+        self.cluster, self.schedule, self.history = cluster, schedule, history
+        self.done = []
+        self.stopped = threading.Event()
+
+    def run(self):
+        begun = time.monotonic()
+        ends = []
+        todo = sorted(((f["at"], i, f) for i, f in enumerate(self.schedule["faults"])))
+        while (todo or ends) and not self.stopped.is_set():
+            at, _, item = min([*todo[:1], *ends], key=lambda x: x[:2])
+            if self.stopped.wait(max(0.0, begun + at - time.monotonic())):
+                break
+            if callable(item):
+                ends.remove((at, _, item))
+                item()
+            else:
+                todo.pop(0)
+                undo = self.act(item)
+                if undo:
+                    ends.append((at + item["for"], len(self.done), undo))
+        for _, _, undo in sorted(ends, key=lambda x: x[:2]):
+            undo()
+
+    def act(self, item):
+        name = item["fault"]
+        node = self.find(item["target"])
+        if node is None:
+            self.history.add("info", "nemesis", name, "nobody to break", target=item["target"])
+            return None
+        self.history.add("info", "nemesis", name, "begin", target=item["target"], node=node.name)
+        entry = {"fault": name, "node": node.name, "at": self.history.now() / 1e9, "end": None}
+        try:
+            undo = FAULTS[name][0](self.cluster, node)
+        except (LookupError, OSError, subprocess.SubprocessError, cl.Never, AssertionError) as e:
+            self.history.add("info", "nemesis", name, f"could not: {e}"[:200], node=node.name)
+            return None
+        self.done.append(entry)
+
+        def end():
+            if undo:
+                with contextlib.suppress(subprocess.SubprocessError):
+                    undo()
+            entry["end"] = self.history.now() / 1e9
+            self.history.add("info", "nemesis", name, "end", node=node.name)
+        if undo is None:
+            end()
+            return None
+        return end
+
+    def find(self, target):
+        """The node that is it now; when nobody is, for a moment, the last word is had 3 s later."""
+        with contextlib.suppress(cl.Never):
+            return cl.wait_until(lambda: self._find(target), f"a {target}", 3)
+        return None
+
+    def _find(self, target):
+        nodes = [n for n in self.cluster.nodes if n.running()]
+        if target.startswith("n") and target[1:].isdigit():
+            return self.cluster[target]
+        if target == "raft":
+            return next((n for n in nodes if raft_leads(n)), None)
+        leader = self.cluster.leader()
+        if target == "primary" or leader is None:
+            return leader
+        standbys = [n for n in nodes if n is not leader]
+        if target == "sync":
+            v = (self.cluster.record("sync") or {}).get("v", [])
+            members = {m: (self.cluster.record(f"members/{m}") or {}).get("incarnation") for m in (n.name for n in standbys)}
+            return next((n for n in standbys if members[n.name] in v), None) or (standbys[0] if standbys else None)
+        return standbys[-1] if standbys else None
+
+    def stop(self):
+        self.stopped.set()
+        self.join(120)
+
+
+def raft_leads(node):
+    done = node.ctl("-f", "json", "dcs", "status", check=False, timeout_s=5)
+    return done.returncode == 0 and '"leader"' in done.stdout and f'"{node.name}"' in done.stdout

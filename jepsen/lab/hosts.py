@@ -1,0 +1,288 @@
+"""Nodes as hosts of their own: network, mount, PID and IPC namespaces and, where the machine allows, a cgroup and a disk.
+
+Process 1 of a host does nothing but collect the dead; when it is killed the kernel ends everything else in the host at
+once, as a power switch would. The names of everything made on the machine begin with `rj` and this program's pid.
+"""
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+TREE = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TREE / "tests" / "integration"))
+
+import cluster as cl  # noqa: E402
+from cluster import Cluster, Node, wait_until  # noqa: E402
+from disks import LoopDisk  # noqa: E402
+from netns import Net, drop_namespace, why_not  # noqa: E402
+
+PREFIX = "rj"
+CGROUPS = [pathlib.Path("/sys/fs/cgroup/unified"), pathlib.Path("/sys/fs/cgroup")]
+INIT = """
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        time.sleep(0.05)
+"""
+FAKETIME = ["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"]
+
+
+def cgroup_root():
+    for root in CGROUPS:
+        if (root / "cgroup.procs").exists():
+            return root
+    return None
+
+
+def faketime():
+    return next((path for path in FAKETIME if os.path.exists(path)), None)
+
+
+def probe():
+    """{what: None or why it cannot be had}"""
+    able = {}
+    able["hosts"] = "needs root: network namespaces with nft" if os.geteuid() != 0 else why_not()
+    postgres = cl.PG_BIN / "postgres"
+    able["postgresql"] = None if postgres.exists() else f"no {postgres} (REGENT_TEST_PG_BIN)"
+    regentd = cl.build_dir() / "regentd"
+    able["programs"] = None if regentd.exists() else f"no {regentd}: build it, or name a build with --build"
+    able["clock"] = None if faketime() else "no libfaketime (package faketime)"
+    able["cgroup"] = _probe_cgroup()
+    able["disk"] = _probe_disk() if os.geteuid() == 0 else "needs root: loop devices"
+    return able
+
+
+def _probe_cgroup():
+    root = cgroup_root()
+    if root is None:
+        return "no cgroup v2"
+    path = root / f"{PREFIX}{os.getpid()}probe"
+    try:
+        path.mkdir()
+        return None if (path / "cgroup.freeze").exists() else "cgroup v2 without freeze"
+    except OSError as e:
+        return f"cgroup v2: {e.strerror}"
+    finally:
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+def _probe_disk():
+    base = pathlib.Path(f"/tmp/{PREFIX}{os.getpid()}probe")
+    try:
+        (base / "m").mkdir(parents=True)
+        LoopDisk(base / "image", base / "m", 8).remove()
+        return None
+    except (OSError, subprocess.CalledProcessError) as e:
+        return f"no ext4 on a loop device: {(getattr(e, 'stderr', None) or str(e)).strip()}"
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+class HostNode(Node):
+    """A node of cluster.py in a host of its own."""
+
+    def __init__(self, cluster, name, address, namespace=None):
+        super().__init__(cluster, name, address, namespace)
+        self.host = next(h for h in cluster.net.hosts if h.address == address)
+        self.init = None
+        self.init_pid = None
+        self.clock = {}
+        self.cgroup = None
+        self.disk = None
+        if cluster.able["cgroup"] is None:
+            self.cgroup = cgroup_root() / f"{cluster.net.tag}{name}"
+            self.cgroup.mkdir()
+            for path in (self.cgroup, self.cgroup / "cgroup.procs"):
+                shutil.chown(path, "postgres", "postgres")  # the fence makes one of its own in it
+        if cluster.disk_mib:
+            self.dir.mkdir()
+            self.disk = LoopDisk(cluster.dir / f"{name}.image", self.dir, cluster.disk_mib)
+            shutil.chown(self.dir, "postgres", "postgres")
+            self.dir.chmod(0o700)
+
+    # -- the host
+
+    def boot(self):
+        """Process 1; its pid outside is the child of `unshare`."""
+        self.init = subprocess.Popen(
+            [*self._into_cgroup(), "nsenter", f"--net=/run/netns/{self.namespace}", "--", "unshare", "--mount", "--pid", "--ipc",
+             "--fork", "--mount-proc", "--kill-child", "--", "/usr/bin/python3", "-c", INIT],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True)
+        children = pathlib.Path(f"/proc/{self.init.pid}/task/{self.init.pid}/children")
+        self.init_pid = int(wait_until(lambda: children.read_text(encoding="ascii").strip(), f"{self}: its process 1"))
+
+    def _into_cgroup(self):
+        if self.cgroup is None:
+            return []
+        return ["sh", "-c", 'echo $$ >"$0" && exec "$@"', str(self.cgroup / "cgroup.procs")]
+
+    def up(self):
+        return self.init is not None and self.init.poll() is None
+
+    def start(self):
+        if not self.up():
+            self.boot()
+        super().start()
+
+    def command(self, *words):
+        if words[0] != "regentd":
+            return ["nsenter", f"--net=/run/netns/{self.namespace}", "--", *cl.as_user(), str(self.cluster.bin / words[0]), *words[1:]]
+        inside = [f"--{what}=/proc/{self.init_pid}/ns/{kind}" for what, kind in (("net", "net"), ("mount", "mnt"), ("pid", "pid"), ("ipc", "ipc"))]
+        more = {**self.clock, **self.cluster.environment}
+        env = ["env", *(f"{k}={v}" for k, v in more.items())] if more else []
+        return [*self._into_cgroup(), "nsenter", *inside, "--", *cl.as_user(), *env, str(self.cluster.bin / words[0]), *words[1:]]
+
+    def kill(self):
+        """The power switch."""
+        if self.init is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.init_pid, signal.SIGKILL)
+            self.thaw()
+            try:
+                self.init.wait(20)
+            except subprocess.TimeoutExpired:
+                raise cl.Never(f"{self}: its process 1 does not end") from None
+            self.init = None
+        wait_until(lambda: not self.processes(), f"{self}: nothing is left of it", 20)
+        self.reap()
+
+    def freeze(self, on):
+        """All of it at once; alone a frozen host still answers TCP, so its port is cut as well."""
+        if self.cgroup is not None:
+            (self.cgroup / "cgroup.freeze").write_text("1" if on else "0", encoding="ascii")
+        else:
+            for pid in self.processes():
+                cl.send(pid, signal.SIGSTOP if on else signal.SIGCONT)
+
+    def thaw(self):
+        """Whatever was stopped. The daemon's `nsenter` stops with it, and would not collect it when it dies."""
+        self.freeze(False)
+        for pid in [self.process.pid] * self.running() + list(self.processes()):
+            cl.send(pid, signal.SIGCONT)
+
+    def postmaster(self):
+        """By its command line: the pid in postmaster.pid is one of the host's own."""
+        for pid, line in self.processes().items():
+            words = line.split()
+            if words and words[0].endswith("/postgres") and "-D" in words and not self._is_child_of_postgres(pid):
+                return pid
+        return None
+
+    @staticmethod
+    def _is_child_of_postgres(pid):
+        status = cl.process_status(pid)
+        with contextlib.suppress(OSError):
+            return status is None or pathlib.Path(f"/proc/{status[1]}/comm").read_text(encoding="ascii").strip() == "postgres"
+        return False
+
+    def all_of(self, pattern):
+        """The pids whose command line matches."""
+        return [pid for pid, line in self.processes().items() if re.search(pattern, line)]
+
+    def power_loss(self):
+        """Nothing is acknowledged while the disk goes: that would prove nothing (disks.py)."""
+        self.freeze(True)
+        self.disk.cut_power()
+        self.kill()
+        self.disk.unmount()
+        self.disk.mount()
+
+    def tear_down(self):
+        with contextlib.suppress(cl.Never):
+            self.kill()
+        if self.disk is not None:
+            self.disk.remove()
+        remove_cgroup(self.cgroup)
+
+
+def remove_cgroup(path):
+    """With those the fence made in it."""
+    if path is None or not path.exists():
+        return
+    for inner in [*path.glob("*/"), path]:
+        for _ in range(50):
+            try:
+                inner.rmdir()
+                break
+            except FileNotFoundError:
+                break
+            except OSError:  # the kernel is still taking the dead out
+                time.sleep(0.02)
+
+
+class HostCluster(Cluster):
+    node_class = HostNode
+
+    def __init__(self, able, nodes=3, sync="on", sets=(), disk_mib=0, environment=None):
+        self.able = able
+        self.disk_mib = disk_mib
+        self.environment = environment or {}
+        self.net = Net(PREFIX, nodes)
+        try:
+            self.net.enter()
+            super().__init__(nodes=nodes, sync=sync, sets=sets, addresses=[h.address for h in self.net.hosts],
+                             namespaces=[h.namespace for h in self.net.hosts])
+        except BaseException:
+            self.net.close()
+            raise
+        self.dir.joinpath("by").write_text(self.net.tag, encoding="ascii")
+
+    def close(self):
+        for node in self.nodes:
+            node.tear_down()
+        self.net.close()
+        super().close()
+
+    def heal_everything(self):
+        """Every host reachable, thawed and running."""
+        for node in self.nodes:
+            node.host.heal()
+            node.host.hear_all()
+            node.thaw()
+            if not node.running():
+                node.start()
+
+
+def clean():
+    """Removes what runs of programs that live no more have left: found by name, removed by exact name."""
+    removed = []
+    for name in sorted(os.listdir("/run/netns") if os.path.isdir("/run/netns") else []):
+        match = re.fullmatch(rf"{PREFIX}(\d+)(h|n\d+)", name)
+        if match and not os.path.exists(f"/proc/{match.group(1)}"):
+            done = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+            for pid in done.stdout.split():
+                cl.send(int(pid), signal.SIGKILL)
+            drop_namespace(name)
+            removed.append(name)
+    root = cgroup_root()
+    for path in sorted(root.glob(f"{PREFIX}*") if root else []):
+        match = re.fullmatch(rf"{PREFIX}(\d+)n\d+", path.name)
+        if match and not os.path.exists(f"/proc/{match.group(1)}"):
+            for kill in [*path.glob("*/cgroup.kill"), path / "cgroup.kill"]:
+                with contextlib.suppress(OSError):
+                    kill.write_text("1", encoding="ascii")
+            remove_cgroup(path)
+            removed.append(str(path))
+    for path in sorted(pathlib.Path("/tmp").glob("rha.*")):
+        by = path / "by"
+        match = re.fullmatch(rf"{PREFIX}(\d+)", by.read_text(encoding="ascii")) if by.exists() else None
+        if match and not os.path.exists(f"/proc/{match.group(1)}"):
+            for node in path.glob("n*/"):
+                subprocess.run(["umount", str(node)], capture_output=True, check=False)
+            for image in path.glob("*.image"):
+                done = subprocess.run(["losetup", "-n", "-O", "NAME", "-j", str(image)], capture_output=True, text=True, check=False)
+                for device in done.stdout.split():
+                    subprocess.run(["losetup", "-d", device], capture_output=True, check=False)
+            shutil.rmtree(path, ignore_errors=True)
+            removed.append(str(path))
+    return removed
