@@ -58,7 +58,8 @@ static void on_limit(uv_timer_t *t)
 static void on_term(uv_signal_t *s, int number)
 {
     struct daemon *d = s->data;
-    d->restarting = d->restarting || (number == SIGTERM && systemd_restarts_us());
+    d->restarting = d->restarting || (number == SIGTERM && systemd_restarts_us()) ||
+                    engine_leaves_postgres(d->engine);
     log_event(LOG_INFO, "signal", KV(KV_STR("signal", number == SIGINT ? "SIGINT" : "SIGTERM")),
               d->restarting ? "leaving; PostgreSQL runs on for adoption"
                             : "stopping; a primary hands over first");

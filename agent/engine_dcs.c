@@ -138,7 +138,8 @@ static void on_txn(void *arg, const struct client_reply *reply)
                   "%s is applied", name);
         g->txn_revision = r.revision;
         if (g->txn == TXN_ACQUIRE) {
-            g->has_sync_before = true;
+            /* A primary that takes its key again goes on writing: nothing can be undone. */
+            g->has_sync_before = !g->txn_sync_before.disarmed;
             g->sync_before = g->txn_sync_before;
         } else if (g->txn == TXN_RELEASE || g->txn == TXN_HANDOVER) {
             g->has_sync_before = false;

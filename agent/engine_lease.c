@@ -169,7 +169,10 @@ void engine_fence_step(struct engine *g)
             g->o.ports->extend(g->o.arg, v->deadline_ms);
         return;
     }
-    bool harmless = v->pg.proc == PG_PROC_STOPPED || (v->pg.in_recovery && !g->may_write);
+    /* That the plan lets go of a primary has been recorded before: rules_pause.c. */
+    bool recorded = view_disarmed(v) && v->config.pause && view_is_leader(v) && !v->tilt;
+    bool harmless =
+        v->pg.proc == PG_PROC_STOPPED || (v->pg.in_recovery && !g->may_write) || recorded;
     if (g->fence.armed && !g->plan.arm && v->dcs_ready && harmless &&
         g->busy.action == ACTION_NONE)
         g->o.ports->disarm(g->o.arg);

@@ -48,6 +48,7 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
         .replay_lsn = v->pg.replay_lsn,
         .lease = g->keeper.id,
         .armed = g->fence.connected,
+        .paused = v->config.pause,
         .conn_port = g->o.conn_port,
         .nofailover = g->o.nofailover,
         .nosync = g->o.nosync,

@@ -267,34 +267,92 @@ enum err cli_records(struct cli *c, const char *from, const char *to, cli_record
     return rv;
 }
 
-enum err cli_record(struct cli *c, const char *name, const struct msg *m, void *ret_record,
-                    struct msg_arena *arena, uint64_t *ret_mod)
+static enum err read_record(struct cli *c, const char *name, struct kv *ret)
 {
     char key[CLI_KEY_MAX];
     struct range_reply reply;
     struct msg_iter it;
-    struct kv kv;
-    struct errmsg e = {0};
     enum err rv = cli_config(c);
     if (rv != ERR_OK)
         return rv;
     cli_key(c, key, name);
     struct range_req req = {.key = slice_str(key)};
-    memset(ret_record, 0, m->size);
     rv = cli_call(c, METHOD_KV_RANGE, &req, &reply);
+    if (rv == ERR_OK)
+        rv = msg_iter_init(&it, reply.kvs);
+    return rv == ERR_OK ? msg_iter_next(&it, &msg_kv, ret, NULL) : rv;
+}
+
+enum err cli_record(struct cli *c, const char *name, const struct msg *m, void *ret_record,
+                    struct msg_arena *arena, uint64_t *ret_mod)
+{
+    struct kv kv;
+    struct errmsg e = {0};
+    memset(ret_record, 0, m->size);
+    enum err rv = read_record(c, name, &kv);
     if (rv != ERR_OK)
         return rv;
-    rv = msg_iter_init(&it, reply.kvs);
-    if (rv == ERR_OK)
-        rv = msg_iter_next(&it, &msg_kv, &kv, &e);
-    if (rv == ERR_OK) {
-        if (ret_mod != NULL)
-            *ret_mod = kv.mod_revision;
-        rv = msg_from_json(m, kv.value, ret_record, arena, &e);
-        if (rv != ERR_OK)
-            (void)cli_fail(rv, "record %s: %s", key, e.text);
-    }
+    if (ret_mod != NULL)
+        *ret_mod = kv.mod_revision;
+    rv = msg_from_json(m, kv.value, ret_record, arena, &e);
+    if (rv != ERR_OK)
+        (void)cli_fail(rv, "record %s: %s", name, e.text);
     return rv;
+}
+
+enum err cli_record_text(struct cli *c, const char *name, struct buf *ret_json,
+                         uint64_t *ret_mod)
+{
+    struct kv kv;
+    enum err rv = read_record(c, name, &kv);
+    if (rv != ERR_OK)
+        return rv;
+    *ret_mod = kv.mod_revision;
+    buf_append_slice(ret_json, kv.value);
+    return ERR_OK;
+}
+
+enum err cli_replace(struct cli *c, const char *name, uint64_t mod, struct slice json,
+                     bool *ret_taken)
+{
+    struct buf compares CLEANUP(buf_close) = BUF_INIT;
+    struct buf ops CLEANUP(buf_close) = BUF_INIT;
+    struct msg_list list = {0};
+    struct txn_reply reply = {0};
+    char key[CLI_KEY_MAX];
+    cli_key(c, key, name);
+    struct compare unchanged = {
+        .key = slice_str(key), .target = "mod", .op = "=", .number = mod};
+    struct txn_op put = {.op = "put", .key = slice_str(key), .value = json};
+    msg_list_append(&list, &msg_compare, &unchanged);
+    msg_list_end(&list, &compares);
+    list = (struct msg_list){0};
+    msg_list_append(&list, &msg_txn_op, &put);
+    msg_list_end(&list, &ops);
+    struct txn_req req = {.compare = buf_slice(&compares), .then = buf_slice(&ops)};
+    enum err rv = cli_call(c, METHOD_KV_TXN, &req, &reply);
+    *ret_taken = rv == ERR_OK && reply.succeeded;
+    return rv;
+}
+
+static void on_change(void *arg, enum err status, const struct watch_event *ev)
+{
+    (void)status;
+    (void)ev;
+    *(bool *)arg = true;
+}
+
+void cli_wait_change(struct cli *c)
+{
+    enum { LOOK_MS = 250 };
+    char from[CLI_KEY_MAX];
+    char end[CLI_KEY_MAX];
+    bool stop = false;
+    cli_key(c, from, "failover");
+    cli_key(c, end, "sync0");
+    struct watch_req r = {.key = slice_str(from), .end = slice_str(end)};
+    enum err rv = client_sync_watch(c->client, &r, on_change, &stop, &stop, LOOK_MS, NULL);
+    (void)rv; /* the records are read again whatever it says */
 }
 
 const char *cli_lsn(uint64_t lsn, char ret[static 24])

@@ -77,6 +77,15 @@ enum err cli_records(struct cli *c, const char *from, const char *to, cli_record
 enum err cli_record(struct cli *c, const char *name, const struct msg *m, void *ret_record,
                     struct msg_arena *arena, uint64_t *ret_mod) MUST_CHECK;
 
+/* One record as the JSON text that is stored. ERR_NOT_FOUND silently. */
+enum err cli_record_text(struct cli *c, const char *name, struct buf *ret_json,
+                         uint64_t *ret_mod) MUST_CHECK;
+/* Stores a record if it has not changed since `mod` (0: if it is absent); *ret_taken says whether. */
+enum err cli_replace(struct cli *c, const char *name, uint64_t mod, struct slice json,
+                     bool *ret_taken) MUST_CHECK;
+/* Waits until some HA record changes, a quarter of a second at most: the records are read again. */
+void cli_wait_change(struct cli *c);
+
 /* ---- output ---- */
 /* Rows of texts under headings, in the format asked for; NULL cells are empty, and absent in JSON
  * and YAML. */

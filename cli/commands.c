@@ -36,6 +36,10 @@ const struct command cli_commands[] = {
      "hand the leadership over without loss", cmd_switchover},
     {"failover", "--candidate C --force [--timeout SECONDS]",
      "make a node the leader although data may be lost", cmd_failover},
+    {"pause", "[--wait] [--timeout SECONDS]",
+     "stop managing: no failover, no start or stop, and no deadline for the primary",
+     cmd_pause},
+    {"resume", "[--wait] [--force] [--timeout SECONDS]", "manage again", cmd_resume},
     {"dsn",
      "[-r leader|primary|replica|standby|any] [-m MEMBER] [-d DATABASE] [-U USER] "
      "[--read-only] "

@@ -42,6 +42,8 @@ int cmd_member_list(struct cli *c, int argc, char **argv);
 int cmd_member_promote(struct cli *c, int argc, char **argv);
 int cmd_member_remove(struct cli *c, int argc, char **argv);
 int cmd_member_replace(struct cli *c, int argc, char **argv);
+int cmd_pause(struct cli *c, int argc, char **argv);
+int cmd_resume(struct cli *c, int argc, char **argv);
 int cmd_show_config(struct cli *c, int argc, char **argv);
 int cmd_sql(struct cli *c, int argc, char **argv);
 int cmd_status(struct cli *c, int argc, char **argv);

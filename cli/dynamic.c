@@ -136,29 +136,6 @@ static enum err check_values(const struct config_rec *r, struct errmsg *e)
     return ERR_OK;
 }
 
-static enum err write_config(struct cli *c, const struct buf *json, uint64_t mod,
-                             bool *ret_taken)
-{
-    struct buf compares CLEANUP(buf_close) = BUF_INIT;
-    struct buf ops CLEANUP(buf_close) = BUF_INIT;
-    struct msg_list list = {0};
-    struct txn_reply reply = {0};
-    char key[CLI_KEY_MAX];
-    cli_key(c, key, "config");
-    struct compare unchanged = {
-        .key = slice_str(key), .target = "mod", .op = "=", .number = mod};
-    struct txn_op put = {.op = "put", .key = slice_str(key), .value = buf_slice(json)};
-    msg_list_append(&list, &msg_compare, &unchanged);
-    msg_list_end(&list, &compares);
-    list = (struct msg_list){0};
-    msg_list_append(&list, &msg_txn_op, &put);
-    msg_list_end(&list, &ops);
-    struct txn_req req = {.compare = buf_slice(&compares), .then = buf_slice(&ops)};
-    enum err rv = cli_call(c, METHOD_KV_TXN, &req, &reply);
-    *ret_taken = rv == ERR_OK && reply.succeeded;
-    return rv;
-}
-
 /* -s KEY=VALUE, and -p NAME=VALUE for a parameter of PostgreSQL, as patronictl has them. */
 static int parse_sets(int argc, char **argv, char *sets[static SETS_MAX], size_t *ret_n)
 {
@@ -196,7 +173,7 @@ static int edit(struct cli *c, char *const *sets, size_t n)
         rv = check_values(&new, &e);
     if (rv != ERR_OK)
         return cli_fail(rv, "%s; nothing changed", e.text);
-    rv = write_config(c, &json, mod, &taken);
+    rv = cli_replace(c, "config", mod, buf_slice(&json), &taken);
     if (rv != ERR_OK)
         return cli_exit_code(rv);
     if (!taken)

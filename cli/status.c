@@ -95,9 +95,10 @@ static void look_at_standbys(struct health *h, const struct cluster *cl)
 static void look_at_requests(struct health *h, const struct cluster *cl)
 {
     if (cl->config.pause)
-        warn(
-            h,
-            "paused: nothing is decided automatically; `regentctl edit-config -s pause=false`");
+        warn(h, "paused: nothing is decided automatically; `regentctl resume` ends it");
+    if (cl->sync.disarmed && !cl->config.pause)
+        warn(h, "%s was paused and its fence holds no deadline yet: nobody else may lead",
+             cl->sync.leader);
     if (cl->sync.unknown)
         warn(h,
              "the synchronous set is unknown since a recovery: nobody is promoted by itself");

@@ -89,46 +89,8 @@ static int check(struct cli *c, struct request *q)
 static enum err submit(struct cli *c, const struct request *q, bool *ret_taken)
 {
     struct buf json CLEANUP(buf_close) = BUF_INIT;
-    struct buf compares CLEANUP(buf_close) = BUF_INIT;
-    struct buf ops CLEANUP(buf_close) = BUF_INIT;
-    struct txn_reply reply;
-    char key[CLI_KEY_MAX];
-    cli_key(c, key, "failover");
     msg_to_json(&msg_failover_rec, &q->rec, &json);
-    struct msg_list list = {0};
-    msg_list_append(&list, &msg_compare,
-                    &(struct compare){.key = slice_str(key), .target = "mod", .op = "="});
-    msg_list_end(&list, &compares);
-    list = (struct msg_list){0};
-    msg_list_append(
-        &list, &msg_txn_op,
-        &(struct txn_op){.op = "put", .key = slice_str(key), .value = buf_slice(&json)});
-    msg_list_end(&list, &ops);
-    enum err rv = cli_call(
-        c, METHOD_KV_TXN,
-        &(struct txn_req){.compare = buf_slice(&compares), .then = buf_slice(&ops)}, &reply);
-    *ret_taken = rv == ERR_OK && reply.succeeded;
-    return rv;
-}
-
-static void on_change(void *arg, enum err status, const struct watch_event *ev)
-{
-    (void)status;
-    (void)ev;
-    *(bool *)arg = true;
-}
-
-/* Sleeps until some record of the cluster changes, a second at most. */
-static void wait_change(struct cli *c)
-{
-    char from[CLI_KEY_MAX];
-    char end[CLI_KEY_MAX];
-    bool stop = false;
-    cli_key(c, from, "failover");
-    cli_key(c, end, "status0");
-    struct watch_req r = {.key = slice_str(from), .end = slice_str(end)};
-    enum err rv = client_sync_watch(c->client, &r, on_change, &stop, &stop, 250, NULL);
-    (void)rv; /* the records are read again whatever it says */
+    return cli_replace(c, "failover", 0, buf_slice(&json), ret_taken);
 }
 
 /* The new leader must run: the key alone moves some milliseconds before PostgreSQL is promoted. */
@@ -160,7 +122,7 @@ static int follow(struct cli *c, const struct request *q)
                 "%s has not ended within %" PRIu64
                 " s and may still go on; see `regentctl list` and `regentctl explain`",
                 q->rec.kind, q->timeout_s);
-        wait_change(c);
+        cli_wait_change(c);
     }
 }
 

@@ -32,18 +32,22 @@ static const struct rule rules[] = {
     /* The leader key is ours. */
     {"leader_without_data", rule_leader_without_data},
     {"record_disagrees", rule_record_disagrees},
+    {"resume_arm", rule_resume_arm},
     {"switch_handover", rule_switch_handover},
     {"leave", rule_leave},
+    {"pause_release", rule_pause_release},
     {"leader_crashed", rule_leader_crashed},
     {"leader_start", rule_leader_start},
     {"leader_promote", rule_leader_promote},
     {"leader_publish", rule_leader_publish},
+    {"pause_disarm", rule_pause_disarm},
     {"leader_roles", rule_leader_roles},
     {"switch_checkpoint", rule_switch_checkpoint},
     {"switch_stop", rule_switch_stop},
     {"leader_sync", rule_leader_sync},
     {"leader_checkpoint", rule_leader_checkpoint},
     {"leader", rule_leader},
+    {"disarmed_key", rule_disarmed_key},
     {"leave_standby", rule_leave_standby},
     {"pause", rule_pause},
     /* The leader key is somebody else's. */
@@ -56,6 +60,7 @@ static const struct rule rules[] = {
     {"follow", rule_follow},
     {"following", rule_following},
     /* There is no leader. */
+    {"disarmed_holder", rule_disarmed_holder},
     {"record_leader", rule_record_leader},
     {"nothing_to_stand_with", rule_nothing_to_stand_with},
     {"start_lonely", rule_start_lonely},
@@ -113,6 +118,10 @@ static void back_off(const struct view *v, struct plan *p)
 /* The fence holds a deadline wherever PostgreSQL may take writes now or after the next step. */
 static bool wants_arming(const struct view *v)
 {
+    if (v->config.pause && view_disarmed(v) && v->pg.proc == PG_PROC_RUNNING &&
+        !v->pg.in_recovery)
+        /* While it is not known what the record says next, the fence stays as it is. */
+        return v->armed && !(v->dcs_ready && !v->txn_pending && !v->txn_unknown);
     bool bootstrapping =
         v->has_initialize && v->initialize_leased && strcmp(v->initialize.name, v->self) == 0;
     return bootstrapping || view_leader_named(v) || view_writable(v);

@@ -66,7 +66,8 @@ static bool acquire_when_absent(const struct view *v, const struct plan *p)
 {
     return p->txn != TXN_ACQUIRE ||
            (v->dcs_ready && !v->has_leader && v->has_sync && p->token == v->sync.token &&
-            view_lease_valid(v) && v->pg.incarnation[0] != '\0' && !view_writable(v));
+            view_lease_valid(v) && v->pg.incarnation[0] != '\0' &&
+            (!view_writable(v) || view_disarmed(v)));
 }
 
 static bool acquire_record_emptied(const struct view *v, const struct plan *p)
@@ -119,8 +120,23 @@ static bool acquire_by_right(const struct view *v, const struct plan *p)
 
 static bool acquire_cut_off(const struct view *v, const struct plan *p)
 {
-    return p->txn != TXN_ACQUIRE || v->pg.proc == PG_PROC_STOPPED ||
+    return p->txn != TXN_ACQUIRE || v->pg.proc == PG_PROC_STOPPED || view_writable(v) ||
            (v->pg.upstream[0] == '\0' && !v->pg.walreceiver);
+}
+
+/* It may take writes without a deadline: only who holds it knows. */
+static bool acquire_not_from_disarmed(const struct view *v, const struct plan *p)
+{
+    return p->txn != TXN_ACQUIRE || !v->sync.disarmed ||
+           (view_is_record_leader(v) && p->sync.disarmed == view_writable(v));
+}
+
+/* The promise of a deadline is given when it is held, or when there is nothing to hold it for. */
+static bool rearmed_first(const struct view *v, const struct plan *p)
+{
+    bool ends = p->txn == TXN_SYNC && v->sync.disarmed && !p->sync.disarmed;
+    return !ends || v->pg.proc == PG_PROC_STOPPED ||
+           (v->armed && view_lease_valid(v) && p->arm);
 }
 
 static bool record_by_leader(const struct view *v, const struct plan *p)
@@ -256,8 +272,8 @@ static bool follow_newer(const struct view *v, const struct plan *p)
 static bool must_die(const struct view *v)
 {
     bool lost = v->dcs_ready && !view_is_leader(v);
-    return !v->tilt && v->pg.data != PG_DATA_UNKNOWN && view_writable(v) &&
-           (lost || !view_lease_valid(v));
+    return !v->tilt && v->pg.data != PG_DATA_UNKNOWN && view_writable(v) && !view_disarmed(v) &&
+           (lost || (!view_lease_valid(v) && !view_nothing_known(v)));
 }
 
 static bool fenced_at_once(const struct view *v, const struct plan *p)
@@ -299,7 +315,10 @@ static bool bootstrap_once(const struct view *v, const struct plan *p)
 
 static bool fence_kept(const struct view *v, const struct plan *p)
 {
-    return p->arm || !(view_writable(v) || becomes_writable(p));
+    bool known = v->dcs_ready && !v->txn_pending && !v->txn_unknown;
+    bool recorded =
+        view_disarmed(v) && v->config.pause && (known || !v->armed) && !becomes_writable(p);
+    return p->arm || recorded || !(view_writable(v) || becomes_writable(p));
 }
 
 static const struct {
@@ -319,6 +338,8 @@ static const struct {
     {acquire_by_right,
      "acquired only by the record's leader, the most advanced of q sealed of V, or by order"},
     {acquire_cut_off, "acquired only when cut off from the old leader"},
+    {acquire_not_from_disarmed, "nobody acquires from a holder whose fence is disarmed"},
+    {rearmed_first, "the record says armed only when the fence is"},
     {record_by_leader, "the record is changed only by its leader"},
     {record_safe, "a record keeps the rule against every set in force"},
     {record_inside_set, "in mode on V is inside the set"},

@@ -14,7 +14,7 @@ rule_fn rule_tilt, rule_data_unknown, rule_foreign_leader, rule_writable_without
     rule_deadline_passed, rule_processes_left;
 /* rules_busy.c: what has to end first */
 rule_fn rule_stop_anyway, rule_dcs_not_ready, rule_txn, rule_busy, rule_other_system,
-    rule_restarting, rule_pause;
+    rule_restarting;
 /* rules_bootstrap.c */
 rule_fn rule_bootstrap;
 /* rules_leader.c: the leader key is ours */
@@ -24,6 +24,9 @@ rule_fn rule_leader_without_data, rule_record_disagrees, rule_leader_crashed, ru
 /* rules_switch.c: giving the key away on purpose */
 rule_fn rule_switch_checkpoint, rule_switch_stop, rule_switch_handover, rule_leave,
     rule_leave_standby;
+/* rules_pause.c */
+rule_fn rule_resume_arm, rule_pause_disarm, rule_pause_release, rule_pause, rule_disarmed_key,
+    rule_disarmed_holder;
 /* rules_follower.c: the leader key is somebody else's */
 rule_fn rule_own_old_key, rule_leader_not_running, rule_clone, rule_stopped_follower,
     rule_follower_diverged, rule_follower_blocked, rule_follow, rule_following;
@@ -46,6 +49,10 @@ bool plan_release(const struct view *v, struct plan *p);
 /* Actions that make this node follow the leader: target, token, timeline and lineage. */
 bool plan_follow(const struct view *v, struct plan *p, enum plan_action a);
 bool is_state(const char *state, const char *wanted);
+/* A running standby that is not pointed at the leader there is. */
+bool follow_due(const struct view *v);
+/* Paused: a PostgreSQL that stands still stays as it is, unless this node stopped it itself. */
+bool paused_down(const struct view *v);
 /* A live member whose PostgreSQL runs as a standby, going by what it publishes. */
 bool member_follows(const struct member_rec *m);
 

@@ -116,12 +116,3 @@ bool rule_other_system(const struct view *v, struct plan *p)
         (unsigned long long)v->pg.system_id, (unsigned long long)v->initialize.system_id);
     return plan_wait(p, UINT64_MAX);
 }
-
-/* Nothing starts, stops, follows or is elected by itself; the rules before this one go on. */
-bool rule_pause(const struct view *v, struct plan *p)
-{
-    if (!v->config.pause)
-        return false;
-    (void)plan_say(p, "automatic management is paused");
-    return plan_wait(p, UINT64_MAX);
-}

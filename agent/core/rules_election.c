@@ -21,6 +21,7 @@ bool plan_acquire(const struct view *v, struct plan *p)
     p->sync.v_n = 0;
     p->sync.q = 1;
     p->sync.unknown = false;
+    p->sync.disarmed = view_disarmed(v) && view_writable(v);
     return true;
 }
 

@@ -119,17 +119,22 @@ bool rule_follower_blocked(const struct view *v, struct plan *p)
                     v->leader.name);
 }
 
-bool rule_follow(const struct view *v, struct plan *p)
+bool follow_due(const struct view *v)
 {
-    if (!v->has_leader || v->pg.proc != PG_PROC_RUNNING || !v->pg.in_recovery)
-        return false;
     const struct view_pg *pg = &v->pg;
-    if (sealed_too_new(v, p))
-        return true;
+    if (!v->has_leader || pg->proc != PG_PROC_RUNNING || !pg->in_recovery)
+        return false;
     bool elsewhere = strcmp(pg->upstream, v->leader.name) != 0;
     bool older = pg->follow_token != 0 && pg->follow_token != v->leader.token;
-    if (!elsewhere && !older && pg->sealed_token == 0)
+    return elsewhere || older || pg->sealed_token != 0;
+}
+
+bool rule_follow(const struct view *v, struct plan *p)
+{
+    if (!follow_due(v))
         return false;
+    if (sealed_too_new(v, p))
+        return true;
     (void)plan_say(p, "%s leads with token %llu: following", v->leader.name,
                    (unsigned long long)v->leader.token);
     return plan_follow(v, p, ACTION_FOLLOW);

@@ -138,7 +138,7 @@ static bool wait_for_fence(struct plan *p)
 /* In place, without a new timeline: only data that was the primary of this very record. */
 bool rule_leader_start(const struct view *v, struct plan *p)
 {
-    if (!view_is_leader(v) || v->pg.proc != PG_PROC_STOPPED || v->config.pause)
+    if (!view_is_leader(v) || v->pg.proc != PG_PROC_STOPPED || paused_down(v))
         return false;
     p->token = v->leader.token;
     if (v->pg.standby_signal) {
@@ -183,8 +183,7 @@ static void note_promotion(const struct view *v, struct plan *p)
 
 bool rule_leader_promote(const struct view *v, struct plan *p)
 {
-    if (!view_is_leader(v) || v->pg.proc != PG_PROC_RUNNING || !v->pg.in_recovery ||
-        v->config.pause)
+    if (!view_is_leader(v) || v->pg.proc != PG_PROC_RUNNING || !v->pg.in_recovery)
         return false;
     bool handed_over = v->leader.shutdown_lsn != 0;
     if (!handed_over && !cut_off(v)) {
@@ -312,8 +311,7 @@ bool rule_leader(const struct view *v, struct plan *p)
         return false;
     bool wait = false;
     if (!runs_as_primary(v))
-        (void)plan_say(p, v->config.pause ? "paused with the leader key"
-                                          : "leader: waiting for PostgreSQL to start or stop");
+        (void)plan_say(p, "leader: waiting for PostgreSQL to start or stop");
     else if (!v->pg.accepts)
         (void)plan_say(p, "leader: waiting for PostgreSQL to accept connections");
     else if (syncrep_step(v, p, &wait) || !wait)

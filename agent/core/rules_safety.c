@@ -21,7 +21,8 @@ bool rule_data_unknown(const struct view *v, struct plan *p)
 /* Somebody else leads. Whatever our lease says, at most one may take writes, and it is not us. */
 bool rule_foreign_leader(const struct view *v, struct plan *p)
 {
-    if (!v->dcs_ready || !v->has_leader || view_is_leader(v) || !view_writable(v))
+    if (!v->dcs_ready || !v->has_leader || view_is_leader(v) || !view_writable(v) ||
+        view_disarmed(v))
         return false;
     p->action = ACTION_KILL;
     p->token = v->leader.token;
@@ -33,7 +34,7 @@ bool rule_foreign_leader(const struct view *v, struct plan *p)
 /* The key is gone: expired, or deleted by hand. A postmaster of a bootstrap does not run yet. */
 bool rule_writable_without_lease(const struct view *v, struct plan *p)
 {
-    if (!v->dcs_ready || v->has_leader || !view_writable(v))
+    if (!v->dcs_ready || v->has_leader || !view_writable(v) || view_disarmed(v))
         return false;
     p->action = ACTION_KILL;
     p->token = v->sync.token;
@@ -42,7 +43,7 @@ bool rule_writable_without_lease(const struct view *v, struct plan *p)
 
 bool rule_deadline_passed(const struct view *v, struct plan *p)
 {
-    if (!view_writable(v) || view_lease_valid(v))
+    if (!view_writable(v) || view_lease_valid(v) || view_disarmed(v) || view_nothing_known(v))
         return false;
     p->action = ACTION_KILL;
     p->token = v->leader.token;

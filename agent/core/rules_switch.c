@@ -102,6 +102,7 @@ static bool hand_over(const struct view *v, const struct member_rec *to, struct 
     (void)memset(p->sync.v, 0, sizeof p->sync.v);
     p->sync.v_n = 0;
     p->sync.q = 1;
+    p->sync.disarmed = false;
     return plan_say(p, "%s has everything up to the shutdown checkpoint: handing over",
                     to->name);
 }

@@ -85,6 +85,17 @@ bool view_writable(const struct view *v)
     return !(pg->proc == PG_PROC_STARTING && pg->standby_signal);
 }
 
+bool view_disarmed(const struct view *v)
+{
+    return view_is_record_leader(v) && v->sync.disarmed &&
+           (!v->has_leader || strcmp(v->leader.incarnation, v->pg.incarnation) == 0);
+}
+
+bool view_nothing_known(const struct view *v)
+{
+    return !v->dcs_ready && !v->has_sync && v->deadline_ms == 0;
+}
+
 bool view_other_system(const struct view *v)
 {
     return v->has_initialize && v->initialize.system_id != 0 && v->pg.data != PG_DATA_EMPTY &&

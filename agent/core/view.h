@@ -198,6 +198,12 @@ bool names_have(const char names[][64], size_t n, const char *name);
 bool view_lease_valid(const struct view *v); /* now < deadline */
 /* PostgreSQL runs (or may) and is not in recovery */
 bool view_writable(const struct view *v);
+/* Paused: the record says that no deadline is held for this very data, so that nobody else may lead. It
+ * ends when the flag is taken back, or when another leads all the same. */
+bool view_disarmed(const struct view *v);
+/* A new daemon that has not reached the DCS yet, under a fence without a deadline: it cannot know whether
+ * PostgreSQL was left like that by a pause. */
+bool view_nothing_known(const struct view *v);
 
 /* One view as text: `key=value` lines, only what differs from zero; the notation of tests, journal and
  * `explain`. Numbers are decimal, LSNs X/X, lists a,b; control characters, `\` and `,` in names are

@@ -81,7 +81,7 @@ void world_init(struct world *w, uint64_t seed, size_t n)
 
 static void fence_tick(struct world *w, struct node *x)
 {
-    if (x->fence_frozen || !pg_writable(x) || w->now_ms < x->fence_deadline_ms)
+    if (x->fence_frozen || x->disarmed || !pg_writable(x) || w->now_ms < x->fence_deadline_ms)
         return;
     world_log(w, x, "the fence kills at the deadline");
     pg_kill(w, x);
@@ -132,7 +132,7 @@ static void wipe(struct world *w, struct node *x)
 static void fault(struct world *w)
 {
     struct node *x = &w->node[rng_below(&w->rng, w->n)];
-    switch (rng_below(&w->rng, 12)) {
+    switch (rng_below(&w->rng, 13)) {
     case 0:
     case 1:
         pg_kill(w, x);
@@ -174,6 +174,11 @@ static void fault(struct world *w)
         if (x->alive)
             x->stopping = true;
         world_log(w, x, "told to end");
+        break;
+    case 11:
+        w->store.pause = !w->store.pause;
+        w->store.revision++;
+        world_log(w, NULL, w->store.pause ? "paused" : "resumed");
         break;
     default:
         for (size_t i = 0; i < w->n; i++)
@@ -226,6 +231,7 @@ static void run(struct world *w)
     }
     for (size_t i = 0; i < w->n; i++)
         heal(w, &w->node[i]);
+    w->store.pause = false;
     world_log(w, NULL, "---- quiet ----");
     end_ms = w->now_ms + QUIET_MS;
     while (w->now_ms < end_ms && w->violation[0] == '\0') {

@@ -26,6 +26,7 @@ struct store {
     struct failover_rec failover;
     struct history_entry history[VIEW_HISTORY];
     size_t history_n;
+    bool pause;
 };
 
 /* ---- a data directory and its PostgreSQL ---- */
@@ -60,7 +61,8 @@ struct postgres {
     } force[FORCE];
     size_t force_n;
     bool
-        taken; /* every walsender took the newest set; then confirm_n is the LSN to be flushed */
+        /* every walsender took the newest set; then confirm_n is the LSN to be flushed */
+        taken;
     size_t confirm_n;
 };
 
@@ -80,6 +82,7 @@ struct node {
     bool isolated;
     /* fence */
     bool armed, fence_frozen;
+    bool disarmed; /* in a pause: it guards nothing */
     uint64_t fence_deadline_ms;
     /* agent */
     bool alive, paused, stopping, was_paused;

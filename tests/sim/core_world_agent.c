@@ -126,6 +126,7 @@ static void build_view(const struct world *w, const struct node *x, struct view 
     v->txn_pending = x->txn.active;
     v->txn_unknown = x->txn_unknown;
     v->config = w->config;
+    v->config.pause = s->pause;
     v->has_initialize = s->has_initialize;
     v->initialize = s->initialize;
     v->initialize_leased = s->initialize_leased;
@@ -226,7 +227,8 @@ static void txn_tick(struct world *w, struct node *x)
     x->mirror = w->store; /* the reply carries a revision; the mirror waits for it */
     x->mirror_ms = w->now_ms;
     if (t->ok && t->plan.txn == TXN_ACQUIRE)
-        x->has_sync_before = true; /* sync_before: the record it compared with */
+        /* sync_before: the record it compared with */
+        x->has_sync_before = !x->sync_before.disarmed;
 }
 
 /* ---- actions ---- */
@@ -309,13 +311,17 @@ static void end_action(struct world *w, struct node *x)
     x->busy.action = ACTION_NONE;
 }
 
-static void arm(struct node *x, const struct plan *p)
+static void arm(struct node *x, const struct view *v, const struct plan *p)
 {
-    if (p->arm && x->lease != 0) {
+    bool recorded = v->config.pause && view_disarmed(v) && view_is_leader(v) && !v->tilt;
+    x->disarmed = x->disarmed && pg_writable(x);
+    if (p->arm && x->lease != 0 && view_lease_valid(v)) {
         x->armed = true;
+        x->disarmed = false;
         x->fence_deadline_ms = x->deadline_ms;
-    } else if (!p->arm && !pg_writable(x)) {
+    } else if (!p->arm && (!pg_writable(x) || recorded)) {
         x->armed = false;
+        x->disarmed = recorded;
     }
 }
 
@@ -324,7 +330,7 @@ static void execute(struct world *w, struct node *x, const struct view *v, const
     if (strcmp(w->last_rule[x - w->node], p->rule) != 0)
         world_log(w, x, "rule %s: %s", p->rule, p->reason);
     (void)snprintf(w->last_rule[x - w->node], sizeof w->last_rule[0], "%s", p->rule);
-    arm(x, p);
+    arm(x, v, p);
     if (p->cancel) {
         x->busy.action = ACTION_NONE;
         return;

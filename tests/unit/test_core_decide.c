@@ -133,6 +133,9 @@ static bool extra_holds(const char *line, const struct plan *p)
     (void)snprintf(have, sizeof have, "%llu", (unsigned long long)p->token);
     if (strcmp(want, "?") != 0 && strcmp(want, have) != 0)
         return false;
+    expected(line, " arm=", "?", want, sizeof want);
+    if (strcmp(want, "?") != 0 && strcmp(want, p->arm ? "1" : "0") != 0)
+        return false;
     expected(line, " wake=", "?", want, sizeof want);
     (void)snprintf(have, sizeof have, "%llu", (unsigned long long)p->wake_ms);
     return strcmp(want, "?") == 0 || strcmp(want, have) == 0;
@@ -221,6 +224,12 @@ static void the_best_is_elected(void **state)
     run_file("election.txt", 15);
 }
 
+static void a_pause_leaves_postgresql_alone(void **state)
+{
+    (void)state;
+    run_file("pause.txt", 20);
+}
+
 int main(void)
 {
     load_bases();
@@ -231,6 +240,7 @@ int main(void)
         cmocka_unit_test(the_key_is_given_away_on_purpose),
         cmocka_unit_test(a_follower_follows),
         cmocka_unit_test(the_best_is_elected),
+        cmocka_unit_test(a_pause_leaves_postgresql_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

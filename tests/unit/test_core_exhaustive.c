@@ -98,6 +98,7 @@ static const struct dimension some[] = {
     {{"pg.roles_ready=1\npg.checkpointed=1", "pg.checkpointed=1", "pg.roles_ready=1"}},
     {{"", "", "nofailover=1", "members[n3].nofailover=1"}},
     {{"", "", "", "sync.unknown=1"}},
+    {{"", "", "", "sync.disarmed=1", "sync.disarmed=1\nconfig.pause=1"}},
     {{"", "",
       "busy.failed=1\nbusy.failures=3\nbusy.failed_action=start_primary\nbusy.failed_ms=1",
       "busy.failed=1\nbusy.failures=1\nbusy.failed_action=promote\nbusy.failed_ms=99999"}},
