@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #include "agent/systemd.h"
 #include "base/assert.h"
@@ -83,6 +84,21 @@ static void on_leave(uv_signal_t *s, int number)
               "the next stop leaves PostgreSQL running for adoption");
 }
 
+/* The watchdog hears of us when both loops turn: the DCS thread has answered a call of this one. */
+static void on_alive(void *arg, const struct client_reply *reply)
+{
+    (void)arg;
+    if (reply->status == ERR_OK)
+        (void)sd_notify(0, "WATCHDOG=1");
+}
+
+static void on_alive_timer(uv_timer_t *t)
+{
+    struct daemon *d = t->data;
+    if (!d->closing)
+        client_call(d->client, METHOD_CLUSTER_STATUS, &(struct empty){}, 0, on_alive, d);
+}
+
 /* ---- life ---- */
 
 static void watch_signal(struct daemon *d, uv_signal_t *s, int number, uv_signal_cb cb)
@@ -120,6 +136,7 @@ void daemon_finish(struct daemon *d)
     fence_close(TAKE(d->fence), d->restarting);
     close_handle((uv_handle_t *)&d->wake);
     close_handle((uv_handle_t *)&d->limit);
+    close_handle((uv_handle_t *)&d->alive);
     close_handle((uv_handle_t *)&d->term);
     close_handle((uv_handle_t *)&d->interrupt);
     close_handle((uv_handle_t *)&d->leave);
@@ -202,11 +219,26 @@ static enum err start_engine(struct daemon *d, struct errmsg *e)
     return engine_new(&o, &d->engine, e);
 }
 
+/* Beside the socket is PostgreSQL's to write; its log goes where Debian's logrotate looks after it. */
+static void installed_paths(const char *socket, char ret_run_dir[static POSTGRES_PATH_MAX],
+                            char ret_log[static POSTGRES_PATH_MAX])
+{
+    static const char logs[] = "/var/log/postgresql";
+    const char *slash = strrchr(socket, '/');
+    (void)snprintf(ret_run_dir, POSTGRES_PATH_MAX, "%.*s", (int)(slash - socket), socket);
+    bool kept = access(logs, F_OK) == 0;
+    (void)snprintf(ret_log, POSTGRES_PATH_MAX, "%s/%s.log", kept ? logs : ret_run_dir,
+                   kept ? strrchr(ret_run_dir, '/') + 1 : "postgresql");
+}
+
 static enum err start_postgres(struct daemon *d, struct errmsg *e)
 {
+    char run_dir[POSTGRES_PATH_MAX];
+    char log[POSTGRES_PATH_MAX];
     struct fence_options f = {.data_dir = d->config.data_dir,
+                              .socket_path = d->fence_socket,
                               .pg_data_dir = d->config.postgresql.data_dir,
-                              .spawn = true,
+                              .spawn = d->fence_socket == NULL,
                               .kill_budget_ms = DAEMON_KILL_BUDGET_MS};
     static const struct fence_ops fence_ops = {.changed = on_fence_changed,
                                                .lost = on_fence_lost};
@@ -215,6 +247,11 @@ static enum err start_postgres(struct daemon *d, struct errmsg *e)
     if (rv != ERR_OK)
         return rv;
     struct postgres_options p = {.config = &d->config, .fence = d->fence};
+    if (d->fence_socket != NULL) {
+        installed_paths(d->fence_socket, run_dir, log);
+        p.run_dir = run_dir;
+        p.log_path = log;
+    }
     return postgres_new(&d->loop, &p, &pg_ops, d, &d->postgres, e);
 }
 
@@ -222,9 +259,11 @@ static enum err start_all(struct daemon *d, struct errmsg *e)
 {
     enum err rv;
     ASSERT(uv_loop_init(&d->loop) == 0);
-    ASSERT(uv_timer_init(&d->loop, &d->wake) == 0 && uv_timer_init(&d->loop, &d->limit) == 0);
-    d->wake.data = d;
-    d->limit.data = d;
+    uv_timer_t *timers[] = {&d->wake, &d->limit, &d->alive};
+    for (size_t i = 0; i < ARRAY_LEN(timers); i++) {
+        ASSERT(uv_timer_init(&d->loop, timers[i]) == 0);
+        timers[i]->data = d;
+    }
     watch_signal(d, &d->term, SIGTERM, on_term);
     watch_signal(d, &d->interrupt, SIGINT, on_term);
     watch_signal(d, &d->leave, SIGUSR2, on_leave);
@@ -236,6 +275,9 @@ static enum err start_all(struct daemon *d, struct errmsg *e)
         (rv = start_engine(d, e)) != ERR_OK || (rv = start_client(d, e)) != ERR_OK)
         return rv;
     engine_wake(d->engine);
+    uint64_t watchdog_ms = systemd_watchdog_ms();
+    if (watchdog_ms != 0)
+        uv_timer_start(&d->alive, on_alive_timer, watchdog_ms, watchdog_ms);
     return ERR_OK;
 }
 

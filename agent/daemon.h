@@ -16,7 +16,7 @@ struct daemon {
     struct config_rec bootstrap;
     struct msg_arena bootstrap_arena;
     uv_loop_t loop;
-    uv_timer_t wake, limit;
+    uv_timer_t wake, limit, alive;
     uv_signal_t term, interrupt, leave;
     uint64_t wake_at_ms;
     struct dcs *dcs;
@@ -27,6 +27,7 @@ struct daemon {
     struct rest *rest;
     struct templates *templates;
     struct engine *engine;
+    const char *fence_socket; /* of a fence that is a service of its own; NULL: rootless */
     bool restarting;
     bool closing;
     bool witness;

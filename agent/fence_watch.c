@@ -13,7 +13,8 @@ enum {
     SWEEP_MS = 5,
     STALE_MS = 200, /* of a fence that the kernel says is stopped */
     STALE_BUSY_MS =
-        1000, /* of one that is merely not scheduled: killing PostgreSQL would be the greater harm */
+        /* of one that is merely not scheduled: killing PostgreSQL would be the greater harm */
+    1000,
     RETRY_MS = 100,
     STRANGER_TICKS = 100, /* 5 s */
 };
@@ -51,7 +52,7 @@ static void remember_tree(struct fence *f)
     struct tree *t = &f->tree;
     t->root = (pid_t)f->state.postmaster;
     t->root_start_ticks = atomic_load(&f->shm->postmaster_start_ticks);
-    t->reaper = (pid_t)f->shm->fence_pid;
+    t->reaper = t->cgroup_of = (pid_t)f->shm->fence_pid;
     for (size_t i = 0; i < FENCE_WORKERS_MAX; i++)
         t->except[i] = (pid_t)atomic_load(&f->shm->worker_pid[i]);
     t->except[FENCE_WORKERS_MAX] = (pid_t)f->shm->logger_pid;

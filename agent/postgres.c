@@ -264,9 +264,14 @@ static enum err set_paths(struct postgres *p, const struct postgres_options *o,
         return rv;
     (void)snprintf(p->port, sizeof p->port, "%u", port);
     pg_socket_dir(run, p->socket_dir);
-    if (realpath(run, real) == NULL ||
+    /* Of a fence of its own it may not be there yet. */
+    if (realpath(run, real) == NULL && str_copy(real, sizeof real, run) != ERR_OK)
+        real[0] = '\0';
+    if (real[0] != '/' ||
         str_format(p->passfile, sizeof p->passfile, "%s/pgpass", real) != ERR_OK ||
-        str_format(p->log_path, sizeof p->log_path, "%s/postgresql.log", real) != ERR_OK)
+        (o->log_path == NULL
+             ? str_format(p->log_path, sizeof p->log_path, "%s/postgresql.log", real)
+             : str_copy(p->log_path, sizeof p->log_path, o->log_path)) != ERR_OK)
         return err_set(e, ERR_INVALID, "%.200s is no usable directory", run);
     const char *data = o->config->postgresql.data_dir;
     if (data == NULL || data[0] != '/' || strlen(data) >= WORKER_PATH - 64)

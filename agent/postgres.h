@@ -11,6 +11,8 @@
 #include "agent/pg_limits.h"
 #include "conf/config.h"
 
+enum { POSTGRES_PATH_MAX = 512 };
+
 struct postgres;
 struct pg_seen;
 
@@ -20,6 +22,7 @@ struct postgres_options {
     /* Where the unix socket, the password file and PostgreSQL's log go: PostgreSQL's user must be able to
      * write there. NULL: the configuration's data_dir (rootless). */
     const char *run_dir;
+    const char *log_path; /* of PostgreSQL; NULL: postgresql.log in run_dir */
 };
 
 struct postgres_ops {

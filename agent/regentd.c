@@ -43,11 +43,14 @@ static enum err read_config(struct daemon *d, const char *path)
 static void usage(FILE *to)
 {
     (void)fprintf(
-        to, "usage: regentd [-c FILE] [--check-config]\n\n"
+        to, "usage: regentd [-c FILE] [--check-config] [--fence SOCKET]\n\n"
             "Runs this node's DCS member and HA agent in the foreground; logs to stderr.\n\n"
             "  -c, --config FILE   configuration (default: $REGENT_CONFIG, "
             "/etc/regent/regent.yml)\n"
             "      --check-config  report every error of the file and exit\n"
+            "      --fence SOCKET  regent-fence is a service of its own and listens here; "
+            "else\n"
+            "                      it is started by us, as our user\n"
             "      --version       print the version and exit\n"
             "      --snapshot-status FILE, --restore FILE, --recover-plan, --recover\n"
             "                      what `regentctl dcs snapshot` and `dcs recover` call; they "
@@ -60,7 +63,7 @@ static void usage(FILE *to)
 }
 
 struct arguments {
-    const char *config, *file;
+    const char *config, *file, *fence;
     bool check;
     enum offline_task task;
 };
@@ -69,6 +72,7 @@ static int parse_args(int argc, char **argv, struct arguments *a)
 {
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"check-config", no_argument, NULL, 'C'},
+                                            {"fence", required_argument, NULL, 'F'},
                                             {"snapshot-status", required_argument, NULL, 'S'},
                                             {"restore", required_argument, NULL, 'R'},
                                             {"recover-plan", no_argument, NULL, 'P'},
@@ -82,6 +86,8 @@ static int parse_args(int argc, char **argv, struct arguments *a)
             a->config = optarg;
         } else if (c == 'C') {
             a->check = true;
+        } else if (c == 'F' && optarg[0] == '/' && strrchr(optarg, '/') != optarg) {
+            a->fence = optarg;
         } else if (c == 'S' || c == 'R') {
             a->task = c == 'S' ? OFFLINE_STATUS : OFFLINE_RESTORE;
             a->file = optarg;
@@ -133,6 +139,7 @@ int main(int argc, char **argv)
             d.config.data_dir, d.config.path);
         return 1;
     }
+    d.fence_socket = a.fence;
     if (daemon_start(&d, &e) != ERR_OK) {
         log_event(LOG_FATAL, "start", NO_KV, "%s", e.text);
         return 1;

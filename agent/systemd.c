@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <systemd/sd-bus.h>
+#include <systemd/sd-daemon.h>
 #include <systemd/sd-login.h>
 
 enum { ANSWER_US = 500000 };
@@ -50,4 +51,10 @@ bool systemd_restarts_us(void)
            sd_bus_get_property_string(bus, manager, job, "org.freedesktop.systemd1.Job",
                                       "JobType", NULL, &type) >= 0 &&
            strcmp(type, "restart") == 0;
+}
+
+uint64_t systemd_watchdog_ms(void)
+{
+    uint64_t us = 0;
+    return sd_watchdog_enabled(0, &us) > 0 ? us / 1000 / 4 : 0;
 }

@@ -54,7 +54,7 @@ int cmd_init(struct cli *c, int argc, char **argv)
     struct setup s;
     struct errmsg e = {0};
     const char *file = config_path(c->config_path);
-    int usage = setup_parse(&s, argc, argv);
+    int usage = setup_parse(&s, file, argc, argv);
     if (usage != 0)
         return usage;
     if (optind < argc)

@@ -91,7 +91,7 @@ int cmd_join(struct cli *c, int argc, char **argv)
     char host[256];
     uint16_t port;
     const char *file = config_path(c->config_path);
-    int usage = setup_parse(&s, argc, argv);
+    int usage = setup_parse(&s, file, argc, argv);
     if (usage != 0)
         return usage;
     if (optind + 1 != argc)

@@ -117,8 +117,8 @@ static int build(struct setup *s, const json_t *facts, const char *file, const c
         setup_undo(s);
         return cli_fail(rv == ERR_PRECONDITION ? ERR_IO : rv, "%s", e.text);
     }
-    *ret_done =
-        offline_regentd((const char *[]){"-c", file, "--restore", snapshot, NULL}, NULL, &code);
+    *ret_done = offline_regentd((const char *[]){"-c", file, "--restore", snapshot, NULL},
+                                s->data_dir, &code);
     if (*ret_done != NULL) {
         setup_done(s);
         return CLI_DONE;
@@ -136,7 +136,7 @@ int cmd_dcs_snapshot_restore(struct cli *c, int argc, char **argv)
     const char *file = config_path(c->config_path);
     int code = take_secrets(&argc, argv, &secrets);
     if (code == 0)
-        code = setup_parse(&s, argc, argv);
+        code = setup_parse(&s, file, argc, argv);
     if (code != 0)
         return code;
     if (optind + 1 != argc || s.token != NULL)

@@ -95,11 +95,42 @@ static int split_listen(struct setup *s)
     return 0;
 }
 
-int setup_parse(struct setup *s, int argc, char **argv)
+/* /etc/regent/NAME.yml is of regent@NAME.service: it has directories of its own. */
+static void default_dirs(struct setup *s, const char *config_file)
+{
+    char instance[128];
+    setup_instance(config_file, instance, sizeof instance);
+    const char *dash = instance[0] != '\0' ? "-" : "";
+    (void)snprintf(s->data_dir_default, sizeof s->data_dir_default, "/var/lib/regent%s%s", dash,
+                   instance);
+    s->data_dir = s->data_dir_default;
+}
+
+/* Beside Debian's own clusters, where PostgreSQL's user may write; below data_dir when that is its own. */
+static void default_pg_data(struct setup *s)
+{
+    size_t n = strlen(s->data_dir);
+    while (n > 1 && s->data_dir[n - 1] == '/')
+        n--;
+    size_t name = n;
+    while (name > 1 && s->data_dir[name - 1] != '/')
+        name--;
+    if (s->owner.packaged)
+        (void)snprintf(s->pg_data_default, sizeof s->pg_data_default,
+                       "/var/lib/postgresql/%.*s", (int)(n - name), s->data_dir + name);
+    else
+        (void)snprintf(s->pg_data_default, sizeof s->pg_data_default, "%s/postgres",
+                       s->data_dir);
+    if (s->pg_data == NULL)
+        s->pg_data = s->pg_data_default;
+}
+
+int setup_parse(struct setup *s, const char *config_file, int argc, char **argv)
 {
     int option;
-    *s = (struct setup){
-        .data_dir = "/var/lib/regent", .rest_port = REST_PORT, .pg_port = PG_PORT};
+    *s = (struct setup){.rest_port = REST_PORT, .pg_port = PG_PORT};
+    setup_owner_find(config_file, &s->owner);
+    default_dirs(s, config_file);
     optind = 1;
     while ((option = cli_option(argc, argv, setup_options)) != -1) {
         int rv = set_option(s, option, optarg);
@@ -110,6 +141,7 @@ int setup_parse(struct setup *s, int argc, char **argv)
         return cli_usage("%s is missing", s->name == NULL ? "--name" : "--listen");
     if (s->data_dir[0] != '/' || (s->pg_data != NULL && s->pg_data[0] != '/'))
         return cli_usage("--data-dir and --pg-data take absolute paths");
+    default_pg_data(s);
     return split_listen(s);
 }
 
@@ -172,9 +204,7 @@ static enum err check_absent(const char *path, const char *option, struct errmsg
 /* A node gets its data from initdb or from the leader: what is there already is somebody's. */
 static enum err check_pg_data(const struct setup *s, struct errmsg *e)
 {
-    char *fallback CLEANUP(mem_cleanup) = mem_printf("%s/postgres", s->data_dir);
-    const char *path = s->pg_data != NULL ? s->pg_data : fallback;
-    DIR *d = s->witness || s->keep_pg_data ? NULL : opendir(path);
+    DIR *d = s->witness || s->keep_pg_data ? NULL : opendir(s->pg_data);
     bool empty = true;
     for (struct dirent *x = d != NULL ? readdir(d) : NULL; x != NULL && empty; x = readdir(d))
         empty = strcmp(x->d_name, ".") == 0 || strcmp(x->d_name, "..") == 0 ||
@@ -185,7 +215,7 @@ static enum err check_pg_data(const struct setup *s, struct errmsg *e)
                  : err_set(e, ERR_EXISTS,
                            "%s is not empty: data of another cluster is never taken over or "
                            "overwritten; move it away, or name another place with --pg-data",
-                           path);
+                           s->pg_data);
 }
 
 /* Everything that can be known to be wrong before the first byte is written. */
@@ -233,7 +263,8 @@ void setup_done(struct setup *s)
         mem_free(s->made[--s->made_n]);
 }
 
-static enum err make_dir(struct setup *s, const char *path, struct errmsg *e)
+/* What lies above the last one may be read by all. */
+static enum err make_dir(struct setup *s, const char *path, bool *ret_made, struct errmsg *e)
 {
     char *copy CLEANUP(mem_cleanup) = mem_strdup(path);
     for (char *p = copy + 1;; p++) {
@@ -241,7 +272,8 @@ static enum err make_dir(struct setup *s, const char *path, struct errmsg *e)
             continue;
         bool last = *p == '\0';
         *p = '\0';
-        if (mkdir(copy, last ? 0700 : 0755) == 0)
+        *ret_made = mkdir(copy, last ? 0700 : 0755) == 0;
+        if (*ret_made)
             made(s, mem_strdup(copy));
         else if (errno != EEXIST)
             return err_set(e, err_from_errno(errno), "cannot create %s: %s", copy,
@@ -252,8 +284,16 @@ static enum err make_dir(struct setup *s, const char *path, struct errmsg *e)
     }
 }
 
-enum err setup_write(struct setup *s, const char *dir, const char *name, struct slice data,
-                     unsigned mode, struct errmsg *e)
+static enum err hand_over(const char *path, uid_t uid, gid_t gid, mode_t mode, struct errmsg *e)
+{
+    return lchown(path, uid, gid) == 0 && chmod(path, mode) == 0
+               ? ERR_OK
+               : err_set(e, err_from_errno(errno), "cannot hand %s over: %s", path,
+                         strerror(errno));
+}
+
+static enum err write_as_we_are(struct setup *s, const char *dir, const char *name,
+                                struct slice data, unsigned mode, struct errmsg *e)
 {
     char *path = mem_printf("%s/%s", dir, name);
     enum err rv = pki_write_file(path, data, mode, false, e);
@@ -266,9 +306,25 @@ enum err setup_write(struct setup *s, const char *dir, const char *name, struct 
 
 enum err setup_dirs(struct setup *s, struct errmsg *e)
 {
+    bool fresh = false;
     char *pki CLEANUP(mem_cleanup) = mem_printf("%s/pki", s->data_dir);
-    enum err rv = make_dir(s, s->data_dir, e);
-    return rv == ERR_OK ? make_dir(s, pki, e) : rv;
+    enum err rv = make_dir(s, s->data_dir, &fresh, e);
+    if (rv == ERR_OK && fresh && s->owner.packaged)
+        rv = hand_over(s->data_dir, s->owner.uid, s->owner.gid, 0700, e);
+    setup_become(&s->owner, true);
+    if (rv == ERR_OK)
+        rv = make_dir(s, pki, &fresh, e);
+    setup_become(&s->owner, false);
+    return rv;
+}
+
+enum err setup_write(struct setup *s, const char *dir, const char *name, struct slice data,
+                     unsigned mode, struct errmsg *e)
+{
+    setup_become(&s->owner, true);
+    enum err rv = write_as_we_are(s, dir, name, data, mode, e);
+    setup_become(&s->owner, false);
+    return rv;
 }
 
 void setup_secrets(struct buf *ret)
@@ -283,20 +339,42 @@ void setup_secrets(struct buf *ret)
     }
 }
 
+/* The configuration stays root's; the daemon's group may read it. */
+static enum err write_config(struct setup *s, const char *dir, const char *name,
+                             struct slice text, struct errmsg *e)
+{
+    char *path CLEANUP(mem_cleanup) = mem_printf("%s/%s", dir, name);
+    enum err rv = write_as_we_are(s, dir, name, text, 0640, e);
+    return rv == ERR_OK && s->owner.packaged ? hand_over(path, 0, s->owner.gid, 0640, e) : rv;
+}
+
 enum err setup_config(struct setup *s, const char *file, struct errmsg *e)
 {
     struct buf text CLEANUP(buf_close) = {.max = 65536};
     char *dir CLEANUP(mem_cleanup) = mem_strdup(file);
     char *slash = strrchr(dir, '/');
+    bool fresh = false;
     enum err rv = setup_config_text(s, &text, e);
     if (rv == ERR_OK && slash != NULL && slash != dir) {
         *slash = '\0';
-        rv = make_dir(s, dir, e);
+        rv = make_dir(s, dir, &fresh, e);
+        if (rv == ERR_OK && fresh && s->owner.packaged)
+            rv = hand_over(dir, 0, s->owner.gid, 0750, e);
     }
-    return rv == ERR_OK
-               ? setup_write(s, slash != NULL ? dir : ".", slash != NULL ? slash + 1 : file,
-                             buf_slice(&text), 0640, e)
-               : rv;
+    if (rv != ERR_OK)
+        return rv;
+    return slash != NULL ? write_config(s, dir, slash + 1, buf_slice(&text), e)
+                         : write_config(s, ".", file, buf_slice(&text), e);
+}
+
+static void say_start(const struct setup *s, const char *file)
+{
+    char instance[128];
+    setup_instance(file, instance, sizeof instance);
+    if (s->owner.packaged)
+        (void)printf("systemctl start regent%s%s\n", instance[0] != '\0' ? "@" : "", instance);
+    else
+        (void)printf("regentd -c %s\n", file);
 }
 
 int setup_finish(struct setup *s, enum err rv, const struct errmsg *e, const char *file)
@@ -306,7 +384,7 @@ int setup_finish(struct setup *s, enum err rv, const struct errmsg *e, const cha
         return cli_fail(rv == ERR_OUTCOME_UNKNOWN ? rv : ERR_IO, "%s", e->text);
     }
     setup_done(s);
-    (void)printf("Node %s of cluster %s is ready.\nStart it: regentd -c %s\n", s->name,
-                 s->scope, file);
+    (void)printf("Node %s of cluster %s is ready.\nStart it: ", s->name, s->scope);
+    say_start(s, file);
     return CLI_DONE;
 }

@@ -12,6 +12,13 @@ struct setup {
     char host[256];
     char pg_bin_found[512];
     uint64_t dcs_port, rest_port, pg_port;
+    char data_dir_default[512], pg_data_default[560];
+    struct setup_owner {
+        /* root sets up a node for the services: its daemon runs as another user */
+        bool packaged;
+        uid_t uid;
+        gid_t gid;
+    } owner;
     bool witness;
     bool keep_pg_data;                /* what is in pg_data is the restored cluster's own */
     const char *sets[SETUP_SETS_MAX]; /* KEY=VALUE for the file */
@@ -24,9 +31,16 @@ struct setup {
 
 /* The newest /usr/lib/postgresql/N/bin with a server in it. */
 bool setup_find_postgres(char *ret, size_t size);
-/* Exit code, 0 when all is well; leaves optind at the first argument that is no option. */
-int setup_parse(struct setup *s, int argc, char **argv);
+/* Exit code, 0 when all is well; leaves optind at the first argument that is no option. config_file names the
+ * service and so the places of an installed node. */
+int setup_parse(struct setup *s, const char *config_file, int argc, char **argv);
 enum err setup_check(struct setup *s, const char *config_file, struct errmsg *e) MUST_CHECK;
+/* setup_owner.c: who will own the node that this configuration is for. Not packaged: the caller. */
+void setup_owner_find(const char *config_file, struct setup_owner *ret);
+/* The name of the services' instance: NAME of /etc/regent/NAME.yml, "" for regent.yml and what lies elsewhere. */
+void setup_instance(const char *config_file, char *ret, size_t size);
+/* Files of data_dir are made as their owner: root does not write where another user may put links. */
+void setup_become(const struct setup_owner *o, bool on);
 enum err setup_dirs(struct setup *s, struct errmsg *e) MUST_CHECK;
 enum err setup_write(struct setup *s, const char *dir, const char *name, struct slice data,
                      unsigned mode, struct errmsg *e) MUST_CHECK;

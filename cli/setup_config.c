@@ -76,7 +76,6 @@ static void put_members(const struct setup *s, struct lines *l)
 
 static void put_defaults(const struct setup *s, struct lines *l)
 {
-    char path[VALUE_MAX];
     put_text(l, "scope", s->scope);
     put_text(l, "name", s->name);
     put_text(l, "data_dir", s->data_dir);
@@ -90,8 +89,7 @@ static void put_defaults(const struct setup *s, struct lines *l)
     put_yaml(l, "bootstrap.initdb", "[encoding: UTF8, data-checksums]");
     put_yaml(l, "bootstrap.dcs.ttl", "5");
     put_address(l, "postgresql.listen", s->host, s->pg_port);
-    (void)snprintf(path, sizeof path, "%s/postgres", s->data_dir);
-    put_text(l, "postgresql.data_dir", s->pg_data != NULL ? s->pg_data : path);
+    put_text(l, "postgresql.data_dir", s->pg_data);
     put_text(l, "postgresql.bin_dir", s->pg_bin);
 }
 

@@ -14,7 +14,7 @@ set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g")
 set(CMAKE_C_FLAGS_RELEASE "-O2")
 
 include_directories(${CMAKE_SOURCE_DIR})
-add_compile_definitions(_GNU_SOURCE REGENT_VERSION="${PROJECT_VERSION}")
+add_compile_definitions(_GNU_SOURCE REGENT_VERSION="${REGENT_VERSION}")
 add_compile_options(-fno-strict-aliasing -fno-common "-ffile-prefix-map=${CMAKE_SOURCE_DIR}/=")
 
 add_compile_options(

@@ -12,8 +12,6 @@
 #include "base/assert.h"
 #include "base/str.h"
 
-#define NAME "regent-postgres-"
-
 /* The line "0::/path" of /proc/self/cgroup. */
 static bool own_path(char *ret_path, size_t size)
 {
@@ -59,8 +57,8 @@ static void remove_stale(const char *parent)
     const struct dirent *e;
     while ((e = readdir(d)) != NULL) {
         uint64_t pid;
-        if (!str_starts(e->d_name, NAME) ||
-            str_parse_u64(e->d_name + strlen(NAME), &pid) != ERR_OK)
+        if (!str_starts(e->d_name, FENCE_CGROUP_NAME) ||
+            str_parse_u64(e->d_name + strlen(FENCE_CGROUP_NAME), &pid) != ERR_OK)
             continue;
         if (pid <= INT32_MAX && kill((pid_t)pid, 0) != 0 && errno == ESRCH)
             (void)unlinkat(dirfd(d), e->d_name, AT_REMOVEDIR);
@@ -93,7 +91,8 @@ void cgroup_open(struct cgroup *c)
     if (!own_path(own, sizeof own) || !mount_point(mount, sizeof mount) ||
         str_format(parent, sizeof parent, "%s%s", mount, strcmp(own, "/") == 0 ? "" : own) !=
             ERR_OK ||
-        str_format(c->path, sizeof c->path, "%s/" NAME "%d", parent, (int)getpid()) != ERR_OK)
+        str_format(c->path, sizeof c->path, "%s/" FENCE_CGROUP_NAME "%d", parent,
+                   (int)getpid()) != ERR_OK)
         return;
     remove_stale(parent);
     if (mkdir(c->path, 0755) != 0 && errno != EEXIST)

@@ -69,6 +69,9 @@ enum {
     FENCE_CGROUP = 4, /* PostgreSQL has a cgroup of its own: killed and frozen at one stroke */
 };
 
+/* Of that cgroup; the fence's pid behind it. */
+#define FENCE_CGROUP_NAME "regent-postgres-"
+
 typedef _Atomic uint64_t fence_word;
 
 #define FENCE_SHM_MAGIC UINT64_C(0x31657645656e6365)

@@ -89,11 +89,22 @@ static bool same_path(const char *link, const char *wanted)
            (link[n] == '\0' || strcmp(link + n, " (deleted)") == 0);
 }
 
+/* /proc/PID/cgroup may be read of every user's process. */
+static bool in_cgroup(pid_t pid, pid_t fence)
+{
+    char path[40], text[4096], wanted[64];
+    (void)snprintf(path, sizeof path, "/proc/%d/cgroup", (int)pid);
+    (void)snprintf(wanted, sizeof wanted, "/" FENCE_CGROUP_NAME "%d\n", (int)fence);
+    return fence != 0 && read_small(path, text, sizeof text) > 0 &&
+           strstr(text, wanted) != NULL;
+}
+
 static bool lives_in_pgdata(const struct tree *t, pid_t pid)
 {
     char link[FENCE_PATH_MAX + 16];
-    if (t->pgdata[0] == '\0' || !proc_cwd(pid, link, sizeof link) ||
-        !same_path(link, t->pgdata))
+    if (!proc_cwd(pid, link, sizeof link))
+        return in_cgroup(pid, t->cgroup_of);
+    if (t->pgdata[0] == '\0' || !same_path(link, t->pgdata))
         return false;
     if (!read_link(pid, "exe", link, sizeof link))
         return false;

@@ -6,7 +6,9 @@
  *   - it leads to the reaper (the fence is a subreaper: what the postmaster leaves behind comes to it)
  *     without passing one of `except` (workers, the logger), or
  *   - neither is so, its working directory is PGDATA and its program bears the postmaster's name: every
- *     PostgreSQL process changes to PGDATA, so this finds what a dead fence and a dead postmaster left.
+ *     PostgreSQL process changes to PGDATA, so this finds what a dead fence and a dead postmaster left;
+ *     where the working directory is not ours to see (PostgreSQL runs as another user), its cgroup is the
+ *     one that the fence made.
  * Zombies are dead. */
 #ifndef REGENT_AGENT_FENCE_TREE_H
 #define REGENT_AGENT_FENCE_TREE_H
@@ -29,6 +31,7 @@ struct tree {
     pid_t except[FENCE_WORKERS_MAX + 1];
     char exe[64];                /* "": postgres */
     char pgdata[FENCE_PATH_MAX]; /* canonical; "": unknown */
+    pid_t cgroup_of;             /* the fence whose cgroup it may be in; 0: none */
 };
 
 /* False when there is no such process. */

@@ -90,6 +90,8 @@ struct child_report {
     char text[240];
 };
 NORETURN void child_run(struct warden *w, const struct child_order *o);
+/* What the unit grants the fence alone: capabilities, real-time priority, safety from the OOM killer. */
+void child_drop_privileges(void);
 /* warden_locks.c: in the child; postmaster.pid and the socket's lock file of a postmaster that is dead. */
 void locks_remove_stale(const char *pgdata);
 

@@ -1,10 +1,13 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/close_range.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "agent/fence/warden.h"
@@ -31,6 +34,24 @@ static void reset_signals(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+void child_drop_privileges(void)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3];
+    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    if (syscall(SYS_capget, &head, caps) == 0) {
+        for (size_t i = 0; i < ARRAY_LEN(caps); i++)
+            caps[i].inheritable = 0;
+        (void)syscall(SYS_capset, &head, caps);
+    }
+    (void)setrlimit(RLIMIT_RTPRIO, &(struct rlimit){0});
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        (void)!write(fd, "0", 1);
+        (void)close(fd);
+    }
+}
+
 static void tie_to_parent(const struct warden *w)
 {
     /* SIGQUIT: backends leave in the handler. With SIGKILL a procedure that commits in a loop went on
@@ -39,16 +60,7 @@ static void tie_to_parent(const struct warden *w)
         _exit(127);
     if (getppid() != w->self)
         _exit(127); /* it died before the line above */
-    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-}
-
-static void reset_oom(void)
-{
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        (void)!write(fd, "0", 1);
-        (void)close(fd);
-    }
+    child_drop_privileges();
 }
 
 static void redirect(const struct child_order *o)
@@ -104,7 +116,6 @@ void child_run(struct warden *w, const struct child_order *o)
         _exit(127);
     tie_to_parent(w);
     reset_signals();
-    reset_oom();
     (void)cgroup_enter(&w->cgroup); /* verified from outside after exec */
     redirect(o);
     refuse_company(w, o);

@@ -18,6 +18,7 @@ static NORETURN void run(const struct warden *w, int fd)
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != w->self)
         _exit(127);
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
+    child_drop_privileges();
     for (int i = 1; i < NSIG; i++)
         (void)signal(i, SIG_DFL);
     sigset_t none;

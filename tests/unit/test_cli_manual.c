@@ -11,7 +11,7 @@
 #include "cli/cli.h"
 #include "conf/keys.h"
 
-/* The page without the backslashes that troff wants before dashes. */
+/* The page without what troff wants before dashes, \ , and before a quote that begins a line, \&. */
 static void read_page(const char *name, struct buf *ret)
 {
     char path[512];
@@ -20,7 +20,7 @@ static void read_page(const char *name, struct buf *ret)
     if (f == NULL)
         fail_msg("cannot read %s", path);
     for (int c = fgetc(f); c != EOF; c = fgetc(f))
-        if (c != '\\')
+        if (c != '\\' || ((c = fgetc(f)) != '&' && c != EOF))
             buf_append_u8(ret, (uint8_t)c);
     (void)fclose(f);
 }

@@ -184,9 +184,31 @@ static void every_way_to_name_a_host_is_understood(void **state)
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         const char *words[] = {"init", "--name", "n", "--listen", rows[i].listen, NULL};
         struct setup s;
-        assert_int_equal(setup_parse(&s, 5, (char **)(uintptr_t)words), 0);
+        assert_int_equal(setup_parse(&s, "regent.yml", 5, (char **)(uintptr_t)words), 0);
         assert_string_equal(s.host, rows[i].host);
         assert_int_equal(s.dcs_port, rows[i].port);
+    }
+}
+
+static void the_configuration_file_names_the_service(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *file, *instance, *data_dir;
+    } rows[] = {{"/etc/regent/regent.yml", "", "/var/lib/regent"},
+                {"/etc/regent/two.yml", "two", "/var/lib/regent-two"},
+                {"/etc/regent/sub/two.yml", "", "/var/lib/regent"},
+                {"/etc/regent/two.yaml", "", "/var/lib/regent"},
+                {"/etc/regent/.yml", "", "/var/lib/regent"},
+                {"/home/x/two.yml", "", "/var/lib/regent"}};
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        const char *words[] = {"init", "--name", "n", "--listen", "10.0.0.1", NULL};
+        char instance[32];
+        struct setup s;
+        setup_instance(rows[i].file, instance, sizeof instance);
+        assert_string_equal(instance, rows[i].instance);
+        assert_int_equal(setup_parse(&s, rows[i].file, 5, (char **)(uintptr_t)words), 0);
+        assert_string_equal(s.data_dir, rows[i].data_dir);
     }
 }
 
@@ -246,6 +268,7 @@ int main(void)
         cmocka_unit_test(what_exists_is_never_overwritten),
         cmocka_unit_test(a_mistake_is_told_before_anything_is_written),
         cmocka_unit_test(every_way_to_name_a_host_is_understood),
+        cmocka_unit_test(the_configuration_file_names_the_service),
         cmocka_unit_test(a_full_disk_leaves_nothing_behind),
         cmocka_unit_test(a_directory_that_cannot_be_made_is_told),
     };

@@ -1,0 +1,323 @@
+"""The Debian package on machines with systemd: install, two commands a node, restart, upgrade, reboot, remove.
+
+tests/package/run sets REGENT_PACKAGE_DIR (roots and packages) and REGENT_PACKAGE_SUITE. The tests go on from one another,
+in the order of this file. Times are printed, never asserted."""
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+
+from machine import NET, Lab, wait_until
+
+HERE = pathlib.Path(__file__).resolve().parent
+SUITE = os.environ.get("REGENT_PACKAGE_SUITE", "bookworm")
+PLACE = pathlib.Path(os.environ.get("REGENT_PACKAGE_DIR", "/var/tmp/regent-package"))
+SIZE_MAX_KIB = 10 * 1024
+FENCE = "regent-postgres"
+
+
+def package(kind=""):
+    return next((PLACE / f"{SUITE}-deb{kind}").glob("regent_*.deb"))
+
+
+def say(text):
+    print(f"  {SUITE}: {text}", file=sys.__stdout__, flush=True)
+
+
+class Cluster:
+    def __init__(self, lab):
+        self.lab = lab
+        self.n = {f"n{i}": lab.machine(f"n{i}", i) for i in (1, 2, 3)}
+        self.asked = self.n["n1"]
+
+    def up(self):
+        return [m for m in self.n.values() if m.pid1 is not None]
+
+    def list(self):
+        for m in self.up():
+            answer = m.run("regentctl list -f json", check=False)
+            if answer.returncode == 0:
+                return json.loads(answer.stdout)
+        return []
+
+    def leader(self):
+        for row in self.list():
+            if row["Role"] == "Leader" and row["State"] == "running":
+                return row["Member"]
+        return None
+
+    def streaming(self, nodes=3):
+        states = sorted(row["State"] for row in self.list())
+        return states == ["running"] + ["streaming"] * (nodes - 1)
+
+    def healthy(self, nodes=3):
+        wait_until(lambda: self.streaming(nodes), f"{nodes} nodes stream: {self.list()}")
+        return self.leader()
+
+    def password(self):
+        secrets = self.up()[0].out("cat /var/lib/regent/secrets.yml")
+        return re.search(r'^superuser: "(.*)"', secrets, re.M).group(1)
+
+    def dsn(self):
+        hosts = ",".join(m.address for m in self.n.values())
+        return (f"host={hosts} port=5432,5432,5432 user=postgres dbname=postgres password={self.password()} "
+                "connect_timeout=2 target_session_attrs=read-write")
+
+    def sql(self, node, text, check=True):
+        return self.n[node].out(f"PGPASSWORD={self.password()} psql -XqAt -h {self.n[node].address} -U postgres "
+                                f"-c \"{text}\"", check=check)
+
+    def read(self, text):
+        """From the leader, as soon as there is one: after a cold start `list` shows what was before."""
+        def look():
+            leader = self.leader()
+            return leader and self.sql(leader, text, check=False)
+        return wait_until(look, f"an answer to {text}")
+
+    def postmaster(self, node):
+        """(process id, when it began) of PostgreSQL on this node, as its pid namespace counts; None: none."""
+        pid = self.n[node].out("head -1 /var/lib/postgresql/regent/postmaster.pid", check=False)
+        began = self.n[node].out(f"cut -d' ' -f22 /proc/{pid}/stat", check=False) if pid else ""
+        return (pid, began) if began else None
+
+
+class Writer:
+    def __init__(self, cluster):
+        cluster.sql(cluster.leader(), "CREATE TABLE IF NOT EXISTS written (n int); TRUNCATE written")
+        self.cluster = cluster
+        self.process = subprocess.Popen(
+            ["ip", "netns", "exec", cluster.lab.hub, sys.executable, HERE / "writer.py", cluster.dsn()],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline() == "first\n"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        out, _ = self.process.communicate("stop\n", timeout=60)
+        if kind is not None:
+            return
+        self.report = json.loads(out)
+        kept = set(self.cluster.sql(self.cluster.leader(), "SELECT n FROM written").split())
+        lost = [n for n in self.report["rows"] if str(n) not in kept]
+        assert not lost, f"acknowledged and lost: {lost[:5]}"
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="regent-package-run.", dir="/var/tmp"))
+    node = PLACE / f"{SUITE}-node"
+    with Lab(str(node), directory) as first:
+        # Installed once; the machines are overlays of that.
+        template = first.machine("template", 9)
+        (template.root / "regent.deb").write_bytes(package().read_bytes())
+        sh = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-euc",
+              'mount --make-rprivate /; mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"\n'
+              'cp -L /etc/resolv.conf "$1/etc/"\n'
+              'chroot "$1" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive '
+              "apt-get -q -y --no-install-recommends -o Acquire::Retries=3 install /regent.deb",
+              "install", str(template.root)]
+        done = subprocess.run(sh, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        first.machines.remove(template)
+        template.remove()
+        subprocess.run(["ip", "-n", first.hub, "address", "add", f"{NET}.254/24", "dev", "br0"], check=True)
+        first.base = f"{template.dir}/upper:{node}"
+        c = Cluster(first)
+        for m in c.n.values():
+            m.boot()
+        yield c
+
+
+def test_what_is_installed(cluster):
+    n1 = cluster.n["n1"]
+    size = int(n1.out("dpkg-query -W -f '${Installed-Size}' regent"))
+    say(f"installed size {size} KiB")
+    assert size <= SIZE_MAX_KIB
+    assert n1.out("regentctl version")
+    n1.run("mkdir /tmp/x && printf 'superuser: a\nreplication: b\nrewind: c\n' >/tmp/x/secrets.yml && "
+           "REGENT_DATA_DIR=/tmp/x regentd --check-config -c /usr/share/doc/regent/examples/regent.yml")
+    assert n1.out("stat -c '%U %a' /var/lib/regent") == "regent 700"
+    assert n1.out("systemctl is-enabled regent") == "enabled"
+    assert n1.out("systemctl is-active regent", check=False) == "inactive"  # there is no configuration yet
+    n1.run("systemd-analyze verify --man=no regent.service regent-postgres.service regent@x.service regent-postgres@x.service")
+    rating = re.search(r"exposure level for regent.service: ([\d.]+)",
+                       n1.out("systemd-analyze security --no-pager regent.service"))
+    say(f"systemd-analyze security: {rating.group(1)}")
+    assert float(rating.group(1)) < 5.0
+
+
+def test_two_commands_a_node(cluster):
+    n1, n2, n3 = cluster.n.values()
+    said = n1.out(f"regentctl init --scope prod --name n1 --listen {n1.address} --set bootstrap.dcs.synchronous_mode=on")
+    assert said.endswith("Start it: systemctl start regent")
+    for path, wanted in (("/etc/regent/regent.yml", "root regent 640"), ("/var/lib/regent/pki", "regent regent 700"),
+                         ("/var/lib/regent/pki/ca.key", "regent regent 600"),
+                         ("/var/lib/regent/secrets.yml", "regent regent 600")):
+        assert n1.out(f"stat -c '%U %G %a' {path}") == wanted, path
+    began = time.monotonic()
+    n1.run("systemctl start regent")
+    token = wait_until(lambda: n1.out("regentctl token create --uses 2", check=False), "a token")
+    for m in (n2, n3):
+        m.run(f"regentctl join {n1.address}:7400 --token {token} --name {m.name} --listen {m.address}"
+              " && systemctl start regent")
+    assert cluster.healthy() == "n1"
+    say(f"from the first start to three streaming nodes: {time.monotonic() - began:.1f} s")
+    wait_until(lambda: n1.run("regentctl status", check=False).returncode == 0, "status is healthy")
+
+
+def test_who_runs_what(cluster):
+    n1 = cluster.n["n1"]
+    users = dict(line.split()[::-1] for line in n1.out("ps -eo user:20=,comm=").splitlines()
+                 if line.split()[1] in ("regentd", "regent-fence", "postgres"))
+    assert users == {"regentd": "regent", "regent-fence": "postgres", "postgres": "postgres"}
+    pid, _ = cluster.postmaster("n1")
+    status = n1.out(f"cat /proc/{pid}/status")
+    for kind in ("Inh", "Prm", "Eff", "Amb"):
+        assert int(re.search(rf"^Cap{kind}:\s*(\w+)", status, re.M).group(1), 16) == 0, kind
+    assert f"/{FENCE}.service/{FENCE}-" in n1.out(f"cat /proc/{pid}/cgroup")
+    assert n1.run("runuser -u postgres -- cat /var/lib/regent/pki/ca.key", check=False).returncode != 0
+    assert n1.run("runuser -u nobody -- regentctl list", check=False).returncode == 1
+
+
+def test_restart_of_the_daemon_leaves_postgres_running(cluster):
+    leader = cluster.leader()
+    before = cluster.postmaster(leader)
+    with Writer(cluster) as w:
+        cluster.n[leader].run("systemctl restart regent")
+        wait_until(lambda: cluster.leader() == leader and cluster.streaming(), "the daemon leads again")
+    say(f"systemctl restart regent: longest gap {w.report['gap_s']} s, {w.report['failed']} transactions failed")
+    assert cluster.postmaster(leader) == before and w.report["failed"] == 0
+    assert "adoption" in cluster.n[leader].out("journalctl -u regent -o cat")
+
+
+def test_a_killed_daemon_is_restarted_and_adopts(cluster):
+    leader = cluster.leader()
+    before = cluster.postmaster(leader)
+    with Writer(cluster) as w:
+        cluster.n[leader].run("systemctl kill --kill-whom=main -s KILL regent")
+        wait_until(lambda: cluster.leader() == leader and cluster.streaming(), "the daemon leads again")
+    say(f"daemon killed: longest gap {w.report['gap_s']} s, {w.report['failed']} transactions failed")
+    assert cluster.postmaster(leader) == before and w.report["failed"] == 0
+
+
+def test_the_watchdog_restarts_a_daemon_that_hangs(cluster):
+    standby = next(name for name in cluster.n if name != cluster.leader())
+    m = cluster.n[standby]
+    before = cluster.postmaster(standby)
+    m.run("mkdir -p /run/systemd/system/regent.service.d && "
+          "printf '[Service]\\nWatchdogSec=2s\\n' >/run/systemd/system/regent.service.d/quick.conf && "
+          "systemctl daemon-reload && systemctl restart regent")
+    cluster.healthy()
+    m.run("systemctl kill --kill-whom=main -s STOP regent")
+    wait_until(lambda: m.out("systemctl show -p NRestarts --value regent") not in ("", "0"), "a restart by the watchdog")
+    assert "Watchdog timeout" in m.out("journalctl -u regent -o cat")
+    m.run("rm -r /run/systemd/system/regent.service.d && systemctl daemon-reload && systemctl restart regent")
+    cluster.healthy()
+    assert cluster.postmaster(standby) == before
+
+
+def test_a_killed_fence_takes_postgres_along_and_comes_back(cluster):
+    leader = cluster.leader()
+    before = cluster.postmaster(leader)
+    with Writer(cluster) as w:
+        cluster.n[leader].run(f"systemctl kill --kill-whom=main -s KILL {FENCE}")
+        wait_until(lambda: cluster.postmaster(leader) != before, "PostgreSQL is gone")
+        cluster.healthy()
+    say(f"fence killed: longest gap {w.report['gap_s']} s")
+
+
+def test_the_daemon_kills_postgres_when_the_fence_stalls(cluster):
+    leader = cluster.leader()
+    before = cluster.postmaster(leader)
+    with Writer(cluster) as w:
+        cluster.n[leader].run(f"systemctl kill --kill-whom=main -s STOP {FENCE}")
+        wait_until(lambda: cluster.postmaster(leader) != before, "PostgreSQL is gone")
+        cluster.healthy()
+    say(f"fence stopped: longest gap {w.report['gap_s']} s")
+
+
+def test_an_upgrade_leaves_postgres_running(cluster):
+    leader = cluster.leader()
+    before = {name: cluster.postmaster(name) for name in cluster.n}
+    fences = {name: m.out(f"systemctl show -p MainPID --value {FENCE}") for name, m in cluster.n.items()}
+    with Writer(cluster) as w:
+        for name, m in cluster.n.items():
+            (m.root / "next.deb").write_bytes(package("-next").read_bytes())
+            m.run("dpkg -i /next.deb")
+            assert "next" in m.out("regentctl version")
+            wait_until(lambda n=m: "next" in n.out("regentctl version; regentd --version"), "the new version")
+            cluster.healthy()
+    say(f"rolling upgrade: longest gap {w.report['gap_s']} s, {w.report['failed']} transactions failed")
+    assert cluster.leader() == leader and w.report["failed"] == 0
+    assert {name: cluster.postmaster(name) for name in cluster.n} == before
+    assert {name: m.out(f"systemctl show -p MainPID --value {FENCE}") for name, m in cluster.n.items()} == fences
+
+
+def test_a_stop_hands_over_first(cluster):
+    leader = cluster.leader()
+    with Writer(cluster) as w:
+        cluster.n[leader].run("systemctl stop regent")
+        successor = wait_until(lambda: cluster.leader() not in (None, leader) and cluster.leader(), "another leader")
+    say(f"systemctl stop regent on the leader: longest gap {w.report['gap_s']} s; {successor} leads")
+    assert cluster.postmaster(leader) is None
+    cluster.n[leader].run("systemctl start regent")
+    cluster.healthy()
+
+
+def test_a_reboot_of_the_leader_hands_over_first(cluster):
+    leader = cluster.leader()
+    with Writer(cluster) as w:
+        cluster.n[leader].power_off()
+        wait_until(lambda: cluster.leader() not in (None, leader), "another leader")
+    say(f"poweroff of the leader: longest gap {w.report['gap_s']} s")
+    cluster.n[leader].boot()
+    cluster.healthy()
+
+
+@pytest.mark.parametrize("order", ["312", "231"])
+def test_all_reboot_in_any_order(cluster, order):
+    for m in cluster.n.values():
+        m.power_off()
+    for number in order:
+        cluster.n[f"n{number}"].boot()
+    assert cluster.read("SELECT 1") == "1"
+    cluster.healthy()
+
+
+def test_power_loss_of_all(cluster):
+    cluster.sql(cluster.leader(), "CREATE TABLE IF NOT EXISTS kept (n int); INSERT INTO kept VALUES (1)")
+    for m in cluster.n.values():
+        m.kill()
+    for m in cluster.n.values():
+        m.boot()
+    assert cluster.read("SELECT count(*) FROM kept") == "1"
+    cluster.healthy()
+
+
+def test_a_second_cluster_beside_the_first(cluster):
+    n1 = cluster.n["n1"]
+    said = n1.out(f"regentctl -c /etc/regent/two.yml init --scope two --name t1 --listen {n1.address}:7500 "
+                  "--pg-port 5433 --rest-port 8009")
+    assert said.endswith("systemctl start regent@two")
+    n1.run("systemctl start regent@two")
+    wait_until(lambda: '"Leader"' in n1.out("regentctl -c /etc/regent/two.yml list -f json", check=False),
+               "a leader of the second cluster")
+    assert cluster.streaming()
+    n1.run("systemctl stop regent@two regent-postgres@two")
+    assert cluster.streaming()
+
+
+def test_purge_leaves_the_data(cluster):
+    m = cluster.n["n3"]
+    said = m.run("apt-get -q -y purge regent")
+    assert "PostgreSQL's data is left in /var/lib/postgresql/regent" in said.stdout + said.stderr
+    assert m.run("test -d /var/lib/postgresql/regent/base && ! test -e /var/lib/regent && ! test -e /etc/regent").returncode == 0
+    assert m.run("pgrep -x 'regentd|regent-fence|postgres'", check=False).returncode == 1
+    wait_until(lambda: cluster.streaming(2) or cluster.leader(), "the others go on")
