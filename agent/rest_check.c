@@ -66,12 +66,19 @@ bool rest_stale(const struct rest_facts *f, uint64_t now_ms)
     return !f->known || !v->dcs_ready || now_ms >= v->now_ms + v->config.ttl_ms;
 }
 
+/* Quarantined, or removed: it never serves again, and its data grows old. */
+static bool rest_out(const struct rest_facts *f)
+{
+    const char *trouble = f->has_dcs ? f->dcs.trouble : "";
+    return strcmp(trouble, "quarantined") == 0 || strcmp(trouble, "removed") == 0;
+}
+
 /* A look older than two TTLs says nothing: the loop stands still, and /liveness fails as well. */
 bool rest_accepts(const struct rest_facts *f, uint64_t now_ms)
 {
     const struct view *v = &f->view;
-    return now_ms < v->now_ms + 2 * v->config.ttl_ms && v->pg.proc == PG_PROC_RUNNING &&
-           v->pg.accepts;
+    return !rest_out(f) && now_ms < v->now_ms + 2 * v->config.ttl_ms &&
+           v->pg.proc == PG_PROC_RUNNING && v->pg.accepts;
 }
 
 bool rest_holds_lease(const struct rest_facts *f, uint64_t now_ms)
@@ -224,6 +231,8 @@ bool check_liveness(const struct rest_facts *f, const struct rest_query *q, uint
     const struct view *v = &f->view;
     bool primary = v->pg.proc == PG_PROC_RUNNING && !v->pg.in_recovery;
     (void)q;
+    if (rest_out(f))
+        return false;
     return v->config.pause || now_ms < v->now_ms + v->config.ttl_ms * (primary ? 1 : 2);
 }
 

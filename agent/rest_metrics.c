@@ -260,6 +260,10 @@ static void dcs_metrics(struct out *o)
     gauge(o, "regent_raft_quorum", s->quorum, "Voters that a decision needs.");
     gauge(o, "regent_raft_reachable_voters", s->reachable_voters,
           "Voters that this member reaches, itself among them.");
+    gauge(o, "regent_dcs_quarantined", strcmp(s->trouble, "quarantined") == 0,
+          "1 when this member's state differs from the majority's: replace the node.");
+    gauge(o, "regent_dcs_removed", strcmp(s->trouble, "removed") == 0,
+          "1 when this node is no member of the DCS any more.");
     gauge_us(o, "regent_raft_fsync_p99_seconds", s->fsync_us_p99,
              "99th percentile of the last fsyncs of log.db.");
     dcs_latencies(o, s);

@@ -290,6 +290,8 @@ int cmd_dcs_status(struct cli *c, int argc, char **argv)
                  s.db_bytes / 1024, s.log_bytes / 1024);
     (void)printf("log fsync p99  %" PRIu64 " us\n", s.fsync_us_p99);
     print_latencies(&s);
+    if (s.trouble[0] != '\0')
+        (void)printf("trouble        %s %s\n", s.trouble, s.trouble_text);
     return CLI_DONE;
 }
 

@@ -18,7 +18,7 @@ struct health {
 static void warn(struct health *h, const char *fmt, ...) PRINTF(2, 3);
 static void warn(struct health *h, const char *fmt, ...)
 {
-    char text[256];
+    char text[600];
     va_list ap;
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof text, fmt, ap);
@@ -36,6 +36,8 @@ static void look_at_quorum(struct health *h, const struct status_reply *s)
                  s->voters, s->quorum);
     (void)printf("may be lost  %" PRIu64 " more voter%s before nothing can be decided\n", spare,
                  spare == 1 ? "" : "s");
+    if (s->trouble[0] != '\0')
+        warn(h, "%s: %s %s", s->name, s->trouble, s->trouble_text);
     if (s->leader[0] == '\0')
         warn(h, "the DCS has no leader: nothing can be decided");
     if (s->reachable_voters < s->voters)

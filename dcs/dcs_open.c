@@ -137,6 +137,19 @@ static enum err check_recovered(struct dcs *d, struct errmsg *e)
                : ERR_OK;
 }
 
+static enum err check_quarantined(struct dcs *d, struct errmsg *e)
+{
+    struct buf CLEANUP(buf_close) why = BUF_INIT;
+    char *path = mem_printf("%s/" DCS_QUARANTINED, d->data_dir);
+    enum err err = read_optional(path, &why, e);
+    if (err == ERR_OK && why.len > 0) {
+        err = err_set(e, ERR_CORRUPT, "%s is quarantined: %.*s", d->name, (int)why.len,
+                      (const char *)why.p);
+    }
+    mem_free(path);
+    return err;
+}
+
 static enum err check_sockets(struct dcs *d, struct errmsg *e)
 {
     enum err err = server_bind(d->listen, d->fds, &d->n_fds, e);
@@ -165,6 +178,7 @@ enum err dcs_check(struct dcs *d, struct errmsg *e)
     err = err == ERR_OK ? read_optional(d->ca_key_file, &d->ca_key, e) : err;
     err = err == ERR_OK ? read_optional(d->secrets_file, &d->secrets, e) : err;
     err = err == ERR_OK ? check_recovered(d, e) : err;
+    err = err == ERR_OK ? check_quarantined(d, e) : err;
     err = err == ERR_OK ? check_directory(d, e) : err;
     err = err == ERR_OK ? dcs_lock(d->data_dir, &d->lock_fd, e) : err;
     return err == ERR_OK ? check_sockets(d, e) : err;

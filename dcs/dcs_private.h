@@ -91,7 +91,8 @@ enum err dcs_check(struct dcs *d, struct errmsg *e) MUST_CHECK;
 enum err dcs_open(struct dcs *d, struct errmsg *e) MUST_CHECK;
 /* One process at a time in a data directory. */
 enum err dcs_lock(const char *data_dir, int *ret_fd, struct errmsg *e) MUST_CHECK;
-#define DCS_RECOVERING "recovering" /* a file there: `dcs recover` is half done */
+#define DCS_RECOVERING "recovering"   /* a file there: `dcs recover` is half done */
+#define DCS_QUARANTINED "quarantined" /* a file there: why */
 
 /* dcs_wire.c */
 extern const struct node_ops dcs_node_ops;

@@ -132,6 +132,21 @@ static void snapshot_sweep(void *arg, uint64_t index)
     snapshot_files_sweep(&((struct dcs *)arg)->files, index);
 }
 
+/* A quarantine is written down: the node must not serve again only because it was started anew. */
+static void out(void *arg, enum node_out why, const char *text)
+{
+    struct dcs *d = arg;
+    struct errmsg e;
+    if (why != NODE_QUARANTINED) {
+        return;
+    }
+    char *path = mem_printf("%s/" DCS_QUARANTINED, d->data_dir);
+    if (pki_write_file(path, slice_str(text), 0600, true, &e) != ERR_OK) {
+        log_event(LOG_ERROR, "quarantine_note_failed", NO_KV, "%s", e.text);
+    }
+    mem_free(path);
+}
+
 const struct node_ops dcs_node_ops = {
     .now_ms = now_ms,
     .now_us = now_us,
@@ -151,6 +166,7 @@ const struct node_ops dcs_node_ops = {
     .snapshot_fetch = snapshot_fetch,
     .snapshot_path = snapshot_path,
     .snapshot_sweep = snapshot_sweep,
+    .out = out,
     .fatal = dcs_fatal,
 };
 
@@ -241,7 +257,15 @@ static void link_changed(void *arg, uint64_t member, bool up)
     }
 }
 
-const struct peer_ops dcs_peer_ops = {.answer = answer, .link = link_changed};
+/* Removals are for ever, so any member that has applied it may tell. */
+static void told_removed(void *arg, uint64_t member, const char *text)
+{
+    (void)member;
+    node_leave(((struct dcs *)arg)->node, NODE_REMOVED, text);
+}
+
+const struct peer_ops dcs_peer_ops = {
+    .answer = answer, .link = link_changed, .removed = told_removed};
 
 static void copied(void *arg, const struct raft_snapshot_info *info, bool ok)
 {
@@ -367,10 +391,15 @@ static void want_ca_key(struct dcs *d)
 
 static void drop_removed(struct dcs *d)
 {
+    struct member self;
     if (node_applied(d->node) == d->checked_applied) {
         return;
     }
     d->checked_applied = node_applied(d->node);
+    if (node_member(d->node, d->id.member_id, &self) == ERR_OK &&
+        strcmp(self.state, "removed") == 0) {
+        node_leave(d->node, NODE_REMOVED, SERVER_REMOVED);
+    }
     struct member m;
     for (size_t i = peers_count(&d->peers); i > 0; i--) {
         uint64_t id = peers_id_at(&d->peers, i - 1);

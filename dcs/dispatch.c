@@ -252,6 +252,13 @@ static void raft_confirm(const struct call_in *c)
     session_reply(c->x, c->msgid, buf_slice(&out));
 }
 
+static void state_compare(const struct call_in *c)
+{
+    struct buf CLEANUP(buf_close) out = BUF_INIT;
+    node_compare(c->x->server->o.node, c->params, &out);
+    session_reply(c->x, c->msgid, buf_slice(&out));
+}
+
 /* From the node itself, or passed on by the member it reached first. */
 static void member_present(const struct call_in *c)
 {
@@ -284,9 +291,8 @@ static const struct {
     const char *name;
     handler *run;
 } among_members[] = {
-    {WIRE_PEER_PING, peer_ping},
-    {WIRE_RAFT_CONFIRM, raft_confirm},
-    {WIRE_SNAPSHOT_READ, snapshot_read},
+    {WIRE_PEER_PING, peer_ping},           {WIRE_RAFT_CONFIRM, raft_confirm},
+    {WIRE_STATE_COMPARE, state_compare},   {WIRE_SNAPSHOT_READ, snapshot_read},
     {WIRE_MEMBER_PRESENT, member_present},
 };
 

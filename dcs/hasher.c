@@ -1,7 +1,6 @@
 #include "dcs/hasher.h"
 
 #include "base/assert.h"
-#include "base/log.h"
 #include "base/mem.h"
 
 struct job {
@@ -23,10 +22,7 @@ static void on_done(uv_work_t *w, int status)
 {
     struct job *j = container_of(w, struct job, work);
     (void)status;
-    node_hashed(*j->node, j->status == ERR_OK, j->hash);
-    if (j->status != ERR_OK) {
-        log_event(LOG_WARN, "hash_failed", NO_KV, "%s", j->e.text);
-    }
+    node_hashed(*j->node, j->status, j->e.text, j->hash);
     mem_free(j);
 }
 

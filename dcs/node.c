@@ -52,7 +52,7 @@ static void store_snapshot(void *arg, const struct raft_snapshot_info *info, uin
 static void send_frame(void *arg, uint64_t member_id, struct slice frame)
 {
     struct node *n = arg;
-    if (n->admitted) {
+    if (n->admitted && !node_silent(n)) {
         n->ops->send_frame(n->arg, member_id, frame);
     }
 }
@@ -114,6 +114,7 @@ static void restore(struct node *n, const struct raft_snapshot_info *info)
         n->ops->fatal(n->arg, e.text);
         UNREACHABLE();
     }
+    compare_forget(n);
     log_event(LOG_INFO, "snapshot_restored", KV(KV_U64("index", info->index)),
               "the state is that of a snapshot");
 }
@@ -237,7 +238,7 @@ void node_free(struct node *n)
     if (n->raft != NULL) {
         commit_state(n);
     }
-    requests_abandon(n);
+    requests_abandon(n, "the node is stopping");
     write_free(n);
     watch_hub_close(&n->hub);
     calls_close(&n->calls);
@@ -344,8 +345,11 @@ void node_pass(struct node *n)
     notice_role(n);
     requests_expire(n);
     requests_route(n);
-    member_drive(n);
-    write_submit(n);
+    if (n->out == NODE_IN) {
+        member_drive(n);
+        write_submit(n);
+        compare_drive(n);
+    }
     read_start(n);
     raft_core_hurry(n->raft, n->now);
     n->ops->store_flush(n->arg);
@@ -367,9 +371,12 @@ uint64_t node_deadline(const struct node *n)
     uint64_t at = raft_core_deadline(n->raft);
     at = MIN(at, raft_core_hurry_deadline(n->raft));
     at = MIN(at, requests_deadline(n));
-    at = MIN(at, write_deadline(n));
-    at = MIN(at, read_deadline(n));
-    at = MIN(at, member_deadline(n));
+    if (n->out == NODE_IN) {
+        at = MIN(at, write_deadline(n));
+        at = MIN(at, read_deadline(n));
+        at = MIN(at, member_deadline(n));
+        at = MIN(at, compare_deadline(n));
+    }
     at = MIN(at, commit_deadline(n));
     return list_empty(&n->done) ? at : n->now;
 }
@@ -379,7 +386,7 @@ uint64_t node_deadline(const struct node *n)
 enum err node_frame(struct node *n, uint64_t from, struct slice frame, struct errmsg *e)
 {
     CHECK_MAGIC(n, NODE_MAGIC);
-    if (!n->admitted) {
+    if (!n->admitted || node_silent(n)) {
         return ERR_OK; /* an empty directory has no say under an old id */
     }
     n->now = n->ops->now_ms(n->arg);

@@ -32,6 +32,13 @@ enum { NODE_METHOD_PRESENT = METHOD_COUNT, NODE_METHOD_COUNT };
 
 struct node;
 
+/* Is this node to serve at all? */
+enum node_out {
+    NODE_IN,
+    NODE_QUARANTINED, /* its state is not that of the others */
+    NODE_REMOVED      /* it is no member any more */
+};
+
 struct node_ops {
     uint64_t (*now_ms)(void *arg); /* CLOCK_BOOTTIME */
     uint64_t (*wall_ms)(void *arg);
@@ -68,6 +75,9 @@ struct node_ops {
     void (*snapshot_path)(void *arg, uint64_t index, char *ret_path, size_t size);
     /* Snapshots below index are no longer needed. */
     void (*snapshot_sweep)(void *arg, uint64_t index);
+
+    /* node_leave() was called: a quarantine must outlive this process. NULL: not wanted. */
+    void (*out)(void *arg, enum node_out why, const char *text);
 
     /* The process cannot go on. Must not return. */
     void (*fatal)(void *arg, const char *what);
@@ -165,10 +175,15 @@ bool node_step_aside(struct node *n);
 enum err node_copy(struct node *n, struct state_copy **ret_copy, struct snapshot_info *ret_info,
                    struct errmsg *e) MUST_CHECK;
 
+/* For good: it answers no request and is silent in Raft. text: the reason and the remedy. */
+void node_leave(struct node *n, enum node_out why, const char *text);
+/* Another member asks for the hash of the state at an index (node_compare.c): the answer, encoded. */
+void node_compare(struct node *n, struct slice params, struct buf *ret_reply);
+
 /* The hash of the state at a mark. ERR_NOT_FOUND: none of that index; ERR_UNAVAILABLE: not ready. */
 enum err node_hash(const struct node *n, uint64_t index, struct hash_reply *ret_reply,
                    struct errmsg *e) MUST_CHECK;
-void node_hashed(struct node *n, bool ok, uint64_t hash);
+void node_hashed(struct node *n, enum err status, const char *text, uint64_t hash);
 
 /* Facts. */
 bool node_is_leader(const struct node *n);

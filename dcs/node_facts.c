@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "dcs/node_private.h"
 
 const struct raft_server *member_server(const struct raft_membership *m, uint64_t id)
@@ -75,6 +76,9 @@ void member_list_encode(struct node *n, struct buf *ret_reply)
             to->match_index = to->id == n->o.id ? last : raft_core_match_index(n->raft, to->id);
             to->lag_entries = last - MIN(last, to->match_index);
         }
+        if (compare_quarantined(n, to->id)) {
+            memcpy(to->state, "quarantined", sizeof "quarantined");
+        }
         to->leader = to->id == raft_core_leader(n->raft);
         to->reachable = to->id == n->o.id || n->ops->linked(n->arg, to->id);
     }
@@ -95,6 +99,17 @@ static void tell_latencies(const struct node *n, struct status_reply *s)
     latency_tell(&n->apply, "apply", &s->latencies[s->latencies_n++]);
     latency_tell(&n->round, "round", &s->latencies[s->latencies_n++]);
     latency_tell(&n->state_commit, "state", &s->latencies[s->latencies_n++]);
+}
+
+static void tell_trouble(const struct node *n, struct status_reply *s)
+{
+    const char *name = n->out == NODE_QUARANTINED ? "quarantined"
+                       : n->out == NODE_REMOVED   ? "removed"
+                       : n->compare.split         ? "state_differs"
+                       : n->disk_full             ? "disk_full"
+                                                  : "";
+    str_cut(s->trouble, sizeof s->trouble, name);
+    str_cut(s->trouble_text, sizeof s->trouble_text, n->out_text);
 }
 
 void node_status(struct node *n, struct status_reply *ret_status)
@@ -126,12 +141,17 @@ void node_status(struct node *n, struct status_reply *ret_status)
     s->quorum = s->voters / 2 + 1;
     s->fsync_us_p99 = n->fsync_us;
     tell_latencies(n, s);
+    tell_trouble(n, s);
 }
 
 enum err node_copy(struct node *n, struct state_copy **ret_copy, struct snapshot_info *ret_info,
                    struct errmsg *e)
 {
     CHECK_MAGIC(n, NODE_MAGIC);
+    enum err out = node_out(n, e);
+    if (out != ERR_OK) {
+        return out;
+    }
     state_commit_full(n->state,
                       MIN(raft_core_stored_index(n->raft), raft_core_commit_index(n->raft)));
     *ret_info = (struct snapshot_info){.index = state_db_applied(n->state),
@@ -162,19 +182,29 @@ void node_hash_begin(struct node *n, uint64_t index)
     n->ops->hash(n->arg, copy);
 }
 
-void node_hashed(struct node *n, bool ok, uint64_t hash)
+void node_hashed(struct node *n, enum err status, const char *text, uint64_t hash)
 {
+    bool ok = status == ERR_OK;
     CHECK_MAGIC(n, NODE_MAGIC);
     ASSERT(n->hashing);
     n->hashing = false;
     n->hash = hash;
     n->hash_ready = ok;
     n->hash_index = ok ? n->hash_index : 0;
+    if (status == ERR_CORRUPT) {
+        node_leave(n, NODE_QUARANTINED, text); /* damaged since it was opened */
+    } else if (!ok) {
+        log_event(LOG_WARN, "hash_failed", NO_KV, "%s", text);
+    }
 }
 
 enum err node_hash(const struct node *n, uint64_t index, struct hash_reply *ret_reply,
                    struct errmsg *e)
 {
+    enum err out = node_out(n, e);
+    if (out != ERR_OK) {
+        return out;
+    }
     if (index == 0 || index > raft_core_applied_index(n->raft)) {
         return err_set(e, ERR_UNAVAILABLE, "%s has not come to index %llu yet", n->name,
                        (unsigned long long)index);

@@ -3,6 +3,7 @@
 #define REGENT_DCS_NODE_PRIVATE_H
 
 #include "dcs/calls.h"
+#include "dcs/compare.h"
 #include "dcs/list.h"
 #include "dcs/member.h"
 #include "dcs/node.h"
@@ -77,12 +78,32 @@ struct flight {
     struct request **at; /* by position; NULL: nobody waits */
 };
 
-enum { CALL_FORWARD = 1, CALL_CONFIRM };
+enum { CALL_FORWARD = 1, CALL_CONFIRM, CALL_COMPARE };
 
 /* Entries whose arrival is remembered, by index modulo this: more than ever wait for their commit. */
 enum { NODE_RECEIVED = 1024 };
 struct node_received {
     uint64_t index, at_ms;
+};
+
+/* Hashes of the state that are remembered, by index modulo this: the entries of COMPARE_SETTLE_MS. */
+enum { NODE_NOTED = 4096 };
+struct node_noted {
+    uint64_t index, hash;
+};
+
+/* The leader's: a comparison of members' states (node_compare.c). */
+struct node_comparison {
+    uint64_t next_ms; /* something is to be done */
+    uint64_t index;   /* 0: none under way */
+    bool asked;
+    size_t open; /* answers that are missing */
+    size_t n;
+    struct compare_vote votes[MEMBERS_MAX]; /* the first one is this node's */
+    uint64_t agreed_index, agreed_hash;
+    bool split; /* members differ, and no majority agrees */
+    uint64_t quarantined[MEMBERS_MAX];
+    size_t n_quarantined;
 };
 
 struct node {
@@ -143,6 +164,12 @@ struct node {
     uint64_t round_us;         /* when the newest round began, 0: it is confirmed */
     uint64_t hash_index, hash; /* newest mark, and its hash once hash_ready */
     bool hash_ready, hashing;
+
+    struct node_noted noted[NODE_NOTED];
+    struct node_comparison compare;
+    enum node_out out;
+    uint64_t out_since_ms;
+    char out_text[400];
 };
 
 /* node_request.c */
@@ -160,7 +187,7 @@ void request_set_phase(struct node *n, struct request *r, enum request_phase pha
 void requests_route(struct node *n);
 void requests_expire(struct node *n);
 void requests_lost_leadership(struct node *n);
-void requests_abandon(struct node *n);
+void requests_abandon(struct node *n, const char *why);
 uint64_t requests_deadline(const struct node *n);
 enum err request_check(struct node *n, unsigned method, struct slice params,
                        uint64_t *ret_deadline_ms, struct errmsg *e) MUST_CHECK;
@@ -199,6 +226,19 @@ void node_hash_begin(struct node *n, uint64_t index);
 const struct raft_server *member_server(const struct raft_membership *m,
                                         uint64_t id); /* NULL: absent */
 void member_list_encode(struct node *n, struct buf *ret_reply);
+
+/* node_compare.c */
+void compare_note(struct node *n, uint64_t index); /* the state is at that entry */
+void compare_forget(struct node *n);               /* the state was replaced */
+void compare_drive(struct node *n);
+uint64_t compare_deadline(const struct node *n);
+void compare_answer(struct node *n, uint64_t from, uint64_t index, enum err status,
+                    struct slice result);
+bool compare_quarantined(const struct node *n, uint64_t id);
+/* Out of service, and no longer handing leadership over. */
+bool node_silent(const struct node *n);
+/* ERR_OK: in service. Else what to answer. */
+enum err node_out(const struct node *n, struct errmsg *e) MUST_CHECK;
 
 /* node_role.c */
 void role_request(struct node *n, struct request *r);

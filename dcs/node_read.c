@@ -112,7 +112,7 @@ void node_confirm(struct node *n, struct slice params, struct buf *ret_reply)
     CHECK_MAGIC(n, NODE_MAGIC);
     struct wire_confirm confirm;
     struct wire_confirm_reply reply = {.term = raft_core_term(n->raft)};
-    reply.yes = n->admitted &&
+    reply.yes = n->admitted && n->out == NODE_IN &&
                 msg_decode(&wire_msg_confirm, params, &confirm, NULL) == ERR_OK &&
                 confirm.term == reply.term;
     /* The asker needs no memory of its own: term and round come back. */
@@ -164,6 +164,10 @@ enum err node_watch(struct node *n, const struct watch_req *req, watch_send *sen
                     struct buf *ret_reply, struct watch **ret_watch, struct errmsg *e)
 {
     CHECK_MAGIC(n, NODE_MAGIC);
+    enum err out = node_out(n, e);
+    if (out != ERR_OK) {
+        return out;
+    }
     if (req->key.n == 0 && req->end.n == 0) {
         return err_set(e, ERR_INVALID, "a watch needs a key; for all keys give end = \"\\0\"");
     }

@@ -235,7 +235,8 @@ void node_request(struct node *n, unsigned method, struct slice params,
     n->now = n->ops->now_ms(n->arg);
     struct errmsg e = {.text = ""};
     uint64_t deadline_ms = 0;
-    enum err err = request_check(n, method, params, &deadline_ms, &e);
+    enum err err = node_out(n, &e);
+    err = err == ERR_OK ? request_check(n, method, params, &deadline_ms, &e) : err;
     if (err == ERR_OK && (n->n_requests >= NODE_REQUESTS_MAX ||
                           n->request_bytes + params.n > NODE_REQUEST_BYTES_MAX)) {
         err = err_set(&e, ERR_LIMIT, "node %s has too many requests under way; slow down",

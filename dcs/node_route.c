@@ -136,6 +136,8 @@ void node_answer(struct node *n, uint32_t number, enum err status, const char *t
     calls_drop(&n->calls, c);
     if (call.kind == CALL_CONFIRM) {
         read_answer(n, call.member, status, result);
+    } else if (call.kind == CALL_COMPARE) {
+        compare_answer(n, call.member, call.detail, status, result);
     } else if (call.what != NULL) {
         forwarded_answer(n, call.what, status, text, result);
     }
@@ -143,14 +145,20 @@ void node_answer(struct node *n, uint32_t number, enum err status, const char *t
 
 /* ---- deadlines ----------------------------------------------------------------------------- */
 
-static void expire_one(struct node *n, struct request *r)
+/* Its answer will find nobody. */
+static void forget_call(struct node *n, struct request *r)
 {
-    bool sent = r->phase == REQUEST_FORWARDED || r->submitted || r->phase == REQUEST_FLIGHT;
     if (r->phase == REQUEST_FORWARDED) {
         struct call *c = calls_find(&n->calls, r->call);
         ASSERT(c != NULL && c->what == r);
-        c->what = NULL; /* its answer will find nobody */
+        c->what = NULL;
     }
+}
+
+static void expire_one(struct node *n, struct request *r)
+{
+    bool sent = r->phase == REQUEST_FORWARDED || r->submitted || r->phase == REQUEST_FLIGHT;
+    forget_call(n, r);
     if (sent && !request_is_read(r->method)) {
         request_fail(n, r, ERR_OUTCOME_UNKNOWN, "no answer in time; it may have been applied");
     } else {
@@ -236,7 +244,7 @@ void requests_lost_leadership(struct node *n)
     renew_reset(&n->renew);
 }
 
-void requests_abandon(struct node *n)
+void requests_abandon(struct node *n, const char *why)
 {
     struct list *const queues[] = {&n->waiting,   &n->batch,    &n->reads, &n->flying,
                                    &n->forwarded, &n->ops_list, &n->done};
@@ -245,21 +253,20 @@ void requests_abandon(struct node *n)
             struct request *r = container_of(queues[i]->next, struct request, link);
             bool sent =
                 r->phase == REQUEST_FORWARDED || r->phase == REQUEST_FLIGHT || r->submitted;
-            request_fail(n, r, sent ? ERR_OUTCOME_UNKNOWN : ERR_UNAVAILABLE,
-                         "the node is stopping");
+            forget_call(n, r);
+            request_fail(n, r, sent ? ERR_OUTCOME_UNKNOWN : ERR_UNAVAILABLE, why);
         }
     }
     while (!list_empty(&n->renew.items)) {
         struct renew_item *item = container_of(n->renew.items.next, struct renew_item, link);
-        request_fail(n, container_of(item, struct request, item), ERR_UNAVAILABLE,
-                     "the node is stopping");
+        request_fail(n, container_of(item, struct request, item), ERR_UNAVAILABLE, why);
     }
 }
 
 void node_abandon(struct node *n)
 {
     CHECK_MAGIC(n, NODE_MAGIC);
-    requests_abandon(n);
+    requests_abandon(n, "the node is stopping");
 }
 
 void node_link(struct node *n, uint64_t member, bool up)

@@ -353,6 +353,9 @@ void write_apply(struct node *n, uint64_t index, uint64_t term, struct slice dat
                 n);
     n->applying = NULL;
     latency_add(&n->apply, n->ops->now_us(n->arg) - began_us);
+    if (state_db_applied(n->state) == index) { /* entries before it are only replayed */
+        compare_note(n, index);
+    }
     if (state_take_mark(n->state)) {
         node_hash_begin(n, index);
     }

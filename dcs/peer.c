@@ -123,6 +123,9 @@ static void hello_answered(struct peer *p, enum err status, const struct errmsg 
 {
     if (status != ERR_OK) {
         refuse(p, error->text);
+        if (status == ERR_DENIED) { /* hello is denied for no other reason */
+            p->set->ops->removed(p->set->arg, p->id, error->text);
+        }
         return;
     }
     p->state = PEER_UP;

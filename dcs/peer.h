@@ -34,6 +34,8 @@ struct peer_ops {
                    const char *text, struct slice result);
     /* down: every call without an answer is lost. */
     void (*link)(void *arg, uint64_t member, bool up);
+    /* It says that this node is no member any more. */
+    void (*removed)(void *arg, uint64_t member, const char *text);
 };
 
 struct peer;

@@ -219,8 +219,7 @@ static const char *removed(struct server *s, const struct pki_identity *id)
     struct member m;
     bool gone = id->member_id != 0 && node_member(s->o.node, id->member_id, &m) == ERR_OK &&
                 strcmp(m.state, "removed") == 0;
-    return gone ? "this member was removed from the cluster; join the node again with a token"
-                : NULL;
+    return gone ? SERVER_REMOVED : NULL;
 }
 
 static void on_ready(void *arg, const struct pki_identity *id)

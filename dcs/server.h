@@ -31,6 +31,10 @@ enum {
     SERVER_PEER_DEAD_MS = 2000
 };
 
+#define SERVER_REMOVED                                                                    \
+    "this member was removed from the cluster; to use the node again, stop it, move its " \
+    "data_dir aside and join it anew with a token"
+
 struct server;
 
 /* What the server needs of the rest of the node. */

@@ -232,3 +232,15 @@ void watch_end_compacted(struct watch_hub *h, struct watch *w, uint64_t compacte
     (void)send_one(h, w, &ev, true);
     watch_free(h, w);
 }
+
+void watch_end_all(struct watch_hub *h)
+{
+    ASSERT(!h->replaying);
+    while (!list_empty(&h->watches)) {
+        struct watch *w = container_of(h->watches.next, struct watch, link);
+        struct watch_event ev = {
+            .watch = w->id, .revision = w->next_revision, .cancelled = true};
+        (void)send_one(h, w, &ev, true);
+        watch_free(h, w);
+    }
+}

@@ -68,6 +68,8 @@ void watch_revision_done(struct watch_hub *h, uint64_t revision);
 /* Between these two the events come from history and are for w alone; false: it ended on the way. */
 void watch_replay_begin(struct watch_hub *h, struct watch *w);
 bool watch_replay_end(struct watch_hub *h) MUST_CHECK;
+/* Ends all with `cancelled`: to be resumed on another node. */
+void watch_end_all(struct watch_hub *h);
 /* Ends it with `compacted`: what it needs is older than `compacted`. Frees it. */
 void watch_end_compacted(struct watch_hub *h, struct watch *w, uint64_t compacted);
 

@@ -5,6 +5,7 @@
  *   raft.confirm     is my term still the newest you know? (linearizable reads)
  *   member.present   a joined node's first start; answered with the members by the leader
  *   snapshot.read    one piece of a snapshot file, pulled by the receiver
+ *   peer.compare     the hash of your state at an index, and what a majority agreed on before
  *   peer.ping        heartbeat of an idle link */
 #ifndef REGENT_DCS_WIRE_H
 #define REGENT_DCS_WIRE_H
@@ -16,6 +17,7 @@
 #define WIRE_MEMBER_PRESENT "member.present"
 #define WIRE_SNAPSHOT_READ "snapshot.read"
 #define WIRE_PEER_PING "peer.ping"
+#define WIRE_STATE_COMPARE "peer.compare"
 
 enum { WIRE_SNAPSHOT_PIECE = 256 * 1024 };
 
@@ -38,12 +40,22 @@ struct wire_snapshot_read {
     uint64_t index;
     uint64_t offset;
 };
+struct wire_compare {
+    uint64_t index;
+    uint64_t agreed_index; /* 0: none */
+    uint64_t agreed_hash;
+};
+struct wire_compare_reply {
+    uint64_t index; /* 0: no hash of the one asked for */
+    uint64_t hash;
+    bool quarantined;
+};
 /* a raft.frame; the answer to snapshot.read */
 struct wire_bytes {
     struct slice data;
 };
 
 extern const struct msg wire_msg_confirm, wire_msg_confirm_reply, wire_msg_present,
-    wire_msg_snapshot_read, wire_msg_bytes;
+    wire_msg_snapshot_read, wire_msg_bytes, wire_msg_compare, wire_msg_compare_reply;
 
 #endif

@@ -172,9 +172,61 @@ def test_a_member_with_other_data_is_seen(lab):
     assert "damaged" in odd.log()[before:] and "member remove" in odd.log()[before:]
     subprocess.run([build_dir() / "dcs_node", "reseal", *odd.flags()], check=True)
     odd.start()
-    lab.leader()
-    said = ctl(lab.leader(), "dcs", "hash", code=1)
-    assert "not every member" in said
+    sane = [n for n in lab.nodes if n is not odd]
+    wait_for("it is quarantined", lambda: (odd.status() or {}).get("trouble") == "quarantined")
+    assert "event=quarantined" in odd.log() and "join it anew" in odd.status()["trouble_text"]
+    with pytest.raises(DcsError) as no:
+        odd.call("kv.put", key="x", value="3")
+    assert no.value.name == "corrupt" and "quarantined" in no.value.text
+    with pytest.raises(DcsError):
+        odd.call("kv.range", key="x", local=True)
+    wait_for("a leader elsewhere", lambda: [n for n in sane if n.status()["state"] == "leader"])
+    assert sane[0].call("kv.put", key="x", value="4")
+    wait_for("others show it", lambda: next(m["state"] for m in sane[0].call("member.list")["members"] if m["name"] == odd.name) == "quarantined")
+    assert "not every member" in ctl(sane[0], "dcs", "hash", code=1)
+    assert "quarantined" in ctl(odd, "dcs", "health", code=1) and "quarantined" in ctl(odd, "dcs", "status")
+    odd.kill(signal.SIGTERM)  # being started again does not help
+    odd.start(wait=False)
+    assert odd.process.wait(20) == 1 and "is quarantined" in odd.log().splitlines()[-1]
+
+
+def test_a_leader_with_other_data_leaves_although_it_leads(lab):
+    odd = lab.leader()
+    odd.call("kv.put", key="x", value="1")
+    for node in lab.nodes:
+        wait_for("it has it", lambda node=node: node.call("kv.range", key="x", local=True)["count"] == 1)
+    odd.kill(signal.SIGTERM)
+    with contextlib.closing(sqlite3.connect(odd.dir / "state.db")) as db:
+        db.execute("UPDATE kv SET value = CAST('2' AS BLOB) WHERE key = CAST('x' AS BLOB)")
+        db.commit()
+    subprocess.run([build_dir() / "dcs_node", "reseal", *odd.flags()], check=True)
+    odd.start()
+    with contextlib.suppress(DcsError):
+        lab.leader().call("cluster.transfer", name=odd.name)
+    wait_for("it is quarantined", lambda: (odd.status() or {}).get("trouble") == "quarantined")
+    other = lab.leader(besides=odd)
+    assert other.call("kv.range", key="x")["kvs"][0]["value"] == "1"
+
+
+def test_a_removed_member_that_runs_is_told(lab):
+    gone = lab.followers()[0]
+    rest = [n for n in lab.nodes if n is not gone]
+    ctl(rest[0], "member", "remove", gone.name, "--force")
+    wait_for("it knows", lambda: (gone.status() or {}).get("trouble") == "removed")
+    assert "event=removed" in gone.log() and "with a token" in gone.status()["trouble_text"]
+    with pytest.raises(DcsError) as no:
+        gone.call("kv.range", key="x", local=True)
+    assert no.value.name == "denied"
+
+
+def test_a_member_removed_while_it_was_down_is_told_at_its_start(lab):
+    gone = lab.followers()[0]
+    gone.kill()
+    rest = [n for n in lab.nodes if n is not gone]
+    ctl(rest[0], "member", "remove", gone.name, "--force")
+    gone.start()
+    wait_for("it knows", lambda: (gone.status() or {}).get("trouble") == "removed")
+    assert gone.log().count("event=removed") == 1
 
 
 # ---- SQL ----

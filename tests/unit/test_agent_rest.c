@@ -186,6 +186,23 @@ static void a_loop_that_stands_still_shows(void **state)
     mem_free(f);
 }
 
+static void a_node_that_is_out_of_the_dcs_serves_nothing(void **state)
+{
+    static const char *const reasons[] = {"quarantined", "removed"};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(reasons); i++) {
+        struct rest_facts *f = facts(as_standby, "");
+        f->has_dcs = true;
+        assert_int_equal(code(f, "/replica"), 200);
+        str_cut(f->dcs.trouble, sizeof f->dcs.trouble, reasons[i]);
+        assert_int_equal(code(f, "/replica"), 503);
+        assert_int_equal(code(f, "/health"), 503);
+        assert_int_equal(code(f, "/liveness"), 503);
+        assert_int_equal(code(f, "/readiness"), 503);
+        mem_free(f);
+    }
+}
+
 static void without_a_quorum_only_what_needs_none_is_answered(void **state)
 {
     struct rest_facts *f = facts(as_standby, "dcs_ready=0\ndcs_lost_ms=90000\n");
@@ -563,6 +580,7 @@ int main(void)
         cmocka_unit_test(each_path_answers_by_role),
         cmocka_unit_test(a_lease_that_runs_out_ends_primary_and_leader),
         cmocka_unit_test(a_loop_that_stands_still_shows),
+        cmocka_unit_test(a_node_that_is_out_of_the_dcs_serves_nothing),
         cmocka_unit_test(without_a_quorum_only_what_needs_none_is_answered),
         cmocka_unit_test(nothing_is_known_before_the_first_view),
         cmocka_unit_test(lag_is_in_bytes_or_units),
