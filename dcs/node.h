@@ -162,6 +162,7 @@ void node_watch_start(struct node *n,
                       struct watch *w); /* sends what history has; w may be gone after */
 bool node_unwatch(struct node *n, uint64_t id, void *arg);
 void node_unwatch_all(struct node *n, void *arg);
+void node_watch_progress(struct node *n, uint64_t elapsed_ms); /* call it about once a second */
 
 /* This empty node may take part: the leader has accepted it under its id. */
 void node_admit(struct node *n);

@@ -212,3 +212,9 @@ void node_unwatch_all(struct node *n, void *arg)
 {
     watch_free_all_of(&n->hub, arg);
 }
+
+void node_watch_progress(struct node *n, uint64_t elapsed_ms)
+{
+    CHECK_MAGIC(n, NODE_MAGIC);
+    watch_progress(&n->hub, elapsed_ms, state_revision(n->state));
+}

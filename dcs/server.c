@@ -201,12 +201,12 @@ void session_done(void *ticket, uint64_t tag, enum err status, const char *text,
     }
 }
 
-bool session_watch_send(void *session, struct slice event, bool last)
+bool session_watch_send(void *session, struct slice event, bool must)
 {
     struct session *x = session;
     CHECK_MAGIC(x, SESSION_MAGIC);
     if (x->conn == NULL ||
-        (!last && conn_pending_bytes(x->conn) + event.n > SERVER_WATCH_PENDING_MAX)) {
+        (!must && conn_pending_bytes(x->conn) + event.n > SERVER_WATCH_PENDING_MAX)) {
         return false;
     }
     conn_notify(x->conn, "watch.event", event);

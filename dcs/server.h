@@ -131,6 +131,6 @@ struct ticket {
 struct ticket *session_begin(struct session *x, uint64_t msgid, size_t n);
 void session_done(void *ticket, uint64_t tag, enum err status, const char *text,
                   struct slice result);
-bool session_watch_send(void *session, struct slice event, bool last);
+bool session_watch_send(void *session, struct slice event, bool must);
 
 #endif

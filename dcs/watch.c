@@ -32,6 +32,10 @@ enum err watch_add(struct watch_hub *h, const struct watch_req *req, uint64_t re
     buf_append_slice(&w->key, req->key);
     buf_append_slice(&w->end, req->end);
     w->prev_kv = req->prev_kv;
+    w->no_put = req->no_put;
+    w->no_delete = req->no_delete;
+    w->progress_ms =
+        req->progress_ms == 0 ? 0 : MAX(req->progress_ms, (uint64_t)WATCH_PROGRESS_MS_MIN);
     w->next_revision = req->start_revision != 0 ? req->start_revision : revision + 1;
     w->send = send;
     w->arg = arg;
@@ -60,7 +64,6 @@ void watch_free(struct watch_hub *h, struct watch *w)
     buf_close(&w->key);
     buf_close(&w->end);
     msg_list_close(&w->events.list);
-    msg_list_close(&w->plain.list);
     mem_free(w);
 }
 
@@ -100,16 +103,53 @@ static void encode(struct buf *out, bool deleted, const struct kv *kv, const str
 /* A pair has at most 6 fields; an event adds itself, its type and the fields that hold the pairs. */
 enum { ELEMENTS_PLAIN = 17, ELEMENTS_WITH_PREV = 31 };
 
-static void note(struct watch_events *v, const struct buf *one, size_t elements)
+static bool send_one(struct watch_hub *h, struct watch *w, const struct watch_event *ev,
+                     bool must)
 {
-    v->elements += elements;
-    v->too_many = v->too_many || v->elements > WATCH_ELEMENTS_MAX ||
-                  v->list.body.len + one->len > WATCH_BYTES_MAX;
-    if (v->too_many) {
-        msg_list_close(&v->list);
-        v->list = (struct msg_list){0};
+    buf_clear(&h->out);
+    msg_encode(&msg_watch_event, ev, &h->out);
+    ASSERT(buf_ok(&h->out));
+    return w->send(w->arg, buf_slice(&h->out), must);
+}
+
+static void drop_events(struct watch *w)
+{
+    msg_list_close(&w->events.list);
+    w->events = (struct watch_events){0};
+}
+
+/* What is gathered so far, as one message. */
+static void send_part(struct watch_hub *h, struct watch *w, uint64_t revision, bool more)
+{
+    struct buf CLEANUP(buf_close) events = BUF_INIT;
+    struct watch_events part = w->events;
+    w->events = (struct watch_events){0};
+    msg_list_end(&part.list, &events);
+    struct watch_event ev = {
+        .watch = w->id, .revision = revision, .events = buf_slice(&events), .more = more};
+    w->slow = !send_one(h, w, &ev, w->in_parts);
+    w->in_parts = more;
+    w->quiet_ms = 0;
+}
+
+static void note(struct watch_hub *h, struct watch *w, const struct buf *one, size_t elements,
+                 uint64_t revision)
+{
+    struct watch_events *v = &w->events;
+    w->revision_bytes += one->len;
+    w->over = w->over || w->revision_bytes > WATCH_REVISION_MAX;
+    if (w->over) {
+        drop_events(w);
         return;
     }
+    if (v->list.n > 0 && (v->elements + elements > WATCH_ELEMENTS_MAX ||
+                          v->list.body.len + one->len > WATCH_BYTES_MAX)) {
+        send_part(h, w, revision, true);
+        if (w->slow) {
+            return;
+        }
+    }
+    v->elements += elements;
     buf_append_slice(&v->list.body, buf_slice(one));
     v->list.n++;
 }
@@ -117,22 +157,22 @@ static void note(struct watch_events *v, const struct buf *one, size_t elements)
 static void offer(struct watch_hub *h, struct watch *w, bool deleted, const struct kv *kv,
                   const struct kv *prev)
 {
-    if (kv->mod_revision < w->next_revision || !covers(w, kv->key)) {
+    if (kv->mod_revision < w->next_revision || w->over || w->slow ||
+        (deleted ? w->no_delete : w->no_put) || !covers(w, kv->key)) {
+        return;
+    }
+    bool with_prev = w->prev_kv && prev != NULL && prev->mod_revision != 0;
+    if (with_prev && h->with_prev.len == 0) {
+        encode(&h->with_prev, deleted, kv, prev);
+    }
+    if (with_prev && w->revision_bytes + h->with_prev.len <= WATCH_BYTES_MAX) {
+        note(h, w, &h->with_prev, ELEMENTS_WITH_PREV, kv->mod_revision);
         return;
     }
     if (h->plain.len == 0) {
         encode(&h->plain, deleted, kv, NULL);
     }
-    if (!w->prev_kv) {
-        note(&w->events, &h->plain, ELEMENTS_PLAIN);
-        return;
-    }
-    bool has_prev = prev != NULL && prev->mod_revision != 0;
-    if (has_prev && h->with_prev.len == 0) {
-        encode(&h->with_prev, deleted, kv, prev);
-    }
-    note(&w->events, has_prev ? &h->with_prev : &h->plain, ELEMENTS_WITH_PREV);
-    note(&w->plain, &h->plain, ELEMENTS_PLAIN);
+    note(h, w, &h->plain, ELEMENTS_PLAIN, kv->mod_revision);
 }
 
 void watch_event(struct watch_hub *h, bool deleted, const struct kv *kv, const struct kv *prev)
@@ -150,46 +190,44 @@ void watch_event(struct watch_hub *h, bool deleted, const struct kv *kv, const s
     }
 }
 
-static bool send_one(struct watch_hub *h, struct watch *w, const struct watch_event *ev,
-                     bool last)
-{
-    buf_clear(&h->out);
-    msg_encode(&msg_watch_event, ev, &h->out);
-    ASSERT(buf_ok(&h->out));
-    return w->send(w->arg, buf_slice(&h->out), last);
-}
-
 /* false: the watch has ended. */
 static bool report(struct watch_hub *h, struct watch *w, uint64_t revision)
 {
-    struct watch_events told = w->events, spare = w->plain;
-    struct buf CLEANUP(buf_close) events = BUF_INIT;
-    w->events = w->plain = (struct watch_events){0};
-    if (told.elements == 0) {
-        w->next_revision = MAX(w->next_revision, revision + 1);
-        return true;
-    }
-    if (told.too_many && w->prev_kv) {
-        told = spare;
-        spare = (struct watch_events){0};
-    }
-    msg_list_close(&spare.list);
-    if (told.too_many) {
+    if (w->over) {
         struct watch_event over = {
             .watch = w->id, .revision = revision, .compacted = revision, .cancelled = true};
         (void)send_one(h, w, &over, true);
         return false;
     }
-    msg_list_end(&told.list, &events);
-    struct watch_event ev = {
-        .watch = w->id, .revision = revision, .events = buf_slice(&events)};
-    if (send_one(h, w, &ev, false)) {
-        w->next_revision = revision + 1;
-        return true;
+    if (!w->slow && w->events.list.n > 0) {
+        send_part(h, w, revision, false);
     }
-    struct watch_event end = {.watch = w->id, .revision = revision, .cancelled = true};
-    (void)send_one(h, w, &end, true);
-    return false;
+    if (w->slow) {
+        struct watch_event end = {.watch = w->id, .revision = revision, .cancelled = true};
+        (void)send_one(h, w, &end, true);
+        return false;
+    }
+    w->next_revision = MAX(w->next_revision, revision + 1);
+    w->revision_bytes = 0;
+    w->in_parts = false;
+    return true;
+}
+
+void watch_progress(struct watch_hub *h, uint64_t elapsed_ms, uint64_t revision)
+{
+    ASSERT(!h->replaying);
+    for (struct list *l = h->watches.next; l != &h->watches; l = l->next) {
+        struct watch *w = container_of(l, struct watch, link);
+        w->quiet_ms += elapsed_ms;
+        if (w->progress_ms == 0 || w->quiet_ms < w->progress_ms ||
+            w->next_revision > revision + 1) {
+            continue;
+        }
+        struct watch_event ev = {.watch = w->id, .revision = revision};
+        if (send_one(h, w, &ev, false)) {
+            w->quiet_ms = 0;
+        }
+    }
 }
 
 void watch_revision_done(struct watch_hub *h, uint64_t revision)

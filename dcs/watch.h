@@ -1,10 +1,11 @@
 /* Watchers of this node, whatever its Raft role: fed with the events of every applied entry, in order
- * and without gaps. All events of one revision go out together as one encoded `watch_event`.
+ * and without gaps. All events of one revision go out together as one encoded `watch_event`; when they do
+ * not fit, as several, of which all but the last say `more`.
  *
  * A receiver that does not keep up is not waited for: its watch ends with `cancelled` and the revision
  * to resume from. One that asks for more than history keeps ends with `compacted`; so does one whose
- * part of a revision (a delete of many thousand keys) does not fit into a message: resuming would only
- * meet it again. Pure: what goes out goes through `send`. */
+ * part of a revision would fill its connection: resuming would only meet it again. Pure: what goes out
+ * goes through `send`. */
 #ifndef REGENT_DCS_WATCH_H
 #define REGENT_DCS_WATCH_H
 
@@ -13,30 +14,38 @@
 
 enum {
     WATCH_MAX = 4096,
-    /* of the events of a revision: below what a frame may be (proto/conn.h) */
+    /* of the events of a message: below what a frame may be (proto/conn.h) */
     WATCH_BYTES_MAX = 2 * 1024 * 1024,
-    WATCH_ELEMENTS_MAX = 65000
+    WATCH_ELEMENTS_MAX = 65000,
+    /* of the events of a revision: below what a connection takes (server.h) with what waits there;
+     * from half a message on, previous pairs are left out */
+    WATCH_REVISION_MAX = 6 * 1024 * 1024,
+    WATCH_PROGRESS_MS_MIN = 1000
 };
 
 /* One encoded watch_event; the slice is valid during the call. false: the receiver is over its bound
- * and took nothing. `last`: the watch has ended and `event` must go out whatever the bound. */
-typedef bool watch_send(void *arg, struct slice event, bool last);
+ * and took nothing. `must`: it must go out whatever the bound (the watch has ended, or this is not the
+ * first part of a revision). */
+typedef bool watch_send(void *arg, struct slice event, bool must);
 
-/* Events of the revision being reported. */
+/* Events of the revision being reported that are not sent yet. */
 struct watch_events {
     struct msg_list list;
     size_t elements;
-    bool too_many; /* for a message; the list is empty then */
 };
 
 struct watch {
     struct list link;
     uint64_t id;
     struct buf key, end;
-    bool prev_kv;
-    uint64_t next_revision;     /* the first one not yet sent, or not wanted before */
-    struct watch_events events; /* as they are to be told */
-    struct watch_events plain;  /* prev_kv: without previous pairs, for when these do not fit */
+    bool prev_kv, no_put, no_delete;
+    uint64_t progress_ms, quiet_ms; /* 0: no progress wanted; since it was told anything */
+    uint64_t next_revision;         /* the first one not yet sent, or not wanted before */
+    struct watch_events events;
+    size_t revision_bytes; /* of the revision being reported, sent and not sent */
+    bool in_parts;         /* some of it was sent */
+    bool over;             /* it is more than a connection takes */
+    bool slow;             /* the receiver took no more */
     watch_send *send;
     void *arg;
 };
@@ -65,6 +74,8 @@ void watch_free_all_of(struct watch_hub *h, const void *arg);
 /* From the state, while it applies or replays. */
 void watch_event(struct watch_hub *h, bool deleted, const struct kv *kv, const struct kv *prev);
 void watch_revision_done(struct watch_hub *h, uint64_t revision);
+/* elapsed_ms later: those that want it, and have heard nothing for so long, are told how far they are. */
+void watch_progress(struct watch_hub *h, uint64_t elapsed_ms, uint64_t revision);
 /* Between these two the events come from history and are for w alone; false: it ended on the way. */
 void watch_replay_begin(struct watch_hub *h, struct watch *w);
 bool watch_replay_end(struct watch_hub *h) MUST_CHECK;

@@ -79,7 +79,8 @@ struct client_watch {
     uint64_t from; /* next revision to deliver; 0: whatever comes */
     uint64_t retry_at_ms;
     struct buf key, end;
-    bool prev_kv;
+    bool prev_kv, no_put, no_delete;
+    uint64_t progress_ms;
 };
 
 /* How a method's parameters carry what the client fills in; NULL: not at all. */

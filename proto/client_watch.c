@@ -51,7 +51,10 @@ static void create(struct client_watch *w)
     struct watch_req req = {.key = buf_slice(&w->key),
                             .end = buf_slice(&w->end),
                             .start_revision = w->from,
-                            .prev_kv = w->prev_kv};
+                            .prev_kv = w->prev_kv,
+                            .no_put = w->no_put,
+                            .no_delete = w->no_delete,
+                            .progress_ms = w->progress_ms};
     uint64_t msgid;
     if (!client_take_slot(c, SLOT_WATCH, w, &msgid)) {
         w->retry_at_ms = clock_boot_ms() + CLIENT_BACKOFF_MIN_MS;
@@ -131,7 +134,7 @@ void client_watch_event(struct client *c, struct slice params)
     }
     if (ev.revision < w->from)
         return;
-    w->from = ev.revision + 1;
+    w->from = ev.more ? ev.revision : ev.revision + 1;
     call_back(w, ERR_OK, &ev);
 }
 
@@ -171,6 +174,9 @@ struct client_watch *client_watch(struct client *c, const struct watch_req *req,
     w->arg = arg;
     w->from = req->start_revision;
     w->prev_kv = req->prev_kv;
+    w->no_put = req->no_put;
+    w->no_delete = req->no_delete;
+    w->progress_ms = req->progress_ms;
     buf_append_slice(&w->key, req->key);
     buf_append_slice(&w->end, req->end);
     w->next = c->watches;

@@ -15,15 +15,17 @@
 struct receiver {
     struct buf text;
     bool full;
+    bool counts; /* "rev:events ", with "..." when there are more */
+    size_t n_prev;
 };
 
-static bool receive(void *arg, struct slice event, bool last)
+static bool receive(void *arg, struct slice event, bool must)
 {
     struct receiver *r = arg;
     struct watch_event ev;
     struct event one;
     struct msg_iter it;
-    if (r->full && !last) {
+    if (r->full && !must) {
         return false;
     }
     assert_int_equal(msg_decode(&msg_watch_event, event, &ev, NULL), ERR_OK);
@@ -34,6 +36,17 @@ static bool receive(void *arg, struct slice event, bool last)
         return true;
     }
     buf_printf(&r->text, ev.cancelled ? "! " : ":");
+    if (r->counts) {
+        size_t n = 0;
+        assert_int_equal(msg_iter_init(&it, ev.events), ERR_OK);
+        while (msg_iter_next(&it, &msg_event, &one, NULL) == ERR_OK) {
+            r->n_prev += one.prev.mod_revision != 0;
+            n++;
+        }
+        buf_printf(&r->text, "%zu%s ", n, ev.more ? "..." : "");
+        assert_true(event.n < 2 * 1024 * 1024 + 4096);
+        return true;
+    }
     if (ev.events.n > 0) {
         assert_int_equal(msg_iter_init(&it, ev.events), ERR_OK);
         while (msg_iter_next(&it, &msg_event, &one, NULL) == ERR_OK) {
@@ -200,31 +213,158 @@ static void test_previous_pairs_are_left_out_rather_than_a_message_outgrow_a_fra
     change_sized(&h, "a", 13, 10, 1000 * 1024);
     change_sized(&h, "b", 13, 1536 * 1024, 10);
     watch_revision_done(&h, 13);
-    expect(&r, "13:pa pb ");
+    expect(&r, "13:pa+ 13:pb ");
     watch_hub_close(&h);
     buf_close(&r.text);
 }
 
-static void test_a_revision_too_large_for_a_message_ends_the_watch_that_sees_all_of_it(
-    void **state)
+static void test_a_revision_too_large_for_a_message_comes_in_parts(void **state)
 {
     struct watch_hub h;
-    struct receiver all = {0}, one = {0};
+    struct receiver all = {.counts = true}, one = {0};
     (void)state;
     watch_hub_init(&h);
     (void)add(&h, &all, "a", "*", 0, true);
     (void)add(&h, &one, "z", "", 0, false);
-    for (size_t i = 0; i < 20000; i++) {
+    for (size_t i = 0; i < 9000; i++) {
         change(&h, "a", 11, true);
     }
     change(&h, "z", 11, true);
     watch_revision_done(&h, 11);
-    expect(&all, "11<11 ");
+    expect(&all, "11:2096... 11:2096... 11:2096... 11:2096... 11:617 ");
+    assert_int_equal(all.n_prev, 9001);
     expect(&one, "11:dz ");
-    assert_int_equal(h.n, 1);
+    change(&h, "a", 12, true);
+    watch_revision_done(&h, 12);
+    expect(&all, "12:1 ");
     watch_hub_close(&h);
     buf_close(&all.text);
     buf_close(&one.text);
+}
+
+static void test_previous_pairs_of_a_large_revision_are_told_as_far_as_a_message_goes(
+    void **state)
+{
+    struct watch_hub h;
+    struct receiver r = {.counts = true};
+    (void)state;
+    watch_hub_init(&h);
+    (void)add(&h, &r, "a", "*", 0, true);
+    for (size_t i = 0; i < 1000; i++) {
+        change_sized(&h, "a", 11, 0, 4096);
+    }
+    watch_revision_done(&h, 11);
+    assert_true(r.n_prev > 400 && r.n_prev < 512);
+    expect(&r, "11:535... 11:465 ");
+    watch_hub_close(&h);
+    buf_close(&r.text);
+}
+
+static void test_one_that_stops_reading_within_a_revision_gets_the_rest_of_it(void **state)
+{
+    struct watch_hub h;
+    struct receiver r = {.counts = true};
+    (void)state;
+    watch_hub_init(&h);
+    (void)add(&h, &r, "a", "*", 0, false);
+    for (size_t i = 0; i < 9000; i++) {
+        change(&h, "a", 11, true);
+        r.full = r.text.len > 0;
+    }
+    watch_revision_done(&h, 11);
+    expect(&r, "11:3823... 11:3823... 11:1354 ");
+    change(&h, "a", 12, true);
+    watch_revision_done(&h, 12);
+    expect(&r, "12! 0 ");
+    watch_hub_close(&h);
+    buf_close(&r.text);
+}
+
+static void test_a_revision_that_would_fill_the_connection_ends_the_watch(void **state)
+{
+    struct watch_hub h;
+    struct receiver r = {0};
+    (void)state;
+    watch_hub_init(&h);
+    (void)add(&h, &r, "a", "*", 0, false);
+    r.full = true; /* nothing of it goes out that must not */
+    for (size_t i = 0; i < 7; i++) {
+        change_sized(&h, "a", 11, 1024 * 1024, 0);
+    }
+    watch_revision_done(&h, 11);
+    expect(&r, "11! ");
+    r.full = false;
+    (void)add(&h, &r, "a", "*", 0, false);
+    for (size_t i = 0; i < 7; i++) {
+        change_sized(&h, "a", 12, 1024 * 1024, 0);
+    }
+    buf_clear(&r.text); /* the parts before it */
+    watch_revision_done(&h, 12);
+    expect(&r, "12<12 ");
+    assert_int_equal(h.n, 0);
+    watch_hub_close(&h);
+    buf_close(&r.text);
+}
+
+static void test_puts_or_deletes_can_be_left_out(void **state)
+{
+    struct watch_hub h;
+    struct receiver puts = {0}, deletes = {0};
+    (void)state;
+    watch_hub_init(&h);
+    add(&h, &puts, "a", "*", 0, false)->no_delete = true;
+    add(&h, &deletes, "a", "*", 0, false)->no_put = true;
+    change(&h, "a", 11, false);
+    change(&h, "b", 11, true);
+    watch_revision_done(&h, 11);
+    change(&h, "a", 12, false);
+    watch_revision_done(&h, 12);
+    expect(&puts, "11:pa 12:pa ");
+    expect(&deletes, "11:db ");
+    watch_hub_close(&h);
+    buf_close(&puts.text);
+    buf_close(&deletes.text);
+}
+
+static void test_progress_is_told_to_those_that_heard_nothing_for_long(void **state)
+{
+    struct watch_hub h;
+    struct receiver r = {0}, other = {0};
+    (void)state;
+    watch_hub_init(&h);
+    add(&h, &r, "a", "", 0, false)->progress_ms = 2000;
+    (void)add(&h, &other, "a", "", 0, false);
+    watch_progress(&h, 1000, 10);
+    expect(&r, "");
+    watch_progress(&h, 1000, 12);
+    expect(&r, "12:");
+    watch_progress(&h, 1000, 12);
+    change(&h, "a", 13, false);
+    watch_revision_done(&h, 13);
+    expect(&r, "13:pa ");
+    watch_progress(&h, 1000, 13);
+    expect(&r, "");
+    watch_progress(&h, 1000, 13);
+    expect(&r, "13:");
+    expect(&other, "13:pa ");
+    watch_hub_close(&h);
+    buf_close(&r.text);
+    buf_close(&other.text);
+}
+
+static void test_all_can_be_ended_at_once(void **state)
+{
+    struct watch_hub h;
+    struct receiver r = {0};
+    (void)state;
+    watch_hub_init(&h);
+    (void)add(&h, &r, "a", "", 0, false);
+    (void)add(&h, &r, "b", "", 0, false);
+    watch_end_all(&h);
+    expect(&r, "11! 11! ");
+    assert_int_equal(h.n, 0);
+    watch_hub_close(&h);
+    buf_close(&r.text);
 }
 
 static void test_one_cut_off_by_history_disturbs_nobody(void **state)
@@ -289,8 +429,14 @@ int main(void)
         cmocka_unit_test(test_a_slow_one_is_cut_off_with_where_to_resume),
         cmocka_unit_test(
             test_previous_pairs_are_left_out_rather_than_a_message_outgrow_a_frame),
+        cmocka_unit_test(test_a_revision_too_large_for_a_message_comes_in_parts),
         cmocka_unit_test(
-            test_a_revision_too_large_for_a_message_ends_the_watch_that_sees_all_of_it),
+            test_previous_pairs_of_a_large_revision_are_told_as_far_as_a_message_goes),
+        cmocka_unit_test(test_one_that_stops_reading_within_a_revision_gets_the_rest_of_it),
+        cmocka_unit_test(test_a_revision_that_would_fill_the_connection_ends_the_watch),
+        cmocka_unit_test(test_puts_or_deletes_can_be_left_out),
+        cmocka_unit_test(test_progress_is_told_to_those_that_heard_nothing_for_long),
+        cmocka_unit_test(test_all_can_be_ended_at_once),
         cmocka_unit_test(test_one_cut_off_by_history_disturbs_nobody),
         cmocka_unit_test(test_one_that_asks_for_too_old_a_revision_is_told),
         cmocka_unit_test(test_a_receiver_that_leaves_takes_its_watches_along),
