@@ -77,7 +77,9 @@ struct raft_core_options {
     uint64_t election_ms;
     uint64_t heartbeat_ms;
     uint64_t seed;
-    size_t log_bytes_max;    /* retained log, 16 MiB; also triggers snapshots */
+    /* retained log, 16 MiB, up to four times that with a large state; also triggers
+     * snapshots */
+    size_t log_bytes_max;
     uint64_t snapshot_every; /* entries, 8192 */
     uint64_t trailing;       /* entries kept behind a snapshot, >= snapshot_every */
     const struct raft_core_ops *ops;

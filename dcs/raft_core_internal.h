@@ -26,6 +26,7 @@ enum {
     CORE_INFLIGHT_BYTES_MAX = 8 * 1024 * 1024,
     CORE_PEER_INFLIGHT_ENTRIES = 512, /* unacknowledged, per follower */
     CORE_PROMOTE_LAG_MAX = 1024,      /* entries, of a learner that becomes a voter */
+    CORE_LOG_SHARE_MAX = 4,           /* times log_bytes_max, with a large state */
     CORE_HELD_BYTES_MAX = 16 * 1024 * 1024
 };
 

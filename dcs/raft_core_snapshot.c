@@ -17,6 +17,14 @@ bool core_fetches_from(const struct raft_core *c, uint64_t leader)
 
 /* ---- taking ---- */
 
+/* A large state is copied less often, or its copies would be most of what is written: at most once for each
+ * so many parts of the log's bound. */
+static size_t log_share(const struct raft_core *c)
+{
+    uint64_t more = c->has_snapshot ? c->snapshot.size / (2 * c->o.log_bytes_max) : 0;
+    return (size_t)MIN(1 + more, (uint64_t)CORE_LOG_SHARE_MAX);
+}
+
 bool raft_core_snapshot_due(const struct raft_core *c, uint64_t state_index)
 {
     CHECK_MAGIC(c, CORE_MAGIC);
@@ -26,8 +34,9 @@ bool raft_core_snapshot_due(const struct raft_core *c, uint64_t state_index)
     uint64_t since = c->has_snapshot ? c->snapshot.index : 0;
     if (c->applied <= since)
         return false;
-    return c->applied - since >= c->o.snapshot_every ||
-           raft_log_bytes(&c->log, since + 1, c->applied) >= c->o.log_bytes_max / 2;
+    return c->applied - since >= c->o.snapshot_every * log_share(c) ||
+           raft_log_bytes(&c->log, since + 1, c->applied) >=
+               c->o.log_bytes_max / 2 * log_share(c);
 }
 
 void raft_core_snapshot_begin(struct raft_core *c, struct raft_snapshot_info *ret_info)
@@ -48,8 +57,9 @@ void raft_core_snapshot_begin(struct raft_core *c, struct raft_snapshot_info *re
 static uint64_t trim_target(const struct raft_core *c, uint64_t index)
 {
     uint64_t to = index > c->o.trailing ? index - c->o.trailing : 0;
+    size_t log_max = c->o.log_bytes_max / 2 * log_share(c);
     to = MAX(to, c->log.first - 1);
-    while (to + 1 < index && raft_log_bytes(&c->log, to + 1, index) > c->o.log_bytes_max / 2)
+    while (to + 1 < index && raft_log_bytes(&c->log, to + 1, index) > log_max)
         to++;
     ASSERT(to < index);
     return to;

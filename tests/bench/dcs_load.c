@@ -1,9 +1,9 @@
 /* Requests per second over the wire protocol, on one connection to the leader:
  *
- *     dcs_load PKI_DIR HOST:PORT[,HOST:PORT...] put|get|mix DEPTH MS PID[,PID...]
+ *     dcs_load PKI_DIR HOST:PORT[,HOST:PORT...] put|get|mix|fill DEPTH MS PID[,PID...] [KEYS [VALUE_BYTES]]
  *
  * DEPTH requests are always under way: puts of 100 bytes on 10,000 keys (without a session), linearizable
- * reads, or nine reads to a put. Prints one JSON line; server_cpu_us_per_op is the time of the
+ * reads, or nine reads to a put; fill puts every key once and takes MS for the longest it may last. Prints one JSON line; server_cpu_us_per_op is the time of the
  * processes PID, the figure to compare on a busy machine. */
 #include <signal.h>
 #include <stdio.h>
@@ -19,7 +19,9 @@
 
 enum {
     VALUE_BYTES = 100,
+    VALUE_BYTES_MAX = 64 * 1024,
     KEYS = 10000,
+    STRIDE = 7919, /* a prime: every key comes once before the first one comes again */
     DEPTH_MAX = 256,
     WARM_UP_MS = 500,
     ENDPOINTS_MAX = 8,
@@ -36,6 +38,8 @@ struct bench {
 
     const char *mode;
     size_t depth;
+    uint64_t keys;
+    size_t value_bytes;
     char *pids;
     uint64_t began_us[DEPTH_MAX]; /* by msgid */
     uint64_t n;                   /* requests so far */
@@ -44,6 +48,7 @@ struct bench {
     double cpu_before_us;
     uint32_t *took_us;
     size_t n_took, cap, errors;
+    struct errmsg last_error;
     struct buf params;
 };
 
@@ -84,17 +89,17 @@ static double servers_cpu_us(const struct bench *b)
 
 static void send_one(struct bench *b, uint64_t msgid)
 {
-    static const char value[VALUE_BYTES];
+    static const char value[VALUE_BYTES_MAX];
     char key[32];
     uint64_t n = b->n++;
     bool get = strcmp(b->mode, "get") == 0 || (strcmp(b->mode, "mix") == 0 && n % 10 != 0);
-    (void)snprintf(key, sizeof key, "bench/%08u", (unsigned)(n * 7919 % KEYS));
+    (void)snprintf(key, sizeof key, "bench/%08u", (unsigned)(n * STRIDE % b->keys));
     buf_clear(&b->params);
     if (get) {
         struct range_req get_one = {.key = slice_str(key)};
         msg_encode(&msg_range_req, &get_one, &b->params);
     } else {
-        struct put_req put = {.key = slice_str(key), .value = slice_of(value, VALUE_BYTES)};
+        struct put_req put = {.key = slice_str(key), .value = slice_of(value, b->value_bytes)};
         msg_encode(&msg_put_req, &put, &b->params);
     }
     b->began_us[msgid] = clock_boot_us();
@@ -122,7 +127,7 @@ static void report(struct bench *b)
     double seconds = (double)(clock_boot_us() - b->measure_us) / 1e6;
     double cpu_us = servers_cpu_us(b) - b->cpu_before_us;
     if (b->n_took == 0) {
-        die("no answer");
+        die(b->errors > 0 ? b->last_error.text : "no answer");
     }
     qsort(b->took_us, b->n_took, sizeof b->took_us[0], by_value);
     (void)printf("{\"system\": \"regent\", \"mode\": \"%s\", \"depth\": %zu, \"ops\": %zu, "
@@ -144,7 +149,8 @@ static void on_answer(struct bench *b, uint64_t msgid, enum err status)
         note(b, now - b->began_us[msgid]);
     }
     b->errors += status != ERR_OK;
-    if (now < b->end_us) {
+    bool filled = strcmp(b->mode, "fill") == 0 && b->n >= b->keys;
+    if (now < b->end_us && !filled) {
         send_one(b, msgid);
     } else if (b->under_way == 0) {
         report(b);
@@ -188,7 +194,9 @@ static void on_response(void *arg, uint64_t msgid, enum err status, const struct
                         struct slice result)
 {
     struct bench *b = arg;
-    (void)error;
+    if (error != NULL && status != ERR_OK) {
+        b->last_error = *error;
+    }
     if (msgid == MSGID_HELLO) {
         on_hello(b, status, result);
     } else {
@@ -247,8 +255,9 @@ int main(int argc, char **argv)
 {
     static struct bench b;
     char *save = NULL;
-    if (argc != 7) {
-        die("usage: dcs_load PKI_DIR ENDPOINTS put|get|mix DEPTH MS PIDS");
+    if (argc < 7 || argc > 9) {
+        die("usage: dcs_load PKI_DIR ENDPOINTS put|get|mix|fill DEPTH MS PIDS [KEYS "
+            "[VALUE_BYTES]]");
     }
     (void)signal(SIGPIPE, SIG_IGN);
     b.ctx = context(argv[1]);
@@ -260,6 +269,11 @@ int main(int argc, char **argv)
     b.depth = number(argv[4], DEPTH_MAX);
     b.end_us = number(argv[5], 3600 * 1000) * 1000;
     b.pids = argv[6];
+    b.keys = argc > 7 ? number(argv[7], 100 * 1000 * 1000) : KEYS;
+    b.value_bytes = argc > 8 ? number(argv[8], VALUE_BYTES_MAX) : VALUE_BYTES;
+    if (b.keys % STRIDE == 0) {
+        die("KEYS must not be a multiple of 7919");
+    }
     int rc = uv_loop_init(&b.loop);
     ASSERT(rc == 0 && b.n_endpoints > 0);
     connect_next(&b);

@@ -37,6 +37,7 @@ struct world *world_new(const struct world_options *o, uint64_t voters)
     w->o = *o;
     w->now_ms = 1000;
     w->n_nodes = voters;
+    w->snapshot_bytes = 100;
     rng_seed(&w->rng, o->seed);
     struct raft_membership m = {.index = 1, .n = voters};
     for (uint64_t id = 1; id <= voters; id++) {

@@ -133,6 +133,7 @@ struct world {
     uint64_t n_events;
     uint64_t hash;
     uint64_t fetch_ms;                 /* least time of a transfer */
+    uint64_t snapshot_bytes;           /* size of each copy of the state */
     uint64_t sent[8];                  /* by frame type */
     struct raft_membership membership; /* newest that is committed */
     bool (*drop)(struct world *w, uint64_t from, uint64_t to,

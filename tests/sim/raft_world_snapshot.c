@@ -43,7 +43,7 @@ void world_snapshot_file_done(struct world *w, struct world_node *n)
         raft_core_snapshot_abandoned(n->core);
         return;
     }
-    n->taking.size = 100;
+    n->taking.size = w->snapshot_bytes;
     memcpy(n->taking.sha256, &n->taking_state.chain, sizeof n->taking_state.chain);
     file_add(n, &n->taking, n->taking_state);
     raft_core_snapshot_taken(n->core, &n->taking, w->now_ms);

@@ -283,6 +283,27 @@ static void a_member_far_behind_gets_a_snapshot(void **state)
     world_free(w);
 }
 
+static size_t copies_of_a_state(uint64_t bytes)
+{
+    struct world *w = world_of(1, 20);
+    w->snapshot_bytes = bytes;
+    raft_script(w, "lead 1\n");
+    for (int i = 0; i < 12; i++)
+        raft_script(w, "flood 1 20\nrun 100\n");
+    size_t n = w->nodes[1].n_files;
+    world_free(w);
+    return n;
+}
+
+/* Or its copies would be most of what is written. */
+static void a_large_state_is_copied_less_often(void **state)
+{
+    (void)state;
+    size_t often = copies_of_a_state(100);
+    size_t seldom = copies_of_a_state((uint64_t)1 << 30);
+    assert_true(seldom >= 2 && often >= 2 * seldom);
+}
+
 /* The leader must not begin the transfer anew because of heartbeats that the follower cannot match. */
 static void a_slow_transfer_is_not_begun_again(void **state)
 {
@@ -668,6 +689,7 @@ int main(void)
         cmocka_unit_test(a_commit_is_known_to_all_at_once),
         cmocka_unit_test(a_commit_travels_with_the_entries_behind_it),
         cmocka_unit_test(a_member_far_behind_gets_a_snapshot),
+        cmocka_unit_test(a_large_state_is_copied_less_often),
         cmocka_unit_test(a_slow_transfer_is_not_begun_again),
         cmocka_unit_test(a_cluster_starts_again_from_its_disks),
         cmocka_unit_test(a_held_disk_acknowledges_nothing),
