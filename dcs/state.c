@@ -1,7 +1,7 @@
 /* Opening, marks and the commit of a pass. See state_internal.h for the other files.
  *
  * What is durable when: a commit is in the WAL, not fsynced. See state_schema.c for why that is
- * enough, and docs/dcs-schema.md for the tables. */
+ * enough, and docs/FORMATS.md for the tables. */
 #include "dcs/state_internal.h"
 
 #include <errno.h>

@@ -7,7 +7,7 @@
  *
  * Bounds: key 4096 bytes, value 1.5 MiB, 128 compares and 128 operations of a transaction, 4096
  * leases, 1024 sessions with the results of their last 64 sequences, 64 members, 64 tokens. History
- * for watches: the last 10,000 revisions within 32 MiB. The tables: docs/dcs-schema.md. */
+ * for watches: the last 10,000 revisions within 32 MiB. The tables: docs/FORMATS.md. */
 #ifndef REGENT_DCS_STATE_H
 #define REGENT_DCS_STATE_H
 
@@ -40,8 +40,9 @@ enum state_command {
     STATE_CMD_TOKEN_CREATE, /* token_info {id, role, uses_left, expires_ms, token}; token holds the
                              * SHA-256 of the secret in 64 lower-case hex digits: no secret in the log */
     STATE_CMD_TOKEN_REVOKE,
-    STATE_CMD_TOKEN_REDEEM, /* token_redeem {token: "ID:SHA256HEX", name, address}; takes one use,
-                             * allots the member id, adds the member as "joining". The result is a
+    STATE_CMD_TOKEN_REDEEM, /* token_redeem {token: "ID:SHA256HEX", name, address, csr: SHA-256 of
+                             * its key in hex}; takes one use, allots the member id, adds the member as
+                             * "joining"; given again with the same key: answers the same. The result is a
                              * token_grant without scope, cert, ca and secrets: the server adds them */
     STATE_CMD_MEMBER_STATE, /* (id, state): joining -> active -> removed */
     STATE_CMD_COMPACT,      /* (revision) */
@@ -147,7 +148,7 @@ enum err state_copy_run(struct state_copy *c, const char *path, struct errmsg *e
     MUST_CHECK; /* frees c; fsyncs */
 /* The hash of the replicated content in it, equal on all members at one index; any thread. Frees c. */
 enum err state_copy_hash(struct state_copy *c, uint64_t *ret_hash, struct errmsg *e) MUST_CHECK;
-/* One SELECT on it, with the views of docs/dcs-schema.md; any thread. Frees c. ERR_DENIED: more than
+/* One SELECT on it, with the views of docs/FORMATS.md; any thread. Frees c. ERR_DENIED: more than
  * reading; ERR_TIMEOUT; ERR_INVALID: SQLite's own words. */
 enum err state_copy_query(struct state_copy *c, const struct sql_req *q, struct buf *ret_reply,
                           struct errmsg *e) MUST_CHECK;

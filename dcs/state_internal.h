@@ -33,6 +33,7 @@ enum {
     STATE_RANGE_BYTES_MAX = 1024 * 1024, /* pairs in the result of a write */
     STATE_RANGE_PAIRS_MAX = 4096, /* pairs in any result: a message is bounded in elements */
     STATE_DELETE_MAX = 32768,     /* keys that one request deletes: some 0.2 s of the loop */
+    STATE_LEASE_KEYS_MAX = 8192,  /* attached to one lease: its end deletes them at once */
     STATE_TOKENS_MAX = 64,
     STATE_HISTORY_REVISIONS = 10000,        /* kept at least, within the bytes below */
     STATE_HISTORY_STEP = 256,               /* compaction looks at multiples of this */
@@ -236,7 +237,11 @@ size_t member_list(struct state *s, struct member *ret_members, size_t max);
 enum err member_check(const struct member *m, struct errmsg *e) MUST_CHECK;
 enum err member_check_free(struct state *s, const char *name, const char *address,
                            struct errmsg *e) MUST_CHECK;
-void member_add(struct apply *a, struct member *m); /* allots m->id */
+/* Allots m->id. token, key: what it was redeemed with. */
+void member_add(struct apply *a, struct member *m, const char *token, const char *key);
+/* The member that this token with this key has made, and that was not removed since. */
+bool member_of_key(struct state *s, const char *token, const char *key,
+                   struct member *ret_member);
 
 /* ---- state_query.c ---- */
 /* Leaves its authorizer on the connection: for nothing else afterwards. */
@@ -267,7 +272,7 @@ uint64_t hash_result(uint64_t session, uint64_t slot, const struct kept_result *
 /* After any change of a token or a member. */
 void hash_small(struct state *s);
 #define HASH_TOKENS "SELECT id, role, uses_left, expires_ms, secret_sha256 FROM token"
-#define HASH_MEMBERS "SELECT id, name, address, role, state FROM member"
+#define HASH_MEMBERS "SELECT id, name, address, role, state, token, key_sha256 FROM member"
 
 /* ---- state_checkpoint.c ---- */
 struct checkpointer *checkpointer_new(const char *path);

@@ -180,9 +180,15 @@ enum err kv_check_put(struct state *s, struct slice key, struct slice value, uin
     if (value.n > STATE_VALUE_MAX)
         return err_set(e, ERR_LIMIT, "the value has %zu bytes, the most is %d", value.n,
                        (int)STATE_VALUE_MAX);
-    if (lease != 0 && lease_find(&s->leases, lease) == NULL)
+    const struct lease *l = lease != 0 ? lease_find(&s->leases, lease) : NULL;
+    if (lease != 0 && l == NULL)
         return err_set(e, ERR_NOT_FOUND, "lease %llu does not exist: it expired or was revoked",
                        (unsigned long long)lease);
+    if (l != NULL && l->keys >= STATE_LEASE_KEYS_MAX)
+        return err_set(e, ERR_LIMIT,
+                       "lease %llu has %d keys, the most: its end deletes them at once; use "
+                       "another lease for more",
+                       (unsigned long long)lease, (int)STATE_LEASE_KEYS_MAX);
     return ERR_OK;
 }
 
@@ -216,6 +222,18 @@ static void update_row(struct state *s, const struct kv *kv, uint64_t old_lease)
     sql_write(s, SQL_KV_LEASE);
 }
 
+static void count_lease(struct state *s, uint64_t from, uint64_t to)
+{
+    struct lease *l = from == to || from == 0 ? NULL : lease_find(&s->leases, from);
+    if (l != NULL) {
+        ASSERT(l->keys > 0);
+        l->keys--;
+    }
+    l = from == to || to == 0 ? NULL : lease_find(&s->leases, to);
+    if (l != NULL)
+        l->keys++;
+}
+
 static void tell_prev(struct kv_prev *prev, const struct kv *old)
 {
     if (prev == NULL)
@@ -241,6 +259,7 @@ void kv_put(struct apply *a, const struct kv *kv, struct kv_prev *prev)
         update_row(a->s, &row, old.lease);
     else
         insert_row(a->s, &row);
+    count_lease(a->s, old.lease, row.lease);
     if (existed)
         tell_prev(prev, &old);
     event_add(a, false, &row, &old, old_event);
@@ -256,6 +275,7 @@ static void delete_one(struct apply *a, struct slice key, struct kv_prev *prev)
     sql_bind_blob(a->s, SQL_KV_DELETE, 1, key);
     sql_write(a->s, SQL_KV_DELETE);
     a->s->m.rows_sum -= hash_kv(&old, old_event);
+    count_lease(a->s, old.lease, 0);
     tell_prev(prev, &old);
     event_add(a, true, &tombstone, &old, old_event);
 }

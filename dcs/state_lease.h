@@ -3,7 +3,7 @@
  * them in the same order.
  *
  * Two kinds of fields. Replicated (id, ttl, nonce, n, session): the same on every member at the
- * same index. This member's own (expiry): from its own CLOCK_BOOTTIME, never written anywhere. */
+ * same index (and keys, which is counted). This member's own (expiry): from its own CLOCK_BOOTTIME, never written anywhere. */
 #ifndef REGENT_DCS_STATE_LEASE_H
 #define REGENT_DCS_STATE_LEASE_H
 
@@ -20,6 +20,7 @@ struct lease {
     uint64_t nonce; /* of the holder's present life; a higher one supersedes */
     uint64_t n;     /* highest renewal counted under nonce */
     uint64_t session;
+    uint64_t keys;      /* attached; follows from the table kv */
     uint64_t expiry_ms; /* CLOCK_BOOTTIME of this member */
     bool dirty;         /* replicated fields differ from the table */
 };

@@ -123,10 +123,7 @@ static void append_lease(struct state *s, const struct lease *l, bool keys, uint
 {
     struct lease_state r;
     fill(s, l, now_ms, &r);
-    if (keys) {
-        sql_bind_u64(s, SQL_KV_COUNT_LEASE, 1, l->id);
-        r.keys = sql_one_u64(s, SQL_KV_COUNT_LEASE);
-    }
+    r.keys = keys ? l->keys : 0;
     msg_list_append(list, &msg_lease_state, &r);
 }
 

@@ -49,6 +49,18 @@ enum err state_member(struct state *s, uint64_t id, struct member *ret_member)
     return ERR_OK;
 }
 
+bool member_of_key(struct state *s, const char *token, const char *key,
+                   struct member *ret_member)
+{
+    sql_bind_text(s, SQL_MEMBER_OF_KEY, 1, token);
+    sql_bind_text(s, SQL_MEMBER_OF_KEY, 2, key);
+    if (!sql_row(s, SQL_MEMBER_OF_KEY))
+        return false;
+    read_member(s, SQL_MEMBER_OF_KEY, ret_member);
+    sql_done(s, SQL_MEMBER_OF_KEY);
+    return true;
+}
+
 /* ---- checks ---- */
 
 static bool name_char(char c)
@@ -113,22 +125,25 @@ enum err member_check_free(struct state *s, const char *name, const char *addres
 
 /* ---- changes ---- */
 
-static void insert_member(struct state *s, const struct member *m)
+static void insert_member(struct state *s, const struct member *m, const char *token,
+                          const char *key)
 {
     sql_bind_u64(s, SQL_MEMBER_INSERT, 1, m->id);
     sql_bind_text(s, SQL_MEMBER_INSERT, 2, m->name);
     sql_bind_text(s, SQL_MEMBER_INSERT, 3, m->address);
     sql_bind_text(s, SQL_MEMBER_INSERT, 4, m->role);
     sql_bind_text(s, SQL_MEMBER_INSERT, 5, m->state);
+    sql_bind_text(s, SQL_MEMBER_INSERT, 6, token);
+    sql_bind_text(s, SQL_MEMBER_INSERT, 7, key);
     sql_write(s, SQL_MEMBER_INSERT);
     hash_small(s);
 }
 
-void member_add(struct apply *a, struct member *m)
+void member_add(struct apply *a, struct member *m, const char *token, const char *key)
 {
     ASSERT(a->s->m.next_member != 0);
     m->id = a->s->m.next_member++;
-    insert_member(a->s, m);
+    insert_member(a->s, m, token, key);
 }
 
 enum err cmd_member_init(struct apply *a, const void *req)
@@ -148,7 +163,7 @@ enum err cmd_member_init(struct apply *a, const void *req)
                        (unsigned long long)m.id);
     memcpy(m.state, "active", sizeof "active");
     s->m.next_member = m.id + 1;
-    insert_member(s, &m);
+    insert_member(s, &m, "", "");
     apply_result(a, &msg_member, &m);
     return ERR_OK;
 }

@@ -135,7 +135,7 @@ static const char *const steps[] = {
     "DELETE FROM token",
     "DELETE FROM event",
     "UPDATE member SET state = 'removed'",
-    "INSERT INTO member SELECT next_member, ?2, ?3, ?4, 'active' FROM store",
+    "INSERT INTO member SELECT next_member, ?2, ?3, ?4, 'active', '', '' FROM store",
     "UPDATE store SET cluster_id = ?1, applied = applied + ?6, logged = 0,"
     " revision = revision + ?5, compacted = revision + ?5, next_member = next_member + 1,"
     " event_first = event_next, event_bytes_dropped = event_bytes,"

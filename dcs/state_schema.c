@@ -1,4 +1,4 @@
-/* The tables of state.db and the checks at its door. docs/dcs-schema.md explains them to readers;
+/* The tables of state.db and the checks at its door. docs/FORMATS.md explains them to readers;
  * the views there are a contract, the tables are ours. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -39,7 +39,7 @@ static const char *const schema[] = {
     "CREATE TABLE token(id TEXT PRIMARY KEY, role TEXT NOT NULL, uses_left INTEGER NOT NULL,"
     " expires_ms INTEGER NOT NULL, secret_sha256 TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE member(id INTEGER PRIMARY KEY, name TEXT NOT NULL, address TEXT NOT NULL,"
-    " role TEXT NOT NULL, state TEXT NOT NULL)",
+    " role TEXT NOT NULL, state TEXT NOT NULL, token TEXT NOT NULL, key_sha256 TEXT NOT NULL)",
     "CREATE VIEW keys AS SELECT CAST(key AS TEXT) AS key, CAST(value AS TEXT) AS value,"
     " create_revision, mod_revision, version, lease FROM kv",
     "CREATE VIEW changes AS SELECT id, revision, CASE deleted WHEN 0 THEN 'put' ELSE 'delete' "
@@ -53,7 +53,8 @@ static const char *const schema[] = {
     "WHERE"
     " result.session = session.id) AS results FROM session",
     "CREATE VIEW members AS SELECT id, name, address, role, state FROM member",
-    "CREATE VIEW tokens AS SELECT id, role, uses_left, expires_ms FROM token",
+    "CREATE VIEW tokens AS SELECT id, role, uses_left, expires_ms FROM token WHERE uses_left > "
+    "0",
     "CREATE VIEW revision AS SELECT revision, compacted, applied AS raft_index, cluster_id"
     " FROM store",
 };
@@ -249,6 +250,11 @@ static void load_leases(struct state *s)
             .session = sql_u64(s, SQL_LEASE_ALL, 4),
         };
         (void)lease_add(&s->leases, &l, 0);
+    }
+    while (sql_row(s, SQL_KV_COUNT_LEASES)) {
+        struct lease *l = lease_find(&s->leases, sql_u64(s, SQL_KV_COUNT_LEASES, 0));
+        if (l != NULL)
+            l->keys = sql_u64(s, SQL_KV_COUNT_LEASES, 1);
     }
 }
 

@@ -67,7 +67,7 @@ static enum err prepare_redeem(struct node *n, struct request *r, struct errmsg 
     struct token_redeem t;
     struct pki_token token;
     struct buf CLEANUP(buf_close) trial = BUF_INIT;
-    char hash[65];
+    char hash[65], key_hash[PKI_FINGERPRINT_LEN + 1];
     if (n->o.authority.ca_key.n == 0) {
         return err_set(e, ERR_UNAVAILABLE,
                        "%s leads, but has not fetched the CA's key yet; try again", n->name);
@@ -76,12 +76,13 @@ static enum err prepare_redeem(struct node *n, struct request *r, struct errmsg 
     err = err == ERR_OK ? pki_token_parse(t.token, &token, e) : err;
     /* A request that cannot be signed must not cost a use of the token. */
     err = err == ERR_OK ? sign(n, &t, 0, &trial, e) : err;
+    err = err == ERR_OK ? pki_csr_key_hash(t.csr, key_hash, e) : err;
     if (err != ERR_OK) {
         return err;
     }
     pki_token_hash(&token, hash);
     (void)snprintf(t.token, sizeof t.token, "%s:%s", token.id, hash);
-    t.csr = slice_of(NULL, 0);
+    t.csr = slice_str(key_hash);
     msg_encode(&msg_token_redeem, &t, &r->command);
     return ERR_OK;
 }

@@ -206,6 +206,37 @@ static bool identity_sound(const struct pki_identity *id)
     return true;
 }
 
+/* The signature proves that whoever asks holds the key. Its names are not looked at. */
+static X509_REQ *csr_of_pem(struct slice csr, struct errmsg *e)
+{
+    BIO *b CLEANUP(bio_cleanup) = BIO_new_mem_buf(csr.p, (int)MIN(csr.n, (size_t)1 << 16));
+    X509_REQ *req = b == NULL || csr.n == 0 ? NULL : PEM_read_bio_X509_REQ(b, NULL, NULL, NULL);
+    EVP_PKEY *key = req == NULL ? NULL : X509_REQ_get0_pubkey(req);
+    if (key != NULL && X509_REQ_verify(req, key) == 1)
+        return req;
+    X509_REQ_free(req);
+    (void)ossl_error(e, ERR_INVALID, "the certificate request is unsound");
+    return NULL;
+}
+
+enum err pki_csr_key_hash(struct slice csr, char ret_hex[static PKI_FINGERPRINT_LEN + 1],
+                          struct errmsg *e)
+{
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    unsigned char *der = NULL;
+    unsigned n = 0;
+    X509_REQ *req CLEANUP(x509_req_cleanup) = csr_of_pem(csr, e);
+    if (req == NULL)
+        return ERR_INVALID;
+    int len = i2d_PUBKEY(X509_REQ_get0_pubkey(req), &der);
+    bool ok = len > 0 && EVP_Digest(der, (size_t)len, digest, &n, EVP_sha256(), NULL) == 1;
+    OPENSSL_free(der);
+    if (!ok || n * 2 != PKI_FINGERPRINT_LEN)
+        return ossl_error(e, ERR_INTERNAL, "cannot hash the key of the request");
+    hex_encode(ret_hex, digest, n);
+    return ERR_OK;
+}
+
 enum err pki_sign(struct slice ca_cert, struct slice ca_key, struct slice csr,
                   const struct pki_identity *id, const char *const *hosts, size_t n_hosts,
                   struct buf *ret_cert, struct errmsg *e)
@@ -222,14 +253,10 @@ enum err pki_sign(struct slice ca_cert, struct slice ca_key, struct slice csr,
     if (X509_check_private_key(ca, key) != 1)
         return ossl_error(e, ERR_INVALID, "the CA key does not belong to the CA certificate");
 
-    BIO *b CLEANUP(bio_cleanup) = BIO_new_mem_buf(csr.p, (int)MIN(csr.n, (size_t)1 << 16));
-    X509_REQ *req CLEANUP(x509_req_cleanup) =
-        b == NULL || csr.n == 0 ? NULL : PEM_read_bio_X509_REQ(b, NULL, NULL, NULL);
-    EVP_PKEY *csr_key = req == NULL ? NULL : X509_REQ_get0_pubkey(req);
-    /* The signature proves that whoever asks holds the key. Its names are not looked at. */
-    if (csr_key == NULL || X509_REQ_verify(req, csr_key) != 1)
-        return ossl_error(e, ERR_INVALID, "the certificate request of %s is unsound", id->name);
-
+    X509_REQ *req CLEANUP(x509_req_cleanup) = csr_of_pem(csr, e);
+    if (req == NULL)
+        return err_wrap(e, ERR_INVALID, "%s", id->name);
+    EVP_PKEY *csr_key = X509_REQ_get0_pubkey(req);
     X509 *cert CLEANUP(x509_cleanup) = X509_new();
     if (cert == NULL || !fill_node(cert, ca, csr_key, id->name))
         return ossl_error(e, ERR_INTERNAL, "cannot make a certificate for %s", id->name);

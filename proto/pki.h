@@ -43,6 +43,10 @@ enum err pki_use_certificate(SSL_CTX *ctx, struct slice cert_pem, struct errmsg 
 enum err pki_sign(struct slice ca_cert, struct slice ca_key, struct slice csr,
                   const struct pki_identity *id, const char *const *hosts, size_t n_hosts,
                   struct buf *ret_cert, struct errmsg *e) MUST_CHECK;
+/* SHA-256 of the public key in a request that is sound, lower-case hex: the same for each request made
+ * with that key. */
+enum err pki_csr_key_hash(struct slice csr, char ret_hex[static PKI_FINGERPRINT_LEN + 1],
+                          struct errmsg *e) MUST_CHECK;
 /* SHA-256 of the DER, lower-case hex. */
 enum err pki_fingerprint(struct slice cert_pem, char ret_hex[static PKI_FINGERPRINT_LEN + 1],
                          struct errmsg *e) MUST_CHECK;

@@ -575,6 +575,8 @@ static void do_redeem(struct script *x, const struct words *w)
     char hash[65];
     fake_hash(w->v[2], hash);
     assert_int_equal(str_format(r.token, sizeof r.token, "%s:%s", w->v[1], hash), ERR_OK);
+    fake_hash(w->n > 5 ? w->v[5] : w->v[3], hash);
+    r.csr = slice_str(hash);
     assert_int_equal(str_copy(r.name, sizeof r.name, w->v[3]), ERR_OK);
     assert_int_equal(str_copy(r.address, sizeof r.address, w->v[4]), ERR_OK);
     apply(x, STATE_CMD_TOKEN_REDEEM, &msg_token_redeem, &r);

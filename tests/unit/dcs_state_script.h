@@ -12,7 +12,7 @@
  *     grant TTL NONCE [s=..]   renew L1 NONCE N [ttl=] [held=]   expire L1 NONCE N   revoke L1 [s=..]
  *     leases                   expired
  *     session NONCE            compact REV               replay FROM
- *     token ID ROLE USES EXPIRES SECRET   untoken ID     redeem ID SECRET NAME ADDRESS
+ *     token ID ROLE USES EXPIRES SECRET   untoken ID     redeem ID SECRET NAME ADDRESS [KEY]
  *     init NAME ADDRESS        member ID STATE           members
  *     now MS   wall MS   index N   commit   full   reopen   copy   restore   applied
  *

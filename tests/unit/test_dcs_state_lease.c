@@ -196,6 +196,59 @@ static void removing_a_dirty_lease_keeps_the_count(void **t)
     lease_table_close(&table);
 }
 
+static size_t puts_refused;
+
+static void count_refused(void *arg, uint64_t index, size_t i, enum err status,
+                          const char *error, struct slice result)
+{
+    (void)arg;
+    (void)index;
+    (void)i;
+    (void)result;
+    if (status != ERR_OK) {
+        assert_int_equal(status, ERR_LIMIT);
+        assert_non_null(strstr(error, "8192 keys"));
+        puts_refused++;
+    }
+}
+
+/* 8200 keys for one lease, in one entry. */
+static void a_lease_takes_no_more_keys_than_its_end_can_delete(void **t)
+{
+    (void)t;
+    static const struct state_ops ops = {.result = count_refused};
+    struct script *x = script_new();
+    struct state_batch b = {0};
+    struct buf entry = BUF_INIT, params = BUF_INIT;
+    (void)script_run(x, "grant 5000 1");
+    for (unsigned i = 0; i < 8200; i++) {
+        char key[16];
+        (void)snprintf(key, sizeof key, "k%05u", i);
+        struct put_req r = {.key = slice_str(key), .lease = x->leases[1]};
+        buf_clear(&params);
+        msg_encode(&msg_put_req, &r, &params);
+        (void)state_batch_add(&b, STATE_CMD_PUT, buf_slice(&params));
+    }
+    state_batch_end(&b, 1, &entry);
+    puts_refused = 0;
+    state_apply(x->s, ++x->index, buf_slice(&entry), x->now_ms, &ops, NULL);
+    assert_int_equal(puts_refused, 8);
+    (void)script_run(x, "del k00001");
+    (void)script_run(x, "put k00002 v"); /* without the lease now */
+    assert_string_not_equal(script_run(x, "put one v lease=L1"), "limit");
+    assert_string_not_equal(script_run(x, "put two v lease=L1"), "limit");
+    assert_string_equal(script_run(x, "put three v lease=L1"), "limit");
+    state_commit_full(x->s, x->index);
+    state_close(x->s);
+    struct errmsg e;
+    assert_int_equal(state_open(x->path, "cluster-1", &x->s, &e), ERR_OK);
+    assert_string_equal(script_run(x, "put three v lease=L1"), "limit");
+    buf_close(&entry);
+    buf_close(&params);
+    buf_close(&b.body);
+    script_free(x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -207,6 +260,7 @@ int main(void)
         cmocka_unit_test(a_shorter_ttl_binds_at_once_a_longer_one_adds),
         cmocka_unit_test(expiry_is_void_when_the_counter_moved),
         cmocka_unit_test(the_end_of_a_lease_deletes_its_keys_in_one_revision),
+        cmocka_unit_test(a_lease_takes_no_more_keys_than_its_end_can_delete),
         cmocka_unit_test(renewals_alone_are_never_committed),
         cmocka_unit_test(after_a_restart_every_lease_runs_a_whole_ttl),
         cmocka_unit_test(every_order_of_renewals_and_expiry_gives_one_answer),

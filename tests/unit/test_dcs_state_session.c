@@ -117,6 +117,41 @@ static void a_token_admits_a_member_once(void **t)
            {"members", "1 n1 voter active; 2 n2 voter joining"});
 }
 
+static void a_token_redeemed_again_with_its_key_answers_the_same(void **t)
+{
+    (void)t;
+    SCRIPT({"init n1 h:1", "1 n1 active"}, {"token t1 voter 1 5000 secret", "ok"},
+           {"redeem t1 secret n2 h:2 k", "id 2 voter of 2 in cluster-1"}, {"tokens", ""},
+           {"redeem t1 secret n2 h:2 k", "id 2 voter of 2 in cluster-1"},
+           {"redeem t1 secret n2 h:2 other", "denied"}, {"redeem t1 secret n3 h:2 k", "denied"},
+           {"redeem t1 secret n2 h:3 k", "denied"}, {"redeem t1 wrong n2 h:2 k", "denied"},
+           {"token t2 voter 2 5000 secret", "ok"}, {"member 2 active", "2 n2 active"},
+           {"commit", ""}, {"redeem t1 secret n2 h:2 k", "id 2 voter of 2 in cluster-1"},
+           {"reopen", "at 10"}, {"redeem t1 secret n2 h:2 k", "id 2 voter of 2 in cluster-1"},
+           {"redeem t2 secret n3 h:3 k", "id 3 voter of 3 in cluster-1"},
+           {"redeem t2 secret n3 h:3 k", "id 3 voter of 3 in cluster-1"},
+           {"tokens", "t2 voter 1"}, {"member 2 removed", "2 n2 removed"},
+           {"redeem t1 secret n2 h:2 k", "denied"}, {"wall 5000", ""},
+           {"redeem t2 secret n3 h:3 k", "denied"});
+}
+
+/* Spent ones stay for those that ask again, but keep no new one out. */
+static void spent_tokens_give_way(void **t)
+{
+    (void)t;
+    struct script *x = script_new();
+    for (int i = 0; i < 64; i++) {
+        char line[64];
+        (void)snprintf(line, sizeof line, "token t%d voter 1 9000 s", i);
+        assert_string_equal(script_run(x, line), "ok");
+    }
+    assert_string_equal(script_run(x, "token u voter 1 9000 s"), "limit");
+    (void)script_run(x, "redeem t0 s n1 h:1 k");
+    assert_string_equal(script_run(x, "token u voter 1 9000 s"), "ok");
+    assert_string_equal(script_run(x, "redeem t0 s n1 h:1 k"), "denied");
+    script_free(x);
+}
+
 static void a_token_ends_by_time_and_by_revocation(void **t)
 {
     (void)t;
@@ -153,6 +188,8 @@ int main(void)
         cmocka_unit_test(a_long_result_is_kept_in_short),
         cmocka_unit_test(idle_sessions_are_evicted_and_a_lease_protects),
         cmocka_unit_test(a_token_admits_a_member_once),
+        cmocka_unit_test(a_token_redeemed_again_with_its_key_answers_the_same),
+        cmocka_unit_test(spent_tokens_give_way),
         cmocka_unit_test(a_token_ends_by_time_and_by_revocation),
         cmocka_unit_test(ids_are_never_given_twice),
     };

@@ -1,0 +1,218 @@
+"""The client that was written from docs/PROTOCOL.md alone, against real members."""
+import ast
+import contextlib
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import pytest
+
+import regent_client
+from dcs_lab import Lab, build_dir, wait_for
+from regent_client import ALL, Client, Connection, RegentError
+
+pytestmark = [pytest.mark.skipif(not (build_dir() / "dcs_node").exists(), reason="dcs_node is not built")]
+
+
+@pytest.fixture(name="lab", scope="module")
+def lab_fixture():
+    lab = Lab(tempfile.mkdtemp(prefix="rc.", dir="/tmp"), 3)
+    wait_for("every voter can sign", lambda: all((n.dir / "pki" / "ca.key").exists() for n in lab.nodes))
+    yield lab
+    lab.close()
+
+
+def client_of(lab, nodes=None):
+    pki = lab.nodes[0].dir / "pki"
+    return Client([n.address for n in nodes or lab.nodes], ca=pki / "ca.crt", cert=pki / "node.crt", key=pki / "node.key")
+
+
+@pytest.fixture(name="client")
+def client_fixture(lab):
+    client = client_of(lab)
+    yield client
+    client.close()
+
+
+class Watcher(threading.Thread):
+    def __init__(self, client, key, **more):
+        super().__init__(daemon=True)
+        self.seen, self.of = [], client.watch(key, **more)
+        self.start()
+
+    def run(self):
+        with contextlib.suppress(RegentError):  # compacted by a later test
+            self.follow()
+
+    def follow(self):
+        for revision, events in self.of:
+            self.seen.append((revision, [(e["type"], e["kv"]["key"].decode(), e["kv"].get("value", b"").decode()) for e in events]))
+
+
+def test_it_needs_nothing_but_python():
+    tree = ast.parse(pathlib.Path(regent_client.__file__).read_text())
+    names = {n.name for node in ast.walk(tree) if isinstance(node, ast.Import) for n in node.names}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert names <= set(sys.stdlib_module_names)
+
+
+def test_keys(client):
+    first = client.put("k/a", "1")
+    assert client.put("k/a", "2", prev_kv=True)["kvs"][0]["value"] == b"1"
+    client.put("k/b", b"\0\xff")
+    assert client.get("k/b") == b"\0\xff" and client.get("k/c") is None
+    page = client.range("k/", end="k0", limit=1)
+    assert [kv["key"] for kv in page["kvs"]] == [b"k/a"] and page["more"] and page["count"] == 2
+    assert client.range("k/a", revision=first["revision"])["kvs"][0]["value"] == b"1"
+    assert client.range("k/", end="k0", keys_only=True)["kvs"][0].get("value", b"") == b""
+    assert client.delete("k/", end="k0")["count"] == 2
+    assert client.range("k/", end="k0", count_only=True).get("count", 0) == 0
+
+
+def test_transactions(client):
+    made = client.txn(compare=[{"key": "t", "target": "version", "op": "="}], then=[{"op": "put", "key": "t", "value": "1"}])
+    assert made["succeeded"]
+    again = client.txn(compare=[{"key": "t", "target": "version", "op": "="}], then=[{"op": "put", "key": "t", "value": "2"}],
+                       otherwise=[{"op": "range", "key": "t"}])
+    assert not again.get("succeeded") and again["results"][0]["kvs"][0]["value"] == b"1"
+    with pytest.raises(RegentError) as refused:
+        client.txn(compare=[{"key": "t", "target": "colour", "op": "="}])
+    assert refused.value.name == "invalid" and refused.value.outcome == "none"
+
+
+def test_a_write_that_is_sent_again_is_applied_once(lab, client):
+    client.put("once", "0")
+    compare = [{"key": "once", "target": "value", "op": "=", "value": "0"}]
+    request = {"compare": compare, "then": [{"op": "put", "key": "once", "value": "1"}], "session": client.session, "seq": client.seq + 1}
+    client.seq += 1
+    first = client.call("kv.txn", **request)
+    other = client_of(lab, [lab.nodes[2]])
+    assert other.call("kv.txn", **request) == first and first["succeeded"]
+    other.close()
+
+
+def test_a_watch_has_every_revision_also_across_nodes(lab, client):
+    start = client.put("w/0", "x")["revision"]
+    watcher = Watcher(client_of(lab), "w/", end="w0", start_revision=start)
+    for i in range(1, 200):
+        client.put(f"w/{i}", str(i))
+    client.delete("w/7")
+    wait_for("all of it", lambda: len(watcher.seen) == 201)
+    assert [e[0][1] for _, e in watcher.seen[:200]] == [f"w/{i}" for i in range(200)]
+    assert watcher.seen[-1][1] == [("delete", "w/7", "")]
+    revisions = [r for r, _ in watcher.seen]
+    assert revisions == sorted(set(revisions))
+
+
+def test_a_large_revision_is_put_together_from_its_parts(lab, client):
+    for i in range(0, 6000, 100):
+        client.txn(then=[{"op": "put", "key": f"large/{j:05}", "value": "v"} for j in range(i, i + 100)])
+    start = client.range("large/")["revision"] + 1
+    watcher = Watcher(client_of(lab), "large/", end="large0", start_revision=start, no_put=True)
+    client.put("large/00000", "not told")
+    client.delete("large/", end="large0")
+    wait_for("the delete", lambda: watcher.seen)
+    assert len(watcher.seen) == 1 and [e[1] for e in watcher.seen[0][1]] == [f"large/{j:05}" for j in range(6000)]
+
+
+def test_progress_is_told(lab, client):
+    watcher = Watcher(client_of(lab), "nothing/ever", progress_ms=1000)
+    wait_for("it watches", lambda: watcher.seen)
+    client.put("elsewhere", "1")
+    revision = client.range("elsewhere")["revision"]
+    wait_for("it is told", lambda: watcher.seen[-1][0] >= revision)
+    assert all(events == [] for _, events in watcher.seen)
+
+
+def test_a_compacted_start_is_an_error(client):
+    client.put("c", "1")
+    client.call("kv.compact", revision=client.put("c", "2")["revision"])
+    with pytest.raises(RegentError) as gone:
+        next(client.watch("c", start_revision=1))
+    assert gone.value.name == "compacted"
+
+
+def test_leases(client):
+    lease = client.lease(1500)
+    client.put("l", "mine", lease=lease.id)
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        assert lease.renew() and lease.deadline > time.monotonic()
+        time.sleep(0.4)
+    assert client.get("l") == b"mine"
+    wait_for("it ends", lambda: client.get("l") is None)
+    assert not lease.renew()
+    other = client.lease(60000)
+    client.put("l", "again", lease=other.id)
+    other.revoke()
+    assert client.get("l") is None
+
+
+def test_a_change_of_leader_costs_no_write_and_no_event(lab, client):
+    watcher = Watcher(client_of(lab), "f/", end="f0", start_revision=client.put("f/0000", "0")["revision"])
+    done, stop = [], threading.Event()
+
+    def write():
+        i = 0
+        with contextlib.closing(client_of(lab)) as own:
+            while not stop.is_set():
+                i += 1
+                own.txn(compare=[{"key": "f/last", "target": "value", "op": "=", "value": str(i - 1)}] if i > 1 else [],
+                        then=[{"op": "put", "key": "f/last", "value": str(i)}, {"op": "put", "key": f"f/{i:04}", "value": str(i)}])
+                done.append(i)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for how in (signal.SIGKILL, signal.SIGTERM):
+        n = len(done)
+        wait_for("some writes", lambda n=n: len(done) > n + 20)
+        leader = lab.leader()
+        leader.kill(how)
+        wait_for("more writes", lambda n=len(done): len(done) > n + 20)
+        leader.start()
+        wait_for("it is back", lambda leader=leader: leader.status()["leader_id"] != 0)
+    stop.set()
+    writer.join(30)
+    kvs = client.range("f/0", end="f/a")["kvs"]
+    assert [int(kv["value"]) for kv in kvs[1:]] == list(range(1, len(done) + 1))  # each compared the one before it
+    wait_for("all events", lambda: watcher.seen and watcher.seen[-1][1][-1][2] == str(done[-1]))
+    assert [int(e[0][2]) for _, e in watcher.seen] == list(range(len(done) + 1))
+
+
+def csr_of(tmp_path, name):
+    subprocess.run(["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
+                    "-keyout", tmp_path / "key", "-out", tmp_path / "csr"], check=True, capture_output=True)
+    return (tmp_path / "csr").read_bytes()
+
+
+def test_a_token_whose_answer_was_lost_is_redeemed_again(lab, client, tmp_path):
+    token = client.call("token.create", uses=1)["token"]
+    request = {"token": token, "name": "late", "address": "127.0.0.1:1", "csr": csr_of(tmp_path, "late")}
+    stranger = Connection(lab.nodes[0].address, ca=lab.nodes[0].dir / "pki" / "ca.crt")
+    stranger.send("token.redeem", request)
+    stranger.close()  # without the answer
+    wait_for("it was redeemed", lambda: "late" in [m["name"] for m in client.call("member.list")["members"]])
+    assert client.call("token.list").get("tokens", []) == []
+    again = Connection(lab.nodes[1].address, ca=lab.nodes[0].dir / "pki" / "ca.crt")
+    grant = again.call("token.redeem", request)
+    subprocess.run(["openssl", "req", "-new", "-key", tmp_path / "key", "-subj", "/CN=late", "-out", tmp_path / "csr"], check=True, capture_output=True)
+    request["csr"] = (tmp_path / "csr").read_bytes()  # another request with the same key
+    assert again.call("token.redeem", request)["member_id"] == grant["member_id"]
+    with pytest.raises(RegentError) as used:
+        again.call("token.redeem", {**request, "csr": csr_of(tmp_path, "late")})
+    assert used.value.name == "denied"
+    again.close()
+    client.call("member.remove", name="late")
+
+
+def test_without_a_certificate_little_is_answered(lab):
+    stranger = Connection(lab.nodes[0].address, ca=lab.nodes[0].dir / "pki" / "ca.crt")
+    assert stranger.node["access"] == "none"
+    with pytest.raises(RegentError) as no:
+        stranger.call("kv.range", {"key": "a", "end": ALL})
+    assert no.value.name == "unauthenticated"
+    stranger.close()
