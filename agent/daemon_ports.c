@@ -75,6 +75,12 @@ static void port_watch_closely(void *arg, bool on)
     postgres_watch_closely(d->postgres, on);
 }
 
+static uint64_t port_catalogue(void *arg, struct slice *ret_json)
+{
+    struct daemon *d = arg;
+    return postgres_catalogue(d->postgres, ret_json);
+}
+
 static void port_fence(void *arg, struct fence_state *ret_state)
 {
     struct daemon *d = arg;
@@ -199,6 +205,7 @@ const struct engine_ports daemon_ports = {
     .cancel = port_cancel,
     .configure = port_configure,
     .watch_closely = port_watch_closely,
+    .catalogue = port_catalogue,
     .fence = port_fence,
     .arm = port_arm,
     .extend = port_extend,

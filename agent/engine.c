@@ -310,6 +310,7 @@ void engine_tick(struct engine *g)
         decide_and_act(g);
         engine_publish_member(g);
         engine_configure(g);
+        engine_publish_settings(g);
         /* While the data is being looked at, nobody knows whether there is something to hand over. */
         bool idle = g->view.pg.proc == PG_PROC_STOPPED && g->view.pg.data != PG_DATA_UNKNOWN &&
                     g->busy.action == ACTION_NONE &&

@@ -30,6 +30,8 @@ struct engine_ports {
     void (*cancel)(void *arg);
     void (*configure)(void *arg, const struct postgres_dynamic *d);
     void (*watch_closely)(void *arg, bool on);
+    /* postgres_catalogue() */
+    uint64_t (*catalogue)(void *arg, struct slice *ret_json);
     /* fence */
     void (*fence)(void *arg, struct fence_state *ret_state);
     void (*arm)(void *arg, uint64_t token, uint64_t deadline_ms);

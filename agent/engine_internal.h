@@ -73,6 +73,9 @@ struct engine {
     bool journal_trimming;
     uint64_t config_mod; /* of the config last handed to PostgreSQL */
     struct postgres_dynamic configured;
+    /* the catalogue of settings that the record has, and the token it was written under */
+    uint64_t catalogue_serial, catalogue_token;
+    bool catalogue_writing;
 
     bool tilt;
     bool stopping, restarting, stopped, revoking;
@@ -101,5 +104,6 @@ void engine_revoke(struct engine *g);
 void engine_publish_member(struct engine *g);
 void engine_journal(struct engine *g, const struct plan *p);
 void engine_configure(struct engine *g);
+void engine_publish_settings(struct engine *g);
 
 #endif

@@ -260,3 +260,38 @@ void engine_configure(struct engine *g)
     g->configured = d;
     g->o.ports->configure(g->o.arg, &d);
 }
+
+/* ---- what PostgreSQL says of its parameters ---- */
+
+static void on_settings(void *arg, const struct client_reply *reply)
+{
+    struct engine *g = arg;
+    CHECK_MAGIC(g, ENGINE_MAGIC);
+    g->catalogue_writing = false;
+    if (reply->status != ERR_OK)
+        g->catalogue_serial = 0; /* again */
+}
+
+/* By the leader, when nothing else is to be done: a failover does not wait for it. */
+void engine_publish_settings(struct engine *g)
+{
+    enum { SETTINGS_MS = 5000 };
+    struct settings_rec rec = {.version = ""};
+    struct buf json CLEANUP(buf_close) = BUF_INIT;
+    char key[MIRROR_KEY_MAX];
+    const struct view *v = &g->view;
+    if (!g->planned || strcmp(g->plan.rule, "leader") != 0 || g->catalogue_writing ||
+        !g->connected)
+        return;
+    uint64_t serial = g->o.ports->catalogue(g->o.arg, &rec.settings);
+    bool same = serial == g->catalogue_serial && v->leader.token == g->catalogue_token;
+    if (serial == 0 || same || mirror_key(&g->mirror, key, "settings") != ERR_OK)
+        return;
+    str_cut(rec.version, sizeof rec.version, g->pg_version);
+    msg_to_json(&msg_settings_rec, &rec, &json);
+    struct put_req r = {.key = slice_str(key), .value = buf_slice(&json)};
+    g->catalogue_serial = serial;
+    g->catalogue_token = v->leader.token;
+    g->catalogue_writing = true;
+    g->o.ports->call(g->o.arg, METHOD_KV_PUT, &r, SETTINGS_MS, on_settings, g);
+}

@@ -5,6 +5,7 @@
 #include "agent/postgres_private.h"
 #include "base/clock.h"
 #include "base/str.h"
+#include "conf/dynamic.h"
 
 enum { SOURCE_WAIT_MS = 30000, SOURCE_POLL_MS = 200 };
 
@@ -109,7 +110,7 @@ static void rewind_now(struct postgres *p)
     postgres_req(p, &q, "rewind");
     source_of(p, &p->config->postgresql.authentication.rewind, &q);
     q.files = buf_slice(&files);
-    q.purge = pg_owned_settings();
+    q.purge = settings_owned();
     p->rewind_failed =
         true; /* until it has been done; a cancelled one is looked at like a failed one */
     action_worker(p, &q, 0, rewound);

@@ -163,6 +163,44 @@ static void slots_connected(void *arg, const struct pg_sql_reply *r)
     pg_sql_query(p->house_sql, buf_cstr(&sql), PG_SQL_MS, done, p);
 }
 
+/* ---- what this server says of its parameters ---- */
+
+static void catalogue_read(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    done(arg, r);
+    if (r->status != ERR_OK || r->n != 1)
+        return;
+    const char *text = pg_sql_text(r->results[0], 0, 0);
+    buf_clear(&p->catalogue);
+    buf_append_slice(&p->catalogue, slice_str(text));
+    p->catalogue_serial++;
+}
+
+static void catalogue_connected(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    if (r->status != ERR_OK)
+        failed(p);
+    else
+        pg_sql_query(p->house_sql,
+                     "SELECT json_object_agg(lower(name), json_build_array(vartype, context, "
+                     "coalesce(unit, ''), coalesce(min_val, ''), coalesce(max_val, ''), "
+                     "coalesce(array_to_string(enumvals, '|'), ''))) FROM pg_settings",
+                     PG_SQL_MS, catalogue_read, p);
+}
+
+uint64_t postgres_catalogue(const struct postgres *p, struct slice *ret_json)
+{
+    *ret_json = buf_slice(&p->catalogue);
+    return p->catalogue.len > 0 ? p->catalogue_serial : 0;
+}
+
+static bool slots_due(const struct postgres *p, uint64_t now)
+{
+    return p->use_slots && p->members_n > 0 && now >= p->slots_ms;
+}
+
 void house_look(struct postgres *p)
 {
     uint64_t now = clock_boot_ms();
@@ -173,9 +211,12 @@ void house_look(struct postgres *p)
         write_conf(p);
         return;
     }
-    if (!p->use_slots || p->members_n == 0 || now < p->slots_ms)
-        return;
-    p->slots_ms = now + SLOTS_MS;
-    p->house_busy = true;
-    with_connection(p, slots_connected);
+    if (slots_due(p, now)) {
+        p->slots_ms = now + SLOTS_MS;
+        p->house_busy = true;
+        with_connection(p, slots_connected);
+    } else if (p->catalogue.len == 0) {
+        p->house_busy = true;
+        with_connection(p, catalogue_connected);
+    }
 }

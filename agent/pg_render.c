@@ -7,6 +7,7 @@
 
 #include "agent/pg_text.h"
 #include "base/str.h"
+#include "conf/dynamic.h"
 
 enum { SOCKET_PATH_MAX = 100 };
 
@@ -33,47 +34,6 @@ static const struct {
     {"log_timezone", "UTC"},
 };
 
-/* What nobody else may set: they carry the safety of the whole, or their values are the agent's. */
-static const char owned[] = "listen_addresses\0"
-                            "port\0"
-                            "unix_socket_directories\0"
-                            "cluster_name\0"
-                            "hot_standby\0"
-                            "wal_log_hints\0"
-                            "primary_conninfo\0"
-                            "primary_slot_name\0"
-                            "synchronous_standby_names\0"
-                            "wal_retrieve_retry_interval\0"
-                            "restart_after_crash\0"
-                            "promote_trigger_file\0"
-                            "recovery_target\0"
-                            "recovery_target_action\0"
-                            "recovery_target_inclusive\0"
-                            "recovery_target_lsn\0"
-                            "recovery_target_name\0"
-                            "recovery_target_time\0"
-                            "recovery_target_timeline\0"
-                            "recovery_target_xid\0"
-                            "recovery_min_apply_delay\0"
-                            "data_directory\0"
-                            "config_file\0"
-                            "hba_file\0"
-                            "ident_file\0"
-                            "external_pid_file\0";
-
-struct slice pg_owned_settings(void)
-{
-    return slice_of(owned, sizeof owned - 1);
-}
-
-static bool is_owned(const char *name)
-{
-    for (const char *p = owned; *p != '\0'; p += strlen(p) + 1)
-        if (strcasecmp(p, name) == 0)
-            return true;
-    return false;
-}
-
 static enum err put(struct buf *out, const char *name, const char *value, struct errmsg *e)
 {
     if (!pg_setting_name_ok(name))
@@ -94,7 +54,7 @@ static enum err put_pairs(struct buf *out, const char *heading, const struct con
     for (size_t i = 0; i < n && rv == ERR_OK; i++) {
         bool minimal = strcasecmp(pairs[i].key, "wal_level") == 0 &&
                        strcasecmp(pairs[i].value, "minimal") == 0;
-        if (is_owned(pairs[i].key) || minimal)
+        if (settings_is_owned(pairs[i].key) || minimal)
             buf_printf(out, "# %.63s is set below\n",
                        pg_setting_name_ok(pairs[i].key) ? pairs[i].key : "?");
         else
@@ -208,16 +168,14 @@ struct pg_limits pg_render_limits(const struct pg_render *r)
     return l;
 }
 
-static enum err put_hba_line(struct buf *out, const char *line, struct errmsg *e)
+static enum err put_line(struct buf *out, const char *line,
+                         enum err (*check)(const char *line, struct errmsg *e),
+                         struct errmsg *e)
 {
-    for (const char *p = line; *p != '\0'; p++)
-        if ((unsigned char)*p < ' ' && *p != '\t')
-            return err_set(e, ERR_INVALID, "pg_hba: a line has a line break: \"%.60s\"", line);
-    /* A backslash at the end would join the next line to it. */
-    if (line[0] != '\0' && line[strlen(line) - 1] == '\\')
-        return err_set(e, ERR_INVALID, "pg_hba: a line ends in a backslash: \"%.60s\"", line);
-    buf_printf(out, "%s\n", line);
-    return ERR_OK;
+    enum err rv = check(line, e);
+    if (rv == ERR_OK)
+        buf_printf(out, "%s\n", line);
+    return rv;
 }
 
 static enum err put_hba_user(struct buf *out, const char *type, const char *database,
@@ -252,11 +210,25 @@ enum err pg_render_hba(const struct pg_render *r, struct buf *out, struct errmsg
     char *const *lines = dynamic ? r->dynamic->hba : c->postgresql.pg_hba;
     size_t n = dynamic ? r->dynamic->n_hba : c->postgresql.n_pg_hba;
     for (size_t i = 0; i < n && rv == ERR_OK; i++)
-        rv = put_hba_line(out, lines[i], e);
+        rv = put_line(out, lines[i], hba_check, e);
     if (n == 0)
         buf_printf(out, "local all all scram-sha-256\n"
                         "host all all samehost scram-sha-256\n"
                         "host all all samenet scram-sha-256\n");
+    return rv;
+}
+
+enum err pg_render_ident(const struct pg_render *r, struct buf *out, struct errmsg *e)
+{
+    const struct config *c = r->config;
+    bool local = c->postgresql.n_pg_ident > 0;
+    char *const *lines = local ? c->postgresql.pg_ident : r->dynamic->ident;
+    size_t n = local ? c->postgresql.n_pg_ident : r->dynamic->n_ident;
+    enum err rv = ERR_OK;
+    buf_printf(out,
+               "# Written by regentd; lines belong into regent.yml (postgresql.pg_ident).\n");
+    for (size_t i = 0; i < n && rv == ERR_OK; i++)
+        rv = put_line(out, lines[i], ident_check, e);
     return rv;
 }
 

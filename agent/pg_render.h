@@ -21,6 +21,8 @@ struct pg_settings {
     size_t n_pairs;
     char *hba[PG_HBA_MAX];
     size_t n_hba;
+    char *ident[PG_HBA_MAX];
+    size_t n_ident;
 };
 /* ERR_INVALID names what is wrong; ret is then empty. Empty text is no settings. */
 enum err pg_settings_parse(struct slice json, struct pg_settings *ret, struct errmsg *e)
@@ -48,6 +50,8 @@ struct pg_limits pg_render_limits(const struct pg_render *r);
 enum err pg_render_conf(const struct pg_render *r, struct buf *out, struct errmsg *e)
     MUST_CHECK;
 enum err pg_render_hba(const struct pg_render *r, struct buf *out, struct errmsg *e) MUST_CHECK;
+enum err pg_render_ident(const struct pg_render *r, struct buf *out, struct errmsg *e)
+    MUST_CHECK;
 enum err pg_render_sync(const char *names, struct buf *out) MUST_CHECK;
 void pg_render_passfile(const struct config *c, struct buf *out);
 /* primary_conninfo: no secret in it. */
@@ -57,8 +61,6 @@ void pg_render_conninfo(const struct config *c, const char *host, uint16_t port,
 enum err pg_listen(const struct config *c, char *ret_host, size_t size, uint16_t *ret_port,
                    struct errmsg *e) MUST_CHECK;
 
-/* Names, NUL behind each, of the settings nobody else may set: taken out of postgresql.auto.conf. */
-struct slice pg_owned_settings(void);
 /* DATA_DIR when a socket's name fits there, else a directory of this data_dir's own in /tmp. */
 void pg_socket_dir(const char *data_dir, char ret[static PG_PATH_MAX]);
 

@@ -14,6 +14,8 @@ void pg_settings_close(struct pg_settings *s)
     }
     for (size_t i = 0; i < s->n_hba; i++)
         mem_free(s->hba[i]);
+    for (size_t i = 0; i < s->n_ident; i++)
+        mem_free(s->ident[i]);
     *s = (struct pg_settings){.n_pairs = 0};
 }
 
@@ -65,20 +67,21 @@ static enum err take_parameters(json_t *parameters, struct pg_settings *s, struc
     return ERR_OK;
 }
 
-static enum err take_hba(json_t *hba, struct pg_settings *s, struct errmsg *e)
+static enum err take_lines(json_t *all, const char *what, char *ret[static PG_HBA_MAX],
+                           size_t *ret_n, struct errmsg *e)
 {
     size_t i;
     json_t *line;
-    if (hba == NULL || json_is_null(hba))
+    if (all == NULL || json_is_null(all))
         return ERR_OK;
-    if (!json_is_array(hba))
-        return err_set(e, ERR_INVALID, "postgresql.pg_hba is not a list");
-    json_array_foreach(hba, i, line)
+    if (!json_is_array(all))
+        return err_set(e, ERR_INVALID, "postgresql.%s is not a list", what);
+    json_array_foreach(all, i, line)
     {
-        if (!json_is_string(line) || s->n_hba == PG_HBA_MAX)
-            return err_set(e, ERR_INVALID, "postgresql.pg_hba[%zu]: not a text, or too many",
+        if (!json_is_string(line) || *ret_n == PG_HBA_MAX)
+            return err_set(e, ERR_INVALID, "postgresql.%s[%zu]: not a text, or too many", what,
                            i);
-        s->hba[s->n_hba++] = mem_strdup(json_string_value(line));
+        ret[(*ret_n)++] = mem_strdup(json_string_value(line));
     }
     return ERR_OK;
 }
@@ -98,7 +101,10 @@ enum err pg_settings_parse(struct slice json, struct pg_settings *ret, struct er
     if (rv == ERR_OK)
         rv = take_parameters(json_object_get(root, "parameters"), ret, e);
     if (rv == ERR_OK)
-        rv = take_hba(json_object_get(root, "pg_hba"), ret, e);
+        rv = take_lines(json_object_get(root, "pg_hba"), "pg_hba", ret->hba, &ret->n_hba, e);
+    if (rv == ERR_OK)
+        rv = take_lines(json_object_get(root, "pg_ident"), "pg_ident", ret->ident,
+                        &ret->n_ident, e);
     json_decref(root);
     if (rv != ERR_OK)
         pg_settings_close(ret);

@@ -129,6 +129,7 @@ static void postmaster_gone(struct postgres *p)
 {
     p->probe_valid = false;
     p->ever_seen = false;
+    buf_clear(&p->catalogue);
     p->roles_ready = false;
     p->conf_dirty = false;
     p->house_busy = false;
@@ -149,6 +150,7 @@ void postgres_fence_changed(struct postgres *p)
                                       p->act.plan.action == ACTION_START_STANDBY);
         p->stopping = false;
         p->ever_seen = false;
+        buf_clear(&p->catalogue);
         if (!ours) {
             p->follow.known = false;
             sync_adopted(p);
@@ -337,6 +339,7 @@ void postgres_free(struct postgres *p)
         pg_sql_free(sql[i]);
     pg_settings_close(&p->settings);
     buf_close(&p->settings_json);
+    buf_close(&p->catalogue);
     uv_timer_t *timers[] = {&p->timer, &p->house, &p->sync_timer};
     for (size_t i = 0; i < ARRAY_LEN(timers); i++)
         uv_close((uv_handle_t *)timers[i], timer_closed);

@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/str.h"
+#include "conf/dynamic.h"
 
 void action_end(struct postgres *p, enum err status, const struct errmsg *e)
 {
@@ -150,6 +151,11 @@ enum err postgres_files(struct postgres *p, const char *sync_names, struct msg_l
         return rv;
     add_file(ret, "pg_hba.conf", &b);
     buf_clear(&b);
+    rv = pg_render_ident(&r, &b, e);
+    if (rv != ERR_OK)
+        return rv;
+    add_file(ret, "pg_ident.conf", &b);
+    buf_clear(&b);
     pg_render_passfile(p->config, &b);
     add_file(ret, p->passfile, &b);
     if (b.p != NULL)
@@ -191,7 +197,7 @@ void action_write(struct postgres *p, const char *op, const char *sync_names, ac
     }
     msg_list_end(&list, &files);
     q.files = buf_slice(&files);
-    q.purge = pg_owned_settings();
+    q.purge = settings_owned();
     q.standby =
         p->act.plan.action != ACTION_START_PRIMARY && p->act.plan.action != ACTION_REWIND;
     (void)snprintf(q.path, sizeof q.path, "%s", p->socket_dir);

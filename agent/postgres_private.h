@@ -89,6 +89,8 @@ struct postgres {
     uint64_t slots_ms; /* when slots are looked at next */
     bool conf_dirty;   /* to be written and reloaded */
     bool house_busy;
+    struct buf catalogue; /* settings_rec.settings of this postmaster; empty: not asked yet */
+    uint64_t catalogue_serial;
     bool closely;
     unsigned open_timers;
 

@@ -1,5 +1,4 @@
 /* show-config, edit-config: the dynamic configuration. */
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +6,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/commands.h"
+#include "conf/dynamic.h"
 
 enum { SETS_MAX = 32 };
 
@@ -62,21 +62,13 @@ static enum err set_one(json_t *root, const char *path, const char *text, struct
         at = section_of(at, "parameters");
         key = path + strlen(parameters);
     }
-    if (key[0] == '\0' || (at == root && json_object_get(root, key) == NULL))
+    if (key[0] == '\0')
         return err_set(e, ERR_INVALID,
                        "unknown key \"%s\"; `regentctl show-config` lists the keys", path);
     json_t *value = json_loads(text, JSON_DECODE_ANY, NULL);
     if (value == NULL)
         value = json_string(text);
-    if (strcmp(path, "synchronous_mode") == 0 && json_is_boolean(value)) { /* Patroni's way */
-        bool on = json_is_true(value);
-        json_decref(value);
-        value = json_string(on ? "on" : "off");
-    }
-    if (json_is_null(value) && at != root)
-        json_object_del(at, key);
-    else
-        json_object_set(at, key, value);
+    json_object_set(at, key, value); /* null: taken away by the check */
     json_decref(value);
     return ERR_OK;
 }
@@ -106,34 +98,29 @@ static enum err apply_sets(const struct config_rec *old, char *const *sets, size
     return rv;
 }
 
-static bool one_of(const char *value, const char *const *known, size_t n)
+/* The running server's parameters, as JSON; empty where nobody has told them yet. */
+static enum err read_catalogue(struct cli *c, struct slice *ret, struct msg_arena *arena)
 {
-    for (size_t i = 0; i < n; i++)
-        if (strcmp(value, known[i]) == 0)
-            return true;
-    return false;
+    struct settings_rec r;
+    *ret = slice_of(NULL, 0);
+    enum err rv = cli_record(c, "settings", &msg_settings_rec, &r, arena, NULL);
+    if (rv == ERR_OK)
+        *ret = r.settings;
+    return rv == ERR_NOT_FOUND ? ERR_OK : rv;
 }
 
-/* What every agent would refuse is never written. */
-static enum err check_values(const struct config_rec *r, struct errmsg *e)
+/* Of the parameters that the edit names. */
+static void say_restarts(struct slice catalogue, char *const *sets, size_t n)
 {
-    static const char *const modes[] = {"off", "on", "quorum"};
-    static const char *const crashes[] = {"auto", "restart", "failover"};
-    enum { TTL_MIN = 2, TTL_MAX = 3600 };
-    if (r->ttl < TTL_MIN || r->ttl > TTL_MAX)
-        return err_set(e, ERR_INVALID, "ttl: %" PRIu64 " is outside %d..%d seconds", r->ttl,
-                       TTL_MIN, TTL_MAX);
-    if (!one_of(r->synchronous_mode, modes, ARRAY_LEN(modes)))
-        return err_set(e, ERR_INVALID, "synchronous_mode: \"%s\" is none of off, on, quorum",
-                       r->synchronous_mode);
-    if (!one_of(r->on_primary_crash, crashes, ARRAY_LEN(crashes)))
-        return err_set(e, ERR_INVALID,
-                       "on_primary_crash: \"%s\" is none of auto, restart, failover",
-                       r->on_primary_crash);
-    if (r->synchronous_node_count == 0 || r->synchronous_node_count > SYNC_MAX)
-        return err_set(e, ERR_INVALID, "synchronous_node_count: %" PRIu64 " is outside 1..%d",
-                       r->synchronous_node_count, SYNC_MAX);
-    return ERR_OK;
+    static const char parameters[] = "postgresql.parameters.";
+    for (size_t i = 0; i < n; i++) {
+        char *name CLEANUP(mem_cleanup) = mem_strdup(sets[i]);
+        name[strcspn(name, "=")] = '\0';
+        if (str_starts(name, parameters) &&
+            settings_needs_restart(catalogue, name + strlen(parameters)))
+            (void)printf("%s takes effect when PostgreSQL is restarted\n",
+                         name + strlen(parameters));
+    }
 }
 
 /* -s KEY=VALUE, and -p NAME=VALUE for a parameter of PostgreSQL, as patronictl has them. */
@@ -154,9 +141,11 @@ static int parse_sets(int argc, char **argv, char *sets[static SETS_MAX], size_t
 static int edit(struct cli *c, char *const *sets, size_t n)
 {
     struct msg_arena arena CLEANUP(msg_arena_close) = MSG_ARENA_INIT;
+    struct buf wanted CLEANUP(buf_close) = BUF_INIT;
+    struct buf before CLEANUP(buf_close) = BUF_INIT;
     struct buf json CLEANUP(buf_close) = BUF_INIT;
+    struct slice catalogue;
     struct config_rec old;
-    struct config_rec new;
     struct errmsg e = {0};
     uint64_t mod = 0;
     bool taken;
@@ -164,13 +153,14 @@ static int edit(struct cli *c, char *const *sets, size_t n)
     if (rv == ERR_NOT_FOUND)
         return cli_fail(rv,
                         "no dynamic configuration yet: the cluster has not been initialised");
+    if (rv == ERR_OK)
+        rv = read_catalogue(c, &catalogue, &arena);
     if (rv != ERR_OK)
         return cli_exit_code(rv);
-    rv = apply_sets(&old, sets, n, &json, &e);
+    msg_to_json(&msg_config_rec, &old, &before);
+    rv = apply_sets(&old, sets, n, &wanted, &e);
     if (rv == ERR_OK)
-        rv = msg_from_json(&msg_config_rec, buf_slice(&json), &new, &arena, &e);
-    if (rv == ERR_OK)
-        rv = check_values(&new, &e);
+        rv = dynamic_check_edit(buf_slice(&wanted), buf_slice(&before), catalogue, &json, &e);
     if (rv != ERR_OK)
         return cli_fail(rv, "%s; nothing changed", e.text);
     rv = cli_replace(c, "config", mod, buf_slice(&json), &taken);
@@ -181,6 +171,7 @@ static int edit(struct cli *c, char *const *sets, size_t n)
                         "somebody else changed the configuration meanwhile; nothing "
                         "changed: do it again");
     (void)printf("Configuration changed\n");
+    say_restarts(catalogue, sets, n);
     return CLI_DONE;
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "conf/dynamic.h"
 #include "conf/loader.h"
 #include "conf/template_list.h"
 
@@ -84,6 +85,18 @@ static void check_postgresql(struct loader *l)
                       c->data_dir);
 }
 
+/* A line that PostgreSQL cannot read keeps it from starting. */
+static void check_lines(struct loader *l)
+{
+    struct errmsg e = {0};
+    for (size_t i = 0; i < l->c->postgresql.n_pg_hba; i++)
+        if (hba_check(l->c->postgresql.pg_hba[i], &e) != ERR_OK)
+            conf_complain(l, NULL, "postgresql.%s", e.text);
+    for (size_t i = 0; i < l->c->postgresql.n_pg_ident; i++)
+        if (ident_check(l->c->postgresql.pg_ident[i], &e) != ERR_OK)
+            conf_complain(l, NULL, "postgresql.%s", e.text);
+}
+
 static void check_ports(struct loader *l)
 {
     const struct {
@@ -124,6 +137,7 @@ void conf_check(struct loader *l)
     check_postgresql(l);
     check_ports(l);
     check_templates(l);
+    check_lines(l);
     if ((c->restapi.certfile[0] != '\0') != (c->restapi.keyfile[0] != '\0'))
         conf_complain(l, NULL, "restapi.certfile and restapi.keyfile belong together");
     if (c->dcs.heartbeat_ms == 0 || c->dcs.election_ms < 5 * c->dcs.heartbeat_ms)

@@ -62,6 +62,8 @@ struct config {
         size_t n_parameters;
         char *pg_hba[CONF_LIST_MAX];
         size_t n_pg_hba;
+        char *pg_ident[CONF_LIST_MAX];
+        size_t n_pg_ident;
         struct {
             /* passwords default to secrets.yml */
             struct conf_user superuser, replication, rewind;

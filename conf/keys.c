@@ -59,6 +59,8 @@ const struct conf_key conf_keys[] = {
      .count_offset = AT(postgresql.n_parameters), .help = "server parameters of this node"},
     {"postgresql.pg_hba", CONF_LIST, .offset = AT(postgresql.pg_hba),
      .count_offset = AT(postgresql.n_pg_hba), .help = "lines of pg_hba.conf"},
+    {"postgresql.pg_ident", CONF_LIST, .offset = AT(postgresql.pg_ident),
+     .count_offset = AT(postgresql.n_pg_ident), .help = "lines of pg_ident.conf"},
     S("postgresql.authentication.superuser.username",
       postgresql.authentication.superuser.username, .fallback = "postgres",
       .help = "the agent's superuser"),

@@ -117,3 +117,39 @@ def test_a_standby_whose_new_primary_has_more_is_restarted(c):
     wait_until(lambda: second.try_sql("TABLE behind_it") == [], f"{second} replays")
     wait_reasons(c, [], "")
     edit(c, "-p", "max_connections=null")
+
+
+REFUSED = [
+    (["-p", "wrok_mem=8MB"], 'PostgreSQL has no parameter "wrok_mem"; the nearest known one is "work_mem"'),
+    (["-p", "work_mem=8XB"], "valid units are B, kB, MB, GB and TB"),
+    (["-p", "work_mem=1kB"], "outside 64 .."),
+    (["-p", "synchronous_commit=perhaps"], "none of local"),
+    (["-p", "port=5433"], "Regent sets it by itself"),
+    (["-p", "max_connections=5"], "the agent and its standbys need some"),
+    (["-s", "tttl=5"], 'the nearest known one is "ttl"'),
+    (["-s", "ttl=1"], "outside 2..3600"),
+    (["-s", 'postgresql.pg_hba=["host all all 10.0.0.1 md5"]'], "write 10.0.0.1/32"),
+]
+
+
+@pytest.mark.parametrize("words,why", REFUSED)
+def test_an_edit_that_would_be_refused_later_is_refused_now(c, words, why):
+    wait_until(lambda: c.record("settings"), "the leader has told what its PostgreSQL knows")
+    before = c.record("config")
+    done = c.nodes[1].ctl("edit-config", *words, check=False)
+    assert done.returncode == 1 and why in done.stderr and "nothing changed" in done.stderr, done.stderr
+    assert c.record("config") == before
+
+
+def test_an_edit_is_in_force_everywhere_and_is_taken_back(c):
+    done = c.nodes[0].ctl("edit-config", "-p", "work_mem=9MB", "-p", "wal_buffers=1MB", "-s",
+                          'postgresql.pg_ident=["m root postgres"]')
+    assert "wal_buffers takes effect when PostgreSQL is restarted" in done.stdout
+    assert "work_mem" not in done.stdout
+    for n in c.nodes:
+        wait_until(lambda n=n: n.value("SHOW work_mem") == "9MB", f"{n} has it")
+        assert "m root postgres\n" in (n.pgdata / "pg_ident.conf").read_text()
+    edit(c, "-p", "work_mem=null", "-p", "wal_buffers=null", "-s", "postgresql.pg_ident=null")
+    for n in c.nodes:
+        wait_until(lambda n=n: n.value("SHOW work_mem") == "4MB", f"{n} has not")
+    wait_reasons(c, [], "")

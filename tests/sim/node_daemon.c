@@ -315,6 +315,14 @@ static void published(void *arg, const struct view *v, const struct plan *p)
     }
 }
 
+/* What this PostgreSQL knows has no parameters. */
+static uint64_t sim_catalogue(void *arg, struct slice *ret_json)
+{
+    (void)arg;
+    *ret_json = slice_of(NULL, 0);
+    return 0;
+}
+
 const struct engine_ports sim_ports = {
     .now_ms = now_ms,
     .wall_ms = wall_ms,
@@ -325,6 +333,7 @@ const struct engine_ports sim_ports = {
     .cancel = sim_cancel,
     .configure = sim_configure,
     .watch_closely = sim_watch_closely,
+    .catalogue = sim_catalogue,
     .fence = sim_fence,
     .arm = sim_arm,
     .extend = sim_extend,

@@ -9,13 +9,14 @@
 
 #include "base/buf.h"
 #include "cli/cli.h"
+#include "conf/dynamic.h"
 #include "conf/keys.h"
 
 /* The page without what troff wants before dashes, \ , and before a quote that begins a line, \&. */
 static void read_page(const char *name, struct buf *ret)
 {
     char path[512];
-    (void)snprintf(path, sizeof path, "%s/docs/man/%s", REGENT_SOURCE_DIR, name);
+    (void)snprintf(path, sizeof path, "%s/docs/%s", REGENT_SOURCE_DIR, name);
     FILE *f = fopen(path, "r");
     if (f == NULL)
         fail_msg("cannot read %s", path);
@@ -29,7 +30,7 @@ static void every_command_stands_in_the_manual_as_in_its_help(void **state)
 {
     (void)state;
     struct buf page = BUF_INIT;
-    read_page("regentctl.1", &page);
+    read_page("man/regentctl.1", &page);
     for (size_t i = 0; i < cli_commands_n; i++) {
         char text[512];
         const char *usage = cli_commands[i].usage;
@@ -45,7 +46,7 @@ static void every_key_stands_in_the_manual_with_its_default(void **state)
 {
     (void)state;
     struct buf page = BUF_INIT;
-    read_page("regent.yml.5", &page);
+    read_page("man/regent.yml.5", &page);
     for (size_t i = 0; i < conf_keys_n; i++) {
         char text[512];
         const struct conf_key *k = &conf_keys[i];
@@ -65,11 +66,56 @@ static void every_key_stands_in_the_manual_with_its_default(void **state)
     buf_close(&page);
 }
 
+/* "| `key` | type | `default` |" */
+static void expect_row(const char *part, const char *prefix, const char *key,
+                       const char *fallback)
+{
+    char text[160];
+    (void)snprintf(text, sizeof text, "\n| `%s%s` | ", prefix, key);
+    const char *at = strstr(part, text);
+    if (at == NULL)
+        fail_msg("configuration.md has not: %s%s", prefix, key);
+    const char *type = at + strlen(text);
+    const char *value = strstr(type, " | ");
+    assert_non_null(value);
+    (void)snprintf(text, sizeof text, " | `%s` | ", fallback);
+    if (fallback[0] == '\0')
+        (void)snprintf(text, sizeof text, " |  | ");
+    if (strncmp(value, text, strlen(text)) != 0)
+        fail_msg("configuration.md: the default of %s%s is `%s`", prefix, key, fallback);
+}
+
+static void every_key_stands_in_the_reference_with_its_default(void **state)
+{
+    struct buf page = BUF_INIT;
+    size_t rows = 0;
+    (void)state;
+    read_page("configuration.md", &page);
+    const char *dynamic = strstr(buf_cstr(&page), "\n## Dynamic configuration\n");
+    const char *file = strstr(buf_cstr(&page), "\n## The file of a node\n");
+    assert_true(dynamic != NULL && file > dynamic);
+    for (size_t i = 0; i < conf_keys_n; i++) {
+        const struct conf_key *k = &conf_keys[i];
+        if (!k->required)
+            expect_row(file, "", k->path, k->fallback != NULL ? k->fallback : "");
+    }
+    for (size_t i = 0; i < dynamic_keys_n; i++)
+        expect_row(dynamic, "", dynamic_keys[i].name, dynamic_keys[i].fallback);
+    for (size_t i = 0; i < dynamic_postgresql_keys_n; i++)
+        expect_row(dynamic, "postgresql.", dynamic_postgresql_keys[i].name,
+                   dynamic_postgresql_keys[i].fallback);
+    for (const char *at = buf_cstr(&page); (at = strstr(at, "\n| `")) != NULL; at++)
+        rows++;
+    assert_int_equal(rows, conf_keys_n + dynamic_keys_n + dynamic_postgresql_keys_n);
+    buf_close(&page);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_command_stands_in_the_manual_as_in_its_help),
         cmocka_unit_test(every_key_stands_in_the_manual_with_its_default),
+        cmocka_unit_test(every_key_stands_in_the_reference_with_its_default),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
