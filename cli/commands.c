@@ -9,6 +9,8 @@ const struct command cli_commands[] = {
      cmd_init},
     {"join", "HOST:PORT --token T --name N --listen HOST[:PORT] [as init]",
      "make a further node of a running cluster; starts nothing", cmd_join},
+    {"leave", "", "take this node out of the cluster for good: stop it, then remove the member",
+     cmd_leave},
     {"token create", "[--ttl 1h] [--uses 1] [--role voter|learner|witness]",
      "make a token for `join`", cmd_token_create},
     {"token list", "", "tokens that can still be used", cmd_token_list},

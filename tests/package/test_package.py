@@ -34,10 +34,11 @@ class Cluster:
     def __init__(self, lab):
         self.lab = lab
         self.n = {f"n{i}": lab.machine(f"n{i}", i) for i in (1, 2, 3)}
-        self.asked = self.n["n1"]
+        self.asked = list(self.n.values())
+        self.left = None
 
     def up(self):
-        return [m for m in self.n.values() if m.pid1 is not None]
+        return [m for m in self.asked if m.pid1 is not None]
 
     def list(self):
         for m in self.up():
@@ -133,6 +134,14 @@ def cluster():
         for m in c.n.values():
             m.boot()
         yield c
+
+
+def test_the_bill_of_materials():
+    sbom = json.loads(subprocess.run([HERE.parents[1] / "deploy" / "sbom", package(), PLACE / f"{SUITE}-build"], check=True,
+                                     capture_output=True).stdout)
+    names = {p["name"] for p in sbom["packages"]}
+    assert {"regent", "libraft0", "libsqlite3-0", "libpq5"} <= names
+    assert "./usr/bin/regentd" in {f["fileName"] for f in sbom["files"]}
 
 
 def test_what_is_installed(cluster):
@@ -314,10 +323,28 @@ def test_a_second_cluster_beside_the_first(cluster):
     assert cluster.streaming()
 
 
+def test_a_leader_leaves_for_good(cluster):
+    leader = cluster.healthy()
+    with Writer(cluster) as w:
+        said = cluster.n[leader].out("regentctl leave")
+        wait_until(lambda: cluster.leader() not in (None, leader), "another leader")
+    say(f"regentctl leave on the leader: longest gap {w.report['gap_s']} s")
+    assert said.startswith(f"{leader} has left cluster prod.") and "/var/lib/postgresql/regent" in said
+    m = cluster.n[leader]
+    assert m.out("systemctl is-enabled regent", check=False) == "disabled"
+    other = next(o for o in cluster.n.values() if o is not m)
+    assert leader not in [row["name"] for row in json.loads(other.out("regentctl member list -f json"))
+                          if row["state"] == "active"]
+    again = m.run("regentctl leave", check=False)
+    assert again.returncode == 1
+    cluster.left = m
+
+
 def test_purge_leaves_the_data(cluster):
-    m = cluster.n["n3"]
+    m = cluster.left
     said = m.run("apt-get -q -y purge regent")
     assert "PostgreSQL's data is left in /var/lib/postgresql/regent" in said.stdout + said.stderr
     assert m.run("test -d /var/lib/postgresql/regent/base && ! test -e /var/lib/regent && ! test -e /etc/regent").returncode == 0
     assert m.run("pgrep -x 'regentd|regent-fence|postgres'", check=False).returncode == 1
-    wait_until(lambda: cluster.streaming(2) or cluster.leader(), "the others go on")
+    cluster.asked.remove(m)
+    cluster.healthy(2)
