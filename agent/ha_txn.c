@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/assert.h"
+#include "base/mutant.h"
 #include "base/str.h"
 
 enum { RECORD_MAX = 256 * 1024 };
@@ -131,8 +132,9 @@ static void bootstrap_done(struct builder *b, const struct config_rec *first_con
 static void acquire(struct builder *b)
 {
     expect(b, "leader", 0);
-    expect_sync(b);
-    for (size_t i = 0; i < b->p->counted_n; i++) {
+    if (!MUTANT(acquire_by_absence))
+        expect_sync(b);
+    for (size_t i = 0; i < b->p->counted_n && !MUTANT(acquire_by_absence); i++) {
         char name[MIRROR_KEY_MAX];
         size_t at = b->p->counted[i];
         ASSERT(at < b->v->seals_n);
@@ -164,7 +166,8 @@ static void handover(struct builder *b)
     expect_leader(b);
     expect_sync(b);
     /* it still has what it was chosen for */
-    expect(b, name, mirror_member_mod(b->m, to->name));
+    if (!MUTANT(hand_over_to_the_changed))
+        expect(b, name, mirror_member_mod(b->m, to->name));
     put_leader(b, b->p->leader, to, to->lease);
     put(b, "sync", &msg_sync_rec, &b->p->sync, 0);
     clear_failover(b, "done");
@@ -217,8 +220,10 @@ static void build(struct builder *b, const struct config_rec *first_config, uint
         leader_state(b, wall_ms);
         return;
     case TXN_SYNC:
-        expect_leader(b);
-        expect_sync(b);
+        if (!MUTANT(record_of_anybody)) {
+            expect_leader(b);
+            expect_sync(b);
+        }
         put(b, "sync", &msg_sync_rec, &b->p->sync, 0);
         return;
     case TXN_SEAL:

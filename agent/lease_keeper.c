@@ -3,6 +3,7 @@
 #include <inttypes.h>
 
 #include "base/assert.h"
+#include "base/mutant.h"
 
 enum { COMMIT_MS = 100, GATHER_DIVISOR = 8 };
 
@@ -36,7 +37,7 @@ enum err keeper_check(uint64_t ttl_ms, uint64_t election_ms, uint64_t kill_budge
 
 static uint64_t deadline_of(uint64_t submitted_ms, uint64_t ttl_ms)
 {
-    return submitted_ms + ttl_ms - keeper_margin_ms(ttl_ms);
+    return submitted_ms + ttl_ms - (MUTANT(no_margin) ? 0 : keeper_margin_ms(ttl_ms));
 }
 
 void keeper_granted(struct lease_keeper *k, uint64_t id, uint64_t nonce, uint64_t n,
@@ -68,7 +69,7 @@ uint64_t keeper_submit(struct lease_keeper *k, uint64_t ttl_ms, uint64_t now_ms)
     ASSERT(k->id != 0);
     k->n++;
     k->out[k->n % KEEPER_OUTSTANDING] = (struct keeper_submission){k->n, now_ms, ttl_ms};
-    if (ttl_ms < k->ttl_ms)
+    if (ttl_ms < k->ttl_ms && !MUTANT(shorter_ttl_late))
         k->deadline_ms = MIN(k->deadline_ms, deadline_of(now_ms, ttl_ms));
     k->ttl_ms = ttl_ms;
     k->next_ms = now_ms + keeper_period_ms(ttl_ms);
@@ -84,7 +85,7 @@ void keeper_align(struct lease_keeper *k, uint64_t now_ms)
 void keeper_acked(struct lease_keeper *k, uint64_t n)
 {
     const struct keeper_submission *s = &k->out[n % KEEPER_OUTSTANDING];
-    if (k->id == 0 || n <= k->acked_n || s->n != n)
+    if (k->id == 0 || (!MUTANT(old_answer_counts) && (n <= k->acked_n || s->n != n)))
         /* an old answer, or one whose submission time is no longer known: moves nothing */
         return;
     k->acked_n = n;

@@ -18,6 +18,7 @@
 #include "agent/pg_text.h"
 #include "agent/postgres_private.h"
 #include "base/clock.h"
+#include "base/mutant.h"
 #include "base/str.h"
 
 enum { SEAL_MS = 30000 };
@@ -131,7 +132,7 @@ static void looked(void *arg, const struct pg_sql_reply *r)
     if (str_parse_u64(pg_sql_text(process, 0, 1), &timeline) != ERR_OK)
         timeline = 0;
     a->timeline = MAX(a->timeline, timeline);
-    if (pid != 0) {
+    if (pid != 0 && !MUTANT(seal_by_reload)) {
         wait_for_walreceiver(p, pid);
         return;
     }

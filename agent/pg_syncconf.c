@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/assert.h"
+#include "base/mutant.h"
 
 static bool has(char names[][64], size_t n, const char *name)
 {
@@ -31,7 +32,7 @@ void syncconf_start(struct syncconf *c, const struct sync_set *set, const struct
     add_who(c, set);
     for (size_t i = 0; i < old_n; i++)
         add_who(c, &old[i]);
-    if (set->k > 0 && !waits)
+    if (set->k > 0 && !waits && !MUTANT(first_set_without_probe))
         c->step = SYNCCONF_NOBODY;
     else
         c->step = written ? SYNCCONF_SHOW : SYNCCONF_WRITE;
@@ -75,7 +76,7 @@ static bool all_confirmed(struct syncconf *c, const struct syncconf_sender *send
 {
     for (size_t i = 0; i < n; i++) {
         bool counts = c->everybody || has(c->who, c->who_n, senders[i].name);
-        if (counts && senders[i].flush_lsn < c->lsn_a)
+        if (counts && senders[i].flush_lsn < c->lsn_a && !MUTANT(walsenders_not_asked))
             return false;
     }
     return true;
@@ -93,7 +94,7 @@ static bool enough_flushed(struct syncconf *c, const struct syncconf_sender *sen
             }
         }
     }
-    return k >= c->set.k;
+    return k >= c->set.k || MUTANT(set_without_flush);
 }
 
 void syncconf_look(struct syncconf *c, const struct syncconf_sender *senders, size_t n,

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "base/assert.h"
+#include "base/mutant.h"
 
 static uint64_t read_us(clockid_t id)
 {
@@ -15,7 +16,7 @@ static uint64_t read_us(clockid_t id)
 
 uint64_t clock_boot_ms(void)
 {
-    return read_us(CLOCK_BOOTTIME) / 1000U;
+    return read_us(MUTANT(wall_clock) ? CLOCK_REALTIME : CLOCK_BOOTTIME) / 1000U;
 }
 
 uint64_t clock_boot_us(void)

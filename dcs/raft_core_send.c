@@ -1,6 +1,7 @@
 /* Messages of the library as frames. Whatever is said while a term or vote is not yet stored waits for
  * it: a node must not be heard in a term that it could forget. */
 #include "base/mem.h"
+#include "base/mutant.h"
 #include "dcs/raft_core_internal.h"
 
 static void hold_frame(struct raft_core *c, uint64_t to, struct slice bytes)
@@ -29,7 +30,7 @@ static void drop_first_held(struct raft_core *c)
 
 void core_release_held(struct raft_core *c)
 {
-    while (c->held != NULL && c->held->meta <= c->meta_stored) {
+    while (c->held != NULL && (c->held->meta <= c->meta_stored || MUTANT(vote_before_fsync))) {
         CORE_CALL(c, send, c->held->to, slice_of(c->held->bytes, c->held->n));
         drop_first_held(c);
     }

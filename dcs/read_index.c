@@ -1,6 +1,7 @@
 #include "dcs/read_index.h"
 
 #include "base/assert.h"
+#include "base/mutant.h"
 
 void read_index_begin(struct read_index *r, uint64_t self, uint64_t term)
 {
@@ -48,7 +49,7 @@ static void count(struct read_index *r)
         for (size_t k = 0; k < r->n; k++) {
             yes += r->voters[k].agreed >= round;
         }
-        if (yes > r->n / 2 && round > r->confirmed) {
+        if ((yes > r->n / 2 || MUTANT(read_without_quorum)) && round > r->confirmed) {
             r->confirmed = round;
         }
     }
@@ -74,7 +75,7 @@ uint64_t read_index_start(struct read_index *r, const uint64_t *voters, size_t n
 void read_index_answer(struct read_index *r, uint64_t from, uint64_t term, uint64_t round,
                        bool yes)
 {
-    if (!yes || term != r->term || round > r->round) {
+    if ((!yes && !MUTANT(read_counts_refusal)) || term != r->term || round > r->round) {
         return;
     }
     for (size_t i = 0; i < r->n; i++) {

@@ -2,6 +2,7 @@
 
 #include "base/assert.h"
 #include "base/mem.h"
+#include "base/mutant.h"
 #include "dcs/row_hash.h"
 
 static uint64_t hash_of(const struct lease *l)
@@ -77,7 +78,7 @@ void lease_remove(struct lease_table *t, uint64_t id)
  * speaks for a life that is over. */
 static bool moves_on(const struct lease *l, uint64_t nonce, uint64_t n)
 {
-    return nonce > l->nonce || (nonce == l->nonce && n > l->n);
+    return nonce > l->nonce || (nonce == l->nonce && n > l->n) || MUTANT(renewal_goes_back);
 }
 
 bool lease_renew(struct lease_table *t, struct lease *l, const struct lease *renewal,
@@ -87,7 +88,7 @@ bool lease_renew(struct lease_table *t, struct lease *l, const struct lease *ren
     if (!moves_on(l, renewal->nonce, renewal->n))
         return false;
     uint64_t ttl_ms = renewal->ttl_ms != 0 ? renewal->ttl_ms : l->ttl_ms;
-    uint64_t since_ms = now_ms - MIN(now_ms, held_ms);
+    uint64_t since_ms = now_ms - (MUTANT(held_forgotten) ? 0 : MIN(now_ms, held_ms));
     uint64_t expiry_ms = since_ms + ttl_ms;
     /* With the same or a longer TTL a renewal can only help: one that waited longer at the leader
      * than the one before took to arrive here must not shorten what was granted. A shorter TTL
@@ -107,7 +108,7 @@ bool lease_renew(struct lease_table *t, struct lease *l, const struct lease *ren
 void lease_table_restart(struct lease_table *t, uint64_t now_ms)
 {
     for (size_t i = 0; i < t->n; i++)
-        t->v[i].expiry_ms = now_ms + t->v[i].ttl_ms;
+        t->v[i].expiry_ms = MUTANT(restart_keeps_expiry) ? now_ms : now_ms + t->v[i].ttl_ms;
     t->started = true;
 }
 

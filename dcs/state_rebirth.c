@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "base/mutant.h"
 #include "base/str.h"
 #include "dcs/state_internal.h"
 
@@ -152,7 +153,9 @@ static const char *const steps[] = {
 static int bind_all(sqlite3_stmt *q, const char *cluster_id, const struct member *self)
 {
     const char *const texts[] = {cluster_id, self->name, self->address, self->role};
-    const uint64_t gaps[] = {REBIRTH_REVISIONS, REBIRTH_INDICES, REBIRTH_TOKENS};
+    uint64_t revisions = MUTANT(revision_reused) ? 0 : REBIRTH_REVISIONS;
+    uint64_t tokens = MUTANT(token_reused) ? 0 : REBIRTH_TOKENS;
+    const uint64_t gaps[] = {revisions, REBIRTH_INDICES, tokens};
     int n = sqlite3_bind_parameter_count(q);
     int sq = SQLITE_OK;
     for (int i = 0; i < 7 && i < n && sq == SQLITE_OK; i++)

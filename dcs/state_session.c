@@ -3,6 +3,8 @@
 #include "dcs/row_hash.h"
 #include "dcs/state_session.h"
 
+#include "base/mutant.h"
+
 /* ---- the table in memory ---- */
 
 static uint64_t hash_of(const struct session *s)
@@ -190,7 +192,8 @@ enum err session_enter(struct apply *a, uint64_t session, uint64_t seq, enum err
         return err_set(&a->error, ERR_OUTCOME_UNKNOWN,
                        "sequence %llu: its result is not kept any more, the session is at %llu",
                        (unsigned long long)seq, (unsigned long long)x->last_seq);
-    bool done = seq <= x->last_seq && find_result(a, session, seq, ret_status);
+    bool done = seq <= x->last_seq && !MUTANT(apply_retry_again) &&
+                find_result(a, session, seq, ret_status);
     session_touch(a->s->sessions, x, seq, a->index);
     return done ? ERR_OK : ERR_NOT_FOUND;
 }

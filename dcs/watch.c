@@ -2,6 +2,7 @@
 
 #include "base/assert.h"
 #include "base/mem.h"
+#include "base/mutant.h"
 
 void watch_hub_init(struct watch_hub *h)
 {
@@ -157,8 +158,9 @@ static void note(struct watch_hub *h, struct watch *w, const struct buf *one, si
 static void offer(struct watch_hub *h, struct watch *w, bool deleted, const struct kv *kv,
                   const struct kv *prev)
 {
-    if (kv->mod_revision < w->next_revision || w->over || w->slow ||
-        (deleted ? w->no_delete : w->no_put) || !covers(w, kv->key)) {
+    bool old = kv->mod_revision < w->next_revision + (MUTANT(watch_skips_one) ? 1 : 0);
+    if (old || w->over || w->slow || (deleted ? w->no_delete : w->no_put) ||
+        !covers(w, kv->key)) {
         return;
     }
     bool with_prev = w->prev_kv && prev != NULL && prev->mod_revision != 0;

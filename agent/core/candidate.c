@@ -3,6 +3,7 @@
 
 #include "agent/core/rules.h"
 #include "base/assert.h"
+#include "base/mutant.h"
 
 /* A seal that counts for this loss, with what its order rests on. */
 struct stand {
@@ -21,7 +22,9 @@ struct poll {
 
 static bool may_count(const struct view *v, const char *incarnation)
 {
-    return view_record_mode(v) == SYNC_OFF ? incarnation[0] != '\0' : view_in_v(v, incarnation);
+    if (view_record_mode(v) == SYNC_OFF || MUTANT(count_outside_v))
+        return incarnation[0] != '\0';
+    return view_in_v(v, incarnation);
 }
 
 static void gather(const struct view *v, struct poll *f)
@@ -30,10 +33,11 @@ static void gather(const struct view *v, struct poll *f)
     ASSERT(v->seals_n <= VIEW_MEMBERS);
     for (size_t i = 0; i < v->seals_n; i++) {
         const struct seal_rec *s = &v->seals[i];
-        if (s->token != v->sync.token || !may_count(v, s->incarnation))
+        bool of_this_loss = s->token == v->sync.token || MUTANT(count_old_seals);
+        if (!of_this_loss || !may_count(v, s->incarnation))
             continue;
         size_t rank = lineage_rank(v, s->lineage, s->timeline, s->lsn);
-        if (rank == 0)
+        if (rank == 0 && !MUTANT(elect_foreign_lineage))
             continue; /* outside the recorded lineage */
         f->s[f->n++] = (struct stand){.seal = i,
                                       .rank = rank,
@@ -57,6 +61,8 @@ static int compare_log(const struct stand *a, const struct stand *b)
 {
     if (a->rank != b->rank)
         return a->rank > b->rank ? 1 : -1;
+    if (MUTANT(elect_any_of_v))
+        return 0;
     return (a->lsn > b->lsn) - (a->lsn < b->lsn);
 }
 
@@ -88,7 +94,8 @@ static bool count_seals(const struct view *v, const struct poll *f, struct plan 
     for (size_t i = 0; i < f->n; i++)
         if (compare_log(self, &f->s[i]) >= 0)
             p->counted[p->counted_n++] = f->s[i].seal;
-    return view_record_mode(v) == SYNC_OFF || (v->sync.v_n > 0 && p->counted_n >= v->sync.q);
+    return view_record_mode(v) == SYNC_OFF || MUTANT(elect_below_quorum) ||
+           (v->sync.v_n > 0 && p->counted_n >= v->sync.q);
 }
 
 /* Without synchronous replication a commit may be lost, but not more than was permitted. */
@@ -102,13 +109,14 @@ static bool too_far_behind(const struct view *v, const struct poll *f, uint64_t 
         best = MAX(best, last->lsn);
     uint64_t own = f->s[f->self].lsn;
     *ret_lag = best > own ? best - own : 0;
-    return view_record_mode(v) == SYNC_OFF && *ret_lag > v->config.maximum_lag_on_failover;
+    return view_record_mode(v) == SYNC_OFF && *ret_lag > v->config.maximum_lag_on_failover &&
+           !MUTANT(elect_however_late);
 }
 
 /* Why nobody can be promoted by the record alone. */
 static bool nobody_may(const struct view *v, struct plan *p)
 {
-    if (v->sync.unknown)
+    if (v->sync.unknown && !MUTANT(elect_on_unknown_record))
         return plan_say(
             p,
             "the sync record is unknown after a recovery: %s must come back, or an operator "
@@ -201,6 +209,8 @@ static uint64_t has_flushed(const struct view *v, const struct member_rec *m)
 bool has_shutdown_checkpoint(const struct view *v, const struct member_rec *m)
 {
     uint64_t end = v->pg.shutdown_lsn;
+    if (MUTANT(hand_over_without_checkpoint))
+        return true;
     return end != 0 && m->timeline == v->pg.timeline && m->lsn >= end &&
            m->lsn - end <= HANDOVER_SLACK;
 }
@@ -253,7 +263,7 @@ static bool other_promotion(const struct view_pg *pg, const struct lineage *reco
         if (recorded->at[i].timeline > pg->timeline)
             continue; /* this data has not been there */
         uint64_t token = lineage_token(&own, recorded->at[i].timeline);
-        if (token != 0 && token != recorded->at[i].token)
+        if (token != 0 && token != recorded->at[i].token && !MUTANT(lineage_by_number))
             return true;
     }
     return false;

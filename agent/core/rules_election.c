@@ -3,6 +3,7 @@
 
 #include "agent/core/candidate.h"
 #include "base/assert.h"
+#include "base/mutant.h"
 
 uint64_t election_grace_ms(const struct view *v)
 {
@@ -17,11 +18,13 @@ bool plan_acquire(const struct view *v, struct plan *p)
     (void)memcpy(p->sync.leader, v->self, sizeof p->sync.leader);
     (void)memcpy(p->sync.incarnation, v->pg.incarnation, sizeof p->sync.incarnation);
     p->sync.token = v->sync.token + 1;
+    p->sync.unknown = false;
+    p->sync.disarmed = view_disarmed(v) && view_writable(v);
+    if (MUTANT(keep_v_at_acquisition))
+        return true;
     (void)memset(p->sync.v, 0, sizeof p->sync.v);
     p->sync.v_n = 0;
     p->sync.q = 1;
-    p->sync.unknown = false;
-    p->sync.disarmed = view_disarmed(v) && view_writable(v);
     return true;
 }
 
@@ -84,7 +87,10 @@ bool rule_seal(const struct view *v, struct plan *p)
     }
     ASSERT(v->pg.in_recovery); /* rule_writable_without_lease */
     /* Whatever was noted: connected is not sealed. */
-    if (v->pg.sealed_token == v->sync.token && v->pg.upstream[0] == '\0' && !v->pg.walreceiver)
+    if (v->pg.sealed_token == v->sync.token &&
+        ((v->pg.upstream[0] == '\0' && !v->pg.walreceiver) || MUTANT(trust_noted_seal)))
+        return false;
+    if (MUTANT(forget_sealing))
         return false;
     p->action = ACTION_SEAL;
     p->token = v->sync.token;

@@ -3,6 +3,7 @@
 
 #include "agent/core/candidate.h"
 #include "base/assert.h"
+#include "base/mutant.h"
 
 bool plan_follow(const struct view *v, struct plan *p, enum plan_action a)
 {
@@ -38,7 +39,8 @@ bool rule_leader_not_running(const struct view *v, struct plan *p)
 /* What destroys data that the record counts on waits until the leader has taken it out. */
 static bool leave_v_first(const struct view *v, struct plan *p)
 {
-    if (!view_in_v(v, v->pg.incarnation) && !view_is_record_leader(v))
+    if ((!view_in_v(v, v->pg.incarnation) && !view_is_record_leader(v)) ||
+        MUTANT(replace_counted_data))
         return false;
     (void)plan_say(p, "waiting for %s to take this data out of the sync record",
                    v->leader.name);
@@ -64,7 +66,7 @@ bool rule_clone(const struct view *v, struct plan *p)
 /* A seal is lifted only for a leader newer than the loss it was made for. */
 static bool sealed_too_new(const struct view *v, struct plan *p)
 {
-    if (v->pg.sealed_token < v->leader.token)
+    if (v->pg.sealed_token < v->leader.token || MUTANT(lift_newer_seal))
         return false;
     (void)plan_say(p, "sealed for token %llu, which is not older than the leader's: left alone",
                    (unsigned long long)v->pg.sealed_token);

@@ -6,6 +6,7 @@
 #include "agent/core/candidate.h"
 #include "agent/core/syncrep.h"
 #include "base/assert.h"
+#include "base/mutant.h"
 
 enum { START_TRIES = 3 }; /* before somebody else should try */
 
@@ -26,8 +27,9 @@ bool plan_release(const struct view *v, struct plan *p)
     ASSERT(v->pg.proc == PG_PROC_STOPPED);
     p->txn = TXN_RELEASE;
     p->token = v->leader.token;
-    p->restore_sync = v->has_sync_before && v->leader.timeline == 0 &&
-                      view_is_record_leader(v) && v->sync.token == v->leader.token;
+    bool promoted = v->leader.timeline != 0 && !MUTANT(restore_after_promotion);
+    p->restore_sync = v->has_sync_before && !promoted && view_is_record_leader(v) &&
+                      v->sync.token == v->leader.token;
     if (p->restore_sync) {
         /* The old leader's sets are in force again with its V; the token never goes back. */
         p->sync = v->sync_before;
@@ -112,7 +114,9 @@ bool crash_gives_way(const struct view *v)
 
 bool rule_leader_crashed(const struct view *v, struct plan *p)
 {
-    if (!view_is_leader(v) || v->pg.proc != PG_PROC_STOPPED || v->config.pause)
+    bool stopped = v->pg.proc == PG_PROC_STOPPED ||
+                   (v->pg.proc == PG_PROC_DYING && MUTANT(release_before_last_backend));
+    if (!view_is_leader(v) || !stopped || v->config.pause)
         return false;
     bool promoted = v->leader.timeline != 0;
     /* An acquisition that cannot be used: undone, so that another of the sealed may try. */
@@ -186,7 +190,7 @@ bool rule_leader_promote(const struct view *v, struct plan *p)
     if (!view_is_leader(v) || v->pg.proc != PG_PROC_RUNNING || !v->pg.in_recovery)
         return false;
     bool handed_over = v->leader.shutdown_lsn != 0;
-    if (!handed_over && !cut_off(v)) {
+    if (!handed_over && !cut_off(v) && !MUTANT(promote_connected)) {
         p->action = ACTION_SEAL;
         p->token = v->leader.token - 1;
         return plan_say(p, "still connected to %s: cut off before the promotion",
@@ -196,7 +200,7 @@ bool rule_leader_promote(const struct view *v, struct plan *p)
         (void)plan_say(p, "waiting for the last record of the old primary");
         return plan_wait(p, UINT64_MAX);
     }
-    if (!v->armed || !view_lease_valid(v))
+    if ((!v->armed || !view_lease_valid(v)) && !MUTANT(promote_unarmed))
         return wait_for_fence(p);
     p->action = ACTION_PROMOTE;
     p->token = v->leader.token;

@@ -1,6 +1,8 @@
 /* What must happen whatever else is going on. */
 #include "agent/core/rules.h"
 
+#include "base/mutant.h"
+
 /* The loop was late: what we know may be old. Look first, the fence holds the deadline meanwhile. */
 bool rule_tilt(const struct view *v, struct plan *p)
 {
@@ -22,7 +24,7 @@ bool rule_data_unknown(const struct view *v, struct plan *p)
 bool rule_foreign_leader(const struct view *v, struct plan *p)
 {
     if (!v->dcs_ready || !v->has_leader || view_is_leader(v) || !view_writable(v) ||
-        view_disarmed(v))
+        view_disarmed(v) || MUTANT(ignore_foreign_leader))
         return false;
     p->action = ACTION_KILL;
     p->token = v->leader.token;
@@ -43,7 +45,8 @@ bool rule_writable_without_lease(const struct view *v, struct plan *p)
 
 bool rule_deadline_passed(const struct view *v, struct plan *p)
 {
-    if (!view_writable(v) || view_lease_valid(v) || view_disarmed(v) || view_nothing_known(v))
+    if (!view_writable(v) || view_lease_valid(v) || view_disarmed(v) || view_nothing_known(v) ||
+        MUTANT(ignore_deadline))
         return false;
     p->action = ACTION_KILL;
     p->token = v->leader.token;
@@ -54,7 +57,7 @@ bool rule_deadline_passed(const struct view *v, struct plan *p)
 /* Backends outlive their postmaster for a moment and may finish a commit. */
 bool rule_processes_left(const struct view *v, struct plan *p)
 {
-    if (v->pg.proc != PG_PROC_DYING)
+    if (v->pg.proc != PG_PROC_DYING || MUTANT(release_before_last_backend))
         return false;
     p->action = ACTION_KILL;
     return plan_say(p, "the postmaster is gone and left processes behind");

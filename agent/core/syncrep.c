@@ -9,6 +9,7 @@
 
 #include "agent/core/rules.h"
 #include "base/assert.h"
+#include "base/mutant.h"
 #include "base/str.h"
 
 static size_t union_size(const char s[][64], size_t s_n, const char v[][64], size_t v_n)
@@ -25,7 +26,8 @@ bool syncrep_rule(uint64_t k, const char s[][64], size_t s_n, const char v[][64]
 {
     if (v_n == 0)
         return true;
-    return k <= s_n && k + q > union_size(s, s_n, v, v_n);
+    uint64_t slack = MUTANT(rule_off_by_one) ? 1 : 0;
+    return k <= s_n && k + q + slack > union_size(s, s_n, v, v_n);
 }
 
 static bool rule_holds(const struct sync_set *set, const struct sync_rec *r)
@@ -71,7 +73,8 @@ bool syncrep_step_safe(const struct view *v, const struct sync_rec *r)
         return true;
     if (v->sync.v_n > 0 && subset(r, &v->sync) && r->q >= v->sync.q)
         return true;
-    return v->pg.set_confirmed && v->pg.old_n == 0 && syncrep_record_safe(&v->pg, r);
+    bool confirmed = v->pg.set_confirmed || MUTANT(record_before_confirmation);
+    return confirmed && v->pg.old_n == 0 && syncrep_record_safe(&v->pg, r);
 }
 
 /* Can the set be confirmed by those who stream now? */
@@ -190,7 +193,8 @@ bool syncrep_step(const struct view *v, struct plan *p, bool *ret_wait)
         half.q = 1;
         return record(v, p, &half, "synchronous_mode changed");
     }
-    if (!pg->set_known && (want_set.k > 0 || pg->set.k > 0 || v->sync.v_n > 0))
+    if (!pg->set_known && (want_set.k > 0 || pg->set.k > 0 || v->sync.v_n > 0) &&
+        !MUTANT(trust_adopted_set))
         return step_unknown(v, p, &want_set);
     bool record_done = record_equal(&want, &v->sync);
     bool set_done = sync_set_equal(&want_set, &pg->set);

@@ -1,6 +1,7 @@
 #include "agent/core/view.h"
 
 #include "base/assert.h"
+#include "base/mutant.h"
 
 bool names_have(const char names[][64], size_t n, const char *name)
 {
@@ -61,6 +62,8 @@ bool view_is_leader(const struct view *v)
 
 bool view_is_record_leader(const struct view *v)
 {
+    if (MUTANT(record_by_name) && v->has_sync && strcmp(v->sync.leader, v->self) == 0)
+        return true;
     return v->has_sync && v->pg.incarnation[0] != '\0' &&
            strcmp(v->sync.incarnation, v->pg.incarnation) == 0;
 }

@@ -2,6 +2,7 @@
 
 #include "agent/fence/proto.h"
 #include "base/assert.h"
+#include "base/mutant.h"
 
 enum {
     MS = 1000,
@@ -71,7 +72,7 @@ static void compare_clocks(struct guard *g, const struct guard_input *in)
     int64_t tolerance = DISAGREE_US + MAX(boot, raw) / 8;
     g->drift_us += apart;
     look(g, in);
-    if (apart <= tolerance && -apart <= tolerance)
+    if ((apart <= tolerance && -apart <= tolerance) || MUTANT(pause_unseen))
         return;
     g->challenge++;
     g->doubt = true;
@@ -84,6 +85,8 @@ static void take_deadline(struct guard *g, const struct guard_input *in)
         g->doubt = false;
         g->drift_us = 0;
     }
+    if (MUTANT(renewal_launders_pause))
+        g->doubt = false;
     if (in->deadline_us == g->deadline_us)
         return;
     /* In doubt the new deadline may stem from before the pause: the drift stays. */
@@ -105,7 +108,7 @@ static struct guard_verdict doom(struct guard *g, uint64_t left_us)
 static struct guard_verdict step_running(struct guard *g, const struct guard_input *in)
 {
     uint64_t left = guard_left_us(g, in->boot_us);
-    bool near = left <= g->budget_us;
+    bool near = left <= (MUTANT(kill_at_the_deadline) ? 0 : g->budget_us);
     if (!near && !g->doubt)
         return (struct guard_verdict){.wake_us = MIN((uint64_t)LOOK_US, left - g->budget_us)};
     if (g->can_freeze && left > g->budget_us / 2) {

@@ -19,7 +19,7 @@ sys.path.insert(0, str(TREE / "tests" / "integration"))
 import cluster as cl  # noqa: E402
 from cluster import Cluster, Node, wait_until  # noqa: E402
 from disks import LoopDisk  # noqa: E402
-from netns import Net, drop_namespace, why_not  # noqa: E402
+from netns import Net, drop_namespace, sh, why_not  # noqa: E402
 
 PREFIX = "rj"
 CGROUPS = [pathlib.Path("/sys/fs/cgroup/unified"), pathlib.Path("/sys/fs/cgroup")]
@@ -104,6 +104,7 @@ class HostNode(Node):
             for path in (self.cgroup, self.cgroup / "cgroup.procs"):
                 shutil.chown(path, "postgres", "postgres")  # the fence makes one of its own in it
         if cluster.disk_mib:
+            cluster.share_mounts()
             self.dir.mkdir()
             self.disk = LoopDisk(cluster.dir / f"{name}.image", self.dir, cluster.disk_mib)
             shutil.chown(self.dir, "postgres", "postgres")
@@ -114,8 +115,8 @@ class HostNode(Node):
     def boot(self):
         """Process 1; its pid outside is the child of `unshare`."""
         self.init = subprocess.Popen(
-            [*self._into_cgroup(), "nsenter", f"--net=/run/netns/{self.namespace}", "--", "unshare", "--mount", "--pid", "--ipc",
-             "--fork", "--mount-proc", "--kill-child", "--", "/usr/bin/python3", "-c", INIT],
+            [*self._into_cgroup(), "nsenter", f"--net=/run/netns/{self.namespace}", "--", "unshare", "--mount", "--propagation", "slave",
+             "--pid", "--ipc", "--fork", "--mount-proc", "--kill-child", "--", "/usr/bin/python3", "-c", INIT],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True)
         children = pathlib.Path(f"/proc/{self.init.pid}/task/{self.init.pid}/children")
@@ -227,6 +228,7 @@ class HostCluster(Cluster):
         self.able = able
         self.disk_mib = disk_mib
         self.environment = environment or {}
+        self.shared = False
         self.net = Net(PREFIX, nodes)
         try:
             self.net.enter()
@@ -237,9 +239,18 @@ class HostCluster(Cluster):
             raise
         self.dir.joinpath("by").write_text(self.net.tag, encoding="ascii")
 
+    def share_mounts(self):
+        """A disk that is taken away goes in every host: each has a copy of all mounts that were there when it began."""
+        if not self.shared:
+            sh("mount", "--bind", self.dir, self.dir)
+            sh("mount", "--make-shared", self.dir)
+            self.shared = True
+
     def close(self):
         for node in self.nodes:
             node.tear_down()
+        if self.shared:
+            subprocess.run(["umount", str(self.dir)], capture_output=True, check=False)
         self.net.close()
         super().close()
 
@@ -283,6 +294,7 @@ def clean():
                 done = subprocess.run(["losetup", "-n", "-O", "NAME", "-j", str(image)], capture_output=True, text=True, check=False)
                 for device in done.stdout.split():
                     subprocess.run(["losetup", "-d", device], capture_output=True, check=False)
+            subprocess.run(["umount", str(path)], capture_output=True, check=False)
             shutil.rmtree(path, ignore_errors=True)
             removed.append(str(path))
     return removed

@@ -85,9 +85,11 @@ class Client(threading.Thread):
 
     def cancel_at_times(self):
         """A user who presses ^C ends the wait for the standby: the server then says that it is committed here only."""
-        if self.session is not None and self.rng.random() < 0.5:
-            with contextlib.suppress(psycopg2.Error):
-                self.session.connection.cancel()
+        if self.session is None or self.rng.random() < 0.5:
+            return
+        # Not connection.cancel(): that stops this whole program while a postmaster does not answer.
+        with contextlib.suppress(psycopg2.Error, Late), contextlib.closing(Session(self.nodes[self.at].dsn())) as other:
+            other.execute("SELECT pg_cancel_backend(%s)", (self.session.connection.get_backend_pid(),))
 
     def rollback(self):
         try:
