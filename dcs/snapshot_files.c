@@ -336,7 +336,10 @@ static enum err finish(struct job *j)
         return err_set(&j->e, err_from_errno(errno), "fsync of a snapshot: %s",
                        strerror(errno));
     }
-    return publish(j->files, f->info.index, &j->e);
+    char part[PATH_BYTES];
+    part_path(j->files, f->info.index, part);
+    enum err err = state_file_check(part, &j->e);
+    return err == ERR_OK ? publish(j->files, f->info.index, &j->e) : err;
 }
 
 static void run_piece(struct job *j)

@@ -1,6 +1,6 @@
 /* Snapshot files `snapshot-<index>.db` of the data directory: made from a copy of the state, read out
- * in pieces for other members, pulled from a member into a temporary file that is checked (size and
- * SHA-256), synced and renamed. All file work is done by workers; callbacks come on the loop thread. */
+ * in pieces for other members, pulled from a member into a temporary file that is checked (size,
+ * SHA-256, every page and row), synced and renamed. All file work is done by workers; callbacks come on the loop thread. */
 #ifndef REGENT_DCS_SNAPSHOT_FILES_H
 #define REGENT_DCS_SNAPSHOT_FILES_H
 

@@ -13,7 +13,7 @@
 #include "base/str.h"
 
 enum {
-    WAL_PAGES_SOFT = 1000, /* the worker is woken: 4 MiB */
+    WAL_PAGES_SOFT = 8192, /* the worker is woken: 32 MiB */
     WAL_PAGES_HARD =
         16384, /* 64 MiB: under a load that leaves the worker no gap, the loop helps */
 };

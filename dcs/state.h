@@ -156,8 +156,11 @@ void state_copy_cancel(struct state_copy *c); /* instead of run; NULL is allowed
 /* SHA-256 and length of a file; any thread. */
 enum err state_file_digest(const char *path, uint8_t ret_sha256[static 32], uint64_t *ret_size,
                            struct errmsg *e) MUST_CHECK;
+/* A copy of a state: is it sound, every page and row of it? On any thread. */
+enum err state_file_check(const char *path, struct errmsg *e) MUST_CHECK;
 /* Replaces everything by the file's content, atomically; applied and logged become `index`. What was
- * applied and not committed is dropped. On an error (a damaged file, another cluster's, no space)
+ * applied and not committed is dropped. Pages and rows are not looked at one by one: the file was made here,
+ * or has passed state_file_check(). On an error (a damaged header, another cluster's, no space)
  * the state is as at the last commit: the owner should end the process. At start: call it when the
  * log store has a snapshot and state_db_applied() is below the entry before the log's first one (a
  * crash came between recording the snapshot and this). */

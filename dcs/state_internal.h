@@ -126,9 +126,11 @@ void state_rollback(struct state *s);
 /* ---- state_schema.c ---- */
 enum err state_schema_open(sqlite3 *db, const char *path, const char *cluster_id,
                            struct errmsg *e) MUST_CHECK;
-/* The checks alone, for a file that is about to replace ours. cluster_id NULL: of any cluster. */
+/* Is it a state of that cluster? NULL: of any. And every page and row of it, which takes seconds when the
+ * state is large. */
 enum err state_schema_check(sqlite3 *db, const char *path, const char *cluster_id,
                             struct errmsg *e) MUST_CHECK;
+enum err state_schema_check_whole(sqlite3 *db, const char *path, struct errmsg *e) MUST_CHECK;
 enum err state_exec(sqlite3 *db, const char *path, const char *sql, struct errmsg *e)
     MUST_CHECK;
 void state_load(struct state *s); /* marks, leases, sessions from the tables */

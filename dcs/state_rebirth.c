@@ -117,6 +117,7 @@ enum err state_file_facts(const char *path, struct state_facts *ret_facts, struc
         return rc;
     memset(ret_facts, 0, sizeof *ret_facts);
     rc = state_schema_check(db, path, NULL, e);
+    rc = rc == ERR_OK ? state_schema_check_whole(db, path, e) : rc;
     rc = rc == ERR_OK ? gather(db, path, ret_facts, e) : rc;
     (void)sqlite3_close(db);
     return rc;

@@ -140,32 +140,37 @@ static enum err check_length(const char *path, struct errmsg *e)
                    (long long)st.st_size, STATE_REPLACE_REMEDY);
 }
 
-enum err state_schema_check(sqlite3 *db, const char *path, const char *cluster_id,
-                            struct errmsg *e)
+enum err state_schema_check_whole(sqlite3 *db, const char *path, struct errmsg *e)
 {
     char text[200];
-    enum err rc = check_length(path, e);
-    if (rc == ERR_OK)
-        rc = check_kind(db, path, e);
-    if (rc == ERR_OK)
-        rc = query_text(db, path, "PRAGMA quick_check(1)", text, sizeof text, e);
+    uint64_t hash;
+    enum err rc = query_text(db, path, "PRAGMA quick_check(1)", text, sizeof text, e);
     if (rc != ERR_OK)
         return rc;
     for (char *p = text; *p != '\0'; p++)
         *p = *p == '\n' ? ' ' : *p; /* what is reported is one line */
     if (strcmp(text, "ok") != 0)
         return err_set(e, ERR_CORRUPT, "%s: damaged: %s; %s", path, text, STATE_REPLACE_REMEDY);
+    return hash_check(db, path, &hash, e);
+}
+
+enum err state_schema_check(sqlite3 *db, const char *path, const char *cluster_id,
+                            struct errmsg *e)
+{
     char cluster[40];
     struct state_marks marks;
-    uint64_t hash;
-    rc = hash_check_marks(db, path, cluster, &marks, e);
+    enum err rc = check_length(path, e);
+    if (rc == ERR_OK)
+        rc = check_kind(db, path, e);
+    if (rc == ERR_OK)
+        rc = hash_check_marks(db, path, cluster, &marks, e);
     if (rc == ERR_OK && cluster_id != NULL && strcmp(cluster, cluster_id) != 0)
         return err_set(
             e, ERR_PRECONDITION,
             "%s: belongs to cluster %s, but this node's certificate is of cluster %s; "
             "use the data_dir of that cluster, or an empty one",
             path, cluster, cluster_id);
-    return rc == ERR_OK ? hash_check(db, path, &hash, e) : rc;
+    return rc;
 }
 
 static enum err create(sqlite3 *db, const char *path, const char *cluster_id, struct errmsg *e)
@@ -205,7 +210,8 @@ enum err state_schema_open(sqlite3 *db, const char *path, const char *cluster_id
         return rc;
     if (strcmp(tables, "0") == 0)
         return create(db, path, cluster_id, e);
-    return state_schema_check(db, path, cluster_id, e);
+    rc = state_schema_check(db, path, cluster_id, e);
+    return rc == ERR_OK ? state_schema_check_whole(db, path, e) : rc;
 }
 
 void marks_read(sqlite3_stmt *st, struct state_marks *ret_marks)

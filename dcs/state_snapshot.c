@@ -219,6 +219,18 @@ enum err state_restore(struct state *s, const char *path, uint64_t index, uint64
 
 /* ---- the file as such ---- */
 
+enum err state_file_check(const char *path, struct errmsg *e)
+{
+    sqlite3 *db = NULL;
+    int sq = sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
+    enum err rc = sq == SQLITE_OK
+                      ? state_schema_check(db, path, NULL, e)
+                      : err_set(e, state_sqlite_err(sq), "%s: %s", path, sqlite3_errmsg(db));
+    rc = rc == ERR_OK ? state_schema_check_whole(db, path, e) : rc;
+    (void)sqlite3_close(db);
+    return rc;
+}
+
 enum err state_file_digest(const char *path, uint8_t ret_sha256[static 32], uint64_t *ret_size,
                            struct errmsg *e)
 {

@@ -332,6 +332,24 @@ static void a_restore_refuses_a_foreign_or_damaged_file_and_keeps_the_state(void
     script_free(x);
 }
 
+/* What a restore does not look at: it was looked at when the file came. */
+static void a_copy_that_came_is_checked_row_by_row(void **t)
+{
+    (void)t;
+    struct script *x = script_new();
+    struct errmsg e = {0};
+    char copy[128];
+    assert_int_equal(str_format(copy, sizeof copy, "%s/copy.db", x->dir), ERR_OK);
+    (void)script_run(x, "put a 1");
+    (void)script_run(x, "copy");
+    assert_int_equal(state_file_check(copy, &e), ERR_OK);
+    exec(copy, "UPDATE kv SET value = CAST('2' AS BLOB)");
+    assert_int_equal(state_file_check(copy, &e), ERR_CORRUPT);
+    (void)unlink(copy);
+    assert_int_equal(state_file_check(copy, &e), ERR_IO);
+    script_free(x);
+}
+
 static void a_copy_is_of_its_moment_while_the_state_goes_on(void **t)
 {
     (void)t;
@@ -388,6 +406,7 @@ int main(void)
         cmocka_unit_test(the_file_is_private),
         cmocka_unit_test(plain_sqlite_reads_a_copy),
         cmocka_unit_test(a_restore_refuses_a_foreign_or_damaged_file_and_keeps_the_state),
+        cmocka_unit_test(a_copy_that_came_is_checked_row_by_row),
         cmocka_unit_test(a_copy_is_of_its_moment_while_the_state_goes_on),
         cmocka_unit_test(the_quota_keeps_room_for_reserved_keys),
     };
