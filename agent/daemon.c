@@ -129,6 +129,7 @@ void daemon_finish(struct daemon *d)
     d->closing = true;
     rest_stop(TAKE(d->rest));
     templates_stop(TAKE(d->templates));
+    callbacks_stop(TAKE(d->callbacks), d->restarting);
     if (d->watch != NULL)
         client_unwatch(d->watch);
     client_close(d->client, on_client_closed, d);
@@ -274,6 +275,8 @@ static enum err start_all(struct daemon *d, struct errmsg *e)
         (!d->witness && (rv = start_postgres(d, e)) != ERR_OK) ||
         (rv = start_engine(d, e)) != ERR_OK || (rv = start_client(d, e)) != ERR_OK)
         return rv;
+    if (!d->witness)
+        d->callbacks = callbacks_new(&d->loop, &d->config);
     engine_wake(d->engine);
     uint64_t watchdog_ms = systemd_watchdog_ms();
     if (watchdog_ms != 0)

@@ -4,6 +4,7 @@
 
 #include <uv.h>
 
+#include "agent/callbacks.h"
 #include "agent/engine.h"
 #include "agent/rest.h"
 #include "agent/templates.h"
@@ -26,6 +27,7 @@ struct daemon {
     struct postgres *postgres;
     struct rest *rest;
     struct templates *templates;
+    struct callbacks *callbacks; /* NULL: a witness */
     struct engine *engine;
     const char *fence_socket; /* of a fence that is a service of its own; NULL: rootless */
     bool restarting;

@@ -189,6 +189,8 @@ static void port_published(void *arg, const struct view *v, const struct plan *p
         client_call(d->client, METHOD_CLUSTER_STATUS, &(struct empty){}, 0, on_dcs_status, d);
     rest_publish(d->rest, &news);
     templates_publish(d->templates, news.mirror);
+    if (d->callbacks != NULL)
+        callbacks_publish(d->callbacks, v, p, postgres_reloads(d->postgres));
     if (!d->closing && templates_members_due(d->templates, v->now_ms))
         client_call(d->client, METHOD_MEMBER_LIST, &(struct empty){}, 0, on_member_list, d);
     if (engine_stopped(d->engine) && !d->closing)

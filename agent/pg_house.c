@@ -23,6 +23,18 @@ static void done(void *arg, const struct pg_sql_reply *r)
         failed(p);
 }
 
+static void reloaded(void *arg, const struct pg_sql_reply *r)
+{
+    struct postgres *p = arg;
+    done(arg, r);
+    if (r->status != ERR_OK || !p->conf_changed)
+        return;
+    p->conf_changed = false;
+    p->reloads++;
+    if (p->ops.changed != NULL)
+        p->ops.changed(p->arg);
+}
+
 static void reload_connected(void *arg, const struct pg_sql_reply *r)
 {
     struct postgres *p = arg;
@@ -31,7 +43,7 @@ static void reload_connected(void *arg, const struct pg_sql_reply *r)
         failed(p);
         return;
     }
-    pg_sql_query(p->house_sql, "SELECT pg_reload_conf()", PG_SQL_MS, done, p);
+    pg_sql_query(p->house_sql, "SELECT pg_reload_conf()", PG_SQL_MS, reloaded, p);
 }
 
 static void with_connection(struct postgres *p, pg_sql_cb *cb)
@@ -188,6 +200,11 @@ static void catalogue_connected(void *arg, const struct pg_sql_reply *r)
                      "coalesce(unit, ''), coalesce(min_val, ''), coalesce(max_val, ''), "
                      "coalesce(array_to_string(enumvals, '|'), ''))) FROM pg_settings",
                      PG_SQL_MS, catalogue_read, p);
+}
+
+uint64_t postgres_reloads(const struct postgres *p)
+{
+    return p->reloads;
 }
 
 uint64_t postgres_catalogue(const struct postgres *p, struct slice *ret_json)

@@ -249,6 +249,8 @@ void postgres_configure(struct postgres *p, const struct postgres_dynamic *d)
     p->standby_limits = d->standbys;
     house_members(p, d);
     p->conf_dirty = p->conf_dirty || !same;
+    p->conf_changed = p->conf_changed || (!same && p->configured);
+    p->configured = true;
     house_look(p);
 }
 

@@ -50,6 +50,8 @@ void postgres_observe(struct postgres *p, struct view_pg *ret_pg);
 /* The monitor's last look, for people: what decide() needs is in the view. Valid until the loop goes on. */
 const struct pg_seen *postgres_seen(const struct postgres *p);
 const char *postgres_version(const struct postgres *p); /* "15.8", "" unknown */
+/* how often a changed configuration was reloaded */
+uint64_t postgres_reloads(const struct postgres *p);
 /* settings_rec.settings of the running server, borrowed until the loop goes on; another number for another answer,
  * 0: there is none yet. */
 uint64_t postgres_catalogue(const struct postgres *p, struct slice *ret_json);

@@ -91,6 +91,9 @@ struct postgres {
     bool house_busy;
     struct buf catalogue; /* settings_rec.settings of this postmaster; empty: not asked yet */
     uint64_t catalogue_serial;
+    bool configured;   /* once at least */
+    bool conf_changed; /* what is to be reloaded is a change that somebody made */
+    uint64_t reloads;  /* of such changes */
     bool closely;
     unsigned open_timers;
 

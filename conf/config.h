@@ -65,6 +65,9 @@ struct config {
         char *pg_ident[CONF_LIST_MAX];
         size_t n_pg_ident;
         struct {
+            char *on_start, *on_stop, *on_restart, *on_reload, *on_role_change;
+        } callbacks;
+        struct {
             /* passwords default to secrets.yml */
             struct conf_user superuser, replication, rewind;
         } authentication;

@@ -1,6 +1,7 @@
 regent_unit_test(test_agent_lease_keeper LIBS regent_agent)
 regent_unit_test(test_agent_mirror LIBS regent_agent)
 regent_unit_test(test_agent_rest LIBS regent_agent)
+regent_unit_test(test_agent_callbacks LIBS regent_agent)
 foreach(module text render syncconf limits)
     regent_unit_test(test_pg_${module} LIBS regent_agent)
 endforeach()

@@ -1,0 +1,64 @@
+"""Programs of the administrator that are told what happens to PostgreSQL.
+
+    python3 -m pytest tests/integration/test_callbacks.py
+"""
+import os
+import signal
+
+import pytest
+
+pytest.importorskip("psycopg2")
+
+from cluster import Cluster, PG_BIN, build_dir, wait_until  # noqa: E402
+
+pytestmark = [
+    pytest.mark.skipif(not (build_dir() / "regentd").exists(), reason="regentd is not built"),
+    pytest.mark.skipif(not (PG_BIN / "postgres").exists(), reason=f"no PostgreSQL in {PG_BIN}"),
+]
+EVENTS = ("on_start", "on_stop", "on_reload", "on_role_change", "on_restart")
+
+
+@pytest.fixture(name="c")
+def cluster_fixture(tmp_path, request):
+    told = tmp_path / "told"
+    told.mkdir()
+    for directory in (told, *tmp_path.parents):
+        if str(directory).startswith(("/tmp/pytest", str(tmp_path))):
+            directory.chmod(0o777)
+    told.chmod(0o777)
+    # It writes down what it was given, and by whom: the daemon's directory is the working one's sibling.
+    script = tmp_path / "tell"
+    script.write_text(f'#!/bin/sh\necho "$2 $3 $4" >> {told}/$1\n[ "$2" != on_reload ] || sleep 600\n')
+    script.chmod(0o755)
+    with Cluster(sync=False) as cluster:
+        cluster.told = lambda node: (told / node.name).read_text().splitlines() if (told / node.name).exists() else []
+        setup = type(cluster.nodes[0]).setup
+
+        def with_callbacks(node, *args, sets=(), **kwargs):
+            return setup(node, *args, sets=[*sets, *(f"postgresql.callbacks.{e}={script} {node.name}" for e in EVENTS)],
+                         **kwargs)
+        for node in cluster.nodes:
+            node.setup = with_callbacks.__get__(node)
+        try:
+            cluster.form()
+            yield cluster
+        finally:
+            if request.session.testsfailed:
+                print(cluster.report(), {n.name: cluster.told(n) for n in cluster.nodes})
+
+
+def test_each_event_is_told_once_and_nothing_waits_for_it(c):
+    old = c.primary()
+    new, other = c.standbys()
+    assert c.told(old)[0] == "on_start primary ha" and c.told(new)[0] == "on_start replica ha"
+    # A callback that hangs holds up nothing.
+    old.ctl("edit-config", "-p", "work_mem=9MB")
+    for n in c.nodes:
+        wait_until(lambda n=n: "on_reload" in " ".join(c.told(n)), f"{n} was told of the reload")
+    wait_until(lambda: old.ctl("switchover", "--candidate", new.name, check=False).returncode == 0, "a switchover")
+    c.wait_healthy()
+    wait_until(lambda: c.told(new)[-1] == "on_role_change primary ha", "the new primary was told")
+    wait_until(lambda: c.told(old)[-2:] == ["on_stop primary ha", "on_role_change replica ha"], "the old one was told")
+    os.kill(other.postmaster(), signal.SIGKILL)
+    wait_until(lambda: c.told(other)[-2:] == ["on_stop replica ha", "on_start replica ha"], "a crash was told")
+    assert not any("on_restart" in line for n in c.nodes for line in c.told(n))
