@@ -25,6 +25,7 @@ enum err engine_new(const struct engine_options *o, struct engine **ret_engine,
         mem_free(g);
         return err_set(e, ERR_LIMIT, "scope, name or connect address is too long");
     }
+    str_cut(g->mirror.self, sizeof g->mirror.self, o->name);
     config_view(o->bootstrap, &g->view.config);
     *ret_engine = g;
     return ERR_OK;
@@ -109,6 +110,32 @@ static void note_dcs(struct engine *g, struct view *v)
     v->dcs_lost_ms = g->dcs_lost_ms;
 }
 
+enum { LATE_MS = 30000 }; /* a schedule that is so old has been missed */
+
+static bool time_has_come(uint64_t at_ms, uint64_t wall_ms, bool *ret_late)
+{
+    *ret_late = at_ms != 0 && wall_ms > at_ms + LATE_MS;
+    return at_ms == 0 || wall_ms >= at_ms;
+}
+
+/* Orders whose time has come; before that decide() knows nothing of them. */
+static void see_orders(struct engine *g, struct view *v)
+{
+    const struct mirror *m = &g->mirror;
+    uint64_t wall_ms = g->o.ports->wall_ms(g->o.arg);
+    bool late = false;
+    v->has_failover = v->has_failover && time_has_come(v->failover.at_ms, wall_ms, &late);
+    v->failover_late = late;
+    v->has_request = m->request_meta.present && time_has_come(m->request.at_ms, wall_ms, &late);
+    v->request_late = v->has_request && late;
+    if (v->has_request)
+        v->request = m->request;
+    if (!v->has_request || strcmp(g->request_id, m->request.id) != 0)
+        g->request_ms = v->now_ms;
+    str_cut(g->request_id, sizeof g->request_id, v->has_request ? m->request.id : "");
+    v->request_ms = v->has_request ? g->request_ms : 0;
+}
+
 static void observe(struct engine *g)
 {
     struct view *v = &g->view;
@@ -120,6 +147,7 @@ static void observe(struct engine *g)
     str_cut(v->self, sizeof v->self, g->name);
     /* A mirror that no quorum has confirmed for a TTL may tell of a world that is gone. */
     v->dcs_ready = v->dcs_ready && now_ms < g->contact_ms + v->config.ttl_ms;
+    see_orders(g, v);
     v->txn_pending = g->txn_pending;
     v->txn_unknown = g->txn_unknown;
     bool inherits = !g->lease_settled && g->fence.connected && g->fence.lease != 0;

@@ -77,6 +77,9 @@ struct engine {
     uint64_t catalogue_serial, catalogue_token;
     bool catalogue_writing;
 
+    char request_id[40]; /* of the request seen last, and since when */
+    uint64_t request_ms;
+
     bool tilt;
     bool stopping, restarting, stopped, revoking;
     bool ticking, again;

@@ -18,6 +18,10 @@ static const char *state_text(const struct view *v)
         return "creating replica";
     if (v->busy.action == ACTION_REWIND)
         return "rewinding";
+    bool again = v->has_request && v->request.state[0] != '\0' &&
+                 strcmp(v->request.kind, "restart") == 0 && v->pg.proc != PG_PROC_RUNNING;
+    if (again)
+        return "restarting";
     switch (v->pg.proc) {
     case PG_PROC_STOPPED:
         return v->pg.crashed ? "crashed" : "stopped";
@@ -51,7 +55,8 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
         .paused = v->config.pause,
         .conn_port = g->o.conn_port,
         .nofailover = g->o.nofailover,
-        .nosync = g->o.nosync,
+        .nosync = g->o.nosync || view_request_leaves(v),
+        .restart_at_ms = g->mirror.request_meta.present ? g->mirror.request.at_ms : 0,
         .noloadbalance = g->o.noloadbalance,
         .clonefrom = g->o.clonefrom,
         .failover_priority = g->o.failover_priority,

@@ -185,6 +185,25 @@ static void leader_state(struct builder *b, uint64_t wall_ms)
     }
 }
 
+static void request(struct builder *b, uint64_t wall_ms)
+{
+    char name[MIRROR_KEY_MAX];
+    char result[MIRROR_KEY_MAX];
+    if (str_format(name, sizeof name, "request/%s", b->v->self) != ERR_OK ||
+        str_format(result, sizeof result, "result/%s", b->v->self) != ERR_OK)
+        b->failed = true;
+    expect(b, name, b->m->request_meta.mod_revision);
+    if (b->p->txn == TXN_REQUEST) {
+        put(b, name, &msg_request_rec, &b->p->request, 0);
+        return;
+    }
+    struct result_rec rec = {.ok = b->p->request_ok, .at_ms = wall_ms};
+    str_cut(rec.id, sizeof rec.id, b->p->request.id);
+    str_cut(rec.text, sizeof rec.text, b->p->reason);
+    drop(b, name);
+    put(b, result, &msg_result_rec, &rec, 0);
+}
+
 static void build(struct builder *b, const struct config_rec *first_config, uint64_t wall_ms)
 {
     char name[MIRROR_KEY_MAX];
@@ -232,6 +251,10 @@ static void build(struct builder *b, const struct config_rec *first_config, uint
         if (str_format(name, sizeof name, "seal/%s", b->v->self) != ERR_OK)
             b->failed = true;
         put(b, name, &msg_seal_rec, &b->p->seal, 0);
+        return;
+    case TXN_REQUEST:
+    case TXN_CLEAR_REQUEST:
+        request(b, wall_ms);
         return;
     case TXN_CLEAR_FAILOVER:
         expect(b, "failover", b->m->failover_meta.mod_revision);

@@ -221,7 +221,12 @@ static enum err change(struct mirror *m, const struct kv *kv, bool deleted, stru
         drop_seal(m, sub);
         return ERR_OK;
     }
+    static const struct single request = {"request", &msg_request_rec,
+                                          offsetof(struct mirror, request),
+                                          offsetof(struct mirror, request_meta)};
     const struct single *s = find_single(name);
+    if (after_prefix(name, "request/", &sub) && slice_eq(sub, slice_str(m->self)))
+        s = &request;
     if (s == NULL)
         return ERR_OK; /* journal/..., and what a newer version may add */
     if (!deleted)
@@ -259,6 +264,7 @@ enum err mirror_fill_two(struct mirror *m, const struct range_reply *first,
         return err_set(e, ERR_LIMIT, "the records do not fit into a message");
     for (size_t i = 0; i < ARRAY_LEN(singles); i++)
         drop_single(m, &singles[i]);
+    m->request_meta = (struct mirror_meta){0};
     m->members_n = 0;
     m->seals_n = 0;
     m->revision = first->revision;

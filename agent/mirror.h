@@ -27,6 +27,9 @@ struct mirror {
     char *config_json; /* config.postgresql as JSON text, owned; NULL: none */
     struct history_rec history;
     struct status_rec status;
+    char self[64]; /* whose request is kept; set by the owner, "" nobody's */
+    struct request_rec request;
+    struct mirror_meta request_meta;
     struct member_rec members[VIEW_MEMBERS]; /* sorted by name */
     uint64_t member_mods[VIEW_MEMBERS];
     size_t members_n;

@@ -266,6 +266,12 @@ static void dispatch(struct postgres *p)
     case ACTION_ENSURE_ROLES:
         act_roles(p);
         return;
+    case ACTION_RELOAD:
+        /* Housekeeping writes and reloads when the action has ended. */
+        p->conf_dirty = true;
+        action_end(p, ERR_OK, NULL);
+        house_look(p);
+        return;
     case ACTION_NONE:
     case ACTION_COUNT:
         break;

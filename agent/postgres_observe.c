@@ -91,6 +91,7 @@ static void running(const struct postgres *p, struct view_pg *v)
     v->streaming = s->streaming;
     v->stuck = p->stuck;
     v->replay_blocked = replay_blocked(p, s);
+    v->start_us = s->start_us;
     v->pending_restart = s->pending_restart;
     memcpy(v->pending_reason, s->pending, sizeof v->pending_reason);
     memcpy(v->limits, s->limits, sizeof v->limits);

@@ -312,8 +312,9 @@ enum err cli_record_text(struct cli *c, const char *name, struct buf *ret_json,
     return ERR_OK;
 }
 
-enum err cli_replace(struct cli *c, const char *name, uint64_t mod, struct slice json,
-                     bool *ret_taken)
+/* One operation, if the record has not changed since `mod`. */
+static enum err change_record(struct cli *c, const char *name, uint64_t mod, struct txn_op op,
+                              bool *ret_taken)
 {
     struct buf compares CLEANUP(buf_close) = BUF_INIT;
     struct buf ops CLEANUP(buf_close) = BUF_INIT;
@@ -323,16 +324,27 @@ enum err cli_replace(struct cli *c, const char *name, uint64_t mod, struct slice
     cli_key(c, key, name);
     struct compare unchanged = {
         .key = slice_str(key), .target = "mod", .op = "=", .number = mod};
-    struct txn_op put = {.op = "put", .key = slice_str(key), .value = json};
+    op.key = slice_str(key);
     msg_list_append(&list, &msg_compare, &unchanged);
     msg_list_end(&list, &compares);
     list = (struct msg_list){0};
-    msg_list_append(&list, &msg_txn_op, &put);
+    msg_list_append(&list, &msg_txn_op, &op);
     msg_list_end(&list, &ops);
     struct txn_req req = {.compare = buf_slice(&compares), .then = buf_slice(&ops)};
     enum err rv = cli_call(c, METHOD_KV_TXN, &req, &reply);
     *ret_taken = rv == ERR_OK && reply.succeeded;
     return rv;
+}
+
+enum err cli_replace(struct cli *c, const char *name, uint64_t mod, struct slice json,
+                     bool *ret_taken)
+{
+    return change_record(c, name, mod, (struct txn_op){.op = "put", .value = json}, ret_taken);
+}
+
+enum err cli_delete(struct cli *c, const char *name, uint64_t mod, bool *ret_taken)
+{
+    return change_record(c, name, mod, (struct txn_op){.op = "delete"}, ret_taken);
 }
 
 static void on_change(void *arg, enum err status, const struct watch_event *ev)

@@ -53,6 +53,9 @@ int cli_no_arguments(int argc, char **argv);
 /* "90s", "10m", "1h", "2d" */
 bool cli_duration(const char *text, uint64_t *ret_ms);
 
+/* --scheduled, a time with its zone: 0, or the exit code after a complaint. "now" is 0. */
+int cli_take_schedule(const char *text, uint64_t *ret_ms);
+
 /* Loads the configuration; its findings go to stderr. */
 enum err cli_config(struct cli *c) MUST_CHECK;
 /* Connects when not connected: the node's own socket first, else the members over TLS. Prints why not. */
@@ -83,6 +86,8 @@ enum err cli_record_text(struct cli *c, const char *name, struct buf *ret_json,
 /* Stores a record if it has not changed since `mod` (0: if it is absent); *ret_taken says whether. */
 enum err cli_replace(struct cli *c, const char *name, uint64_t mod, struct slice json,
                      bool *ret_taken) MUST_CHECK;
+/* Deletes a record if it has not changed since `mod`. */
+enum err cli_delete(struct cli *c, const char *name, uint64_t mod, bool *ret_taken) MUST_CHECK;
 /* Waits until some HA record changes, a quarter of a second at most: the records are read again. */
 void cli_wait_change(struct cli *c);
 

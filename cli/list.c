@@ -78,6 +78,7 @@ static const char *lag_text(uint64_t top, uint64_t lsn, char ret[static LSN_TEXT
 static void list_row(struct output *o, const struct cli *c, const struct cluster *cl,
                      const struct member_rec *m)
 {
+    char restart_at[CLOCK_TEXT_MAX];
     char host[200];
     char tl[LSN_TEXT];
     char lsn[LSN_TEXT];
@@ -96,6 +97,7 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
     else
         str_cut(host, sizeof host, m->conn_host);
     (void)snprintf(tl, sizeof tl, "%" PRIu64, m->timeline);
+    clock_wall_text(m->restart_at_ms, restart_at);
     const char *const cells[] = {
         c->config.scope,
         m->name,
@@ -110,6 +112,7 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
         tags_of(m, &tags) ? buf_cstr(&tags) : NULL,
         m->pending_restart ? "*" : NULL,
         pending_of(m, &pending),
+        m->restart_at_ms != 0 ? restart_at : NULL,
     };
     output_row(o, cells);
 }
@@ -129,7 +132,14 @@ static void list_footer(const struct cluster *cl)
 {
     if (cl->config.pause)
         (void)printf(" Maintenance mode: on\n");
-    if (cl->failover.id[0] != '\0')
+    if (cl->failover.id[0] != '\0' && cl->failover.at_ms != 0) {
+        char at[CLOCK_TEXT_MAX];
+        clock_wall_text(cl->failover.at_ms, at);
+        (void)printf(" Switchover scheduled at: %s\n                    from: %s\n", at,
+                     cl->failover.leader);
+        if (cl->failover.candidate[0] != '\0')
+            (void)printf("                      to: %s\n", cl->failover.candidate);
+    } else if (cl->failover.id[0] != '\0')
         (void)printf(" Requested: %s%s%s\n", cl->failover.kind,
                      cl->failover.candidate[0] != '\0' ? " to " : "", cl->failover.candidate);
 }
@@ -149,7 +159,8 @@ int cmd_list(struct cli *c, int argc, char **argv)
         {.name = "Replay Lag", .heading = "Lag", .number = true, .right = true},
         {.name = "Tags", .json = true, .optional = true},
         {.name = "Pending restart", .optional = true},
-        {.name = "Pending restart reason", .optional = true}};
+        {.name = "Pending restart reason", .optional = true},
+        {.name = "Scheduled restart", .optional = true}};
     static struct cluster cl;
     int usage = cli_no_arguments(argc, argv);
     if (usage != 0)

@@ -20,6 +20,7 @@ static int parse(struct request *q, const char *kind, int argc, char **argv)
 {
     static const struct option options[] = {{"leader", required_argument, NULL, 'l'},
                                             {"candidate", required_argument, NULL, 'C'},
+                                            {"scheduled", required_argument, NULL, 's'},
                                             {"timeout", required_argument, NULL, 't'},
                                             {"force", no_argument, NULL, 'F'},
                                             {NULL, 0, NULL, 0}};
@@ -32,7 +33,13 @@ static int parse(struct request *q, const char *kind, int argc, char **argv)
             str_cut(q->rec.leader, sizeof q->rec.leader, optarg);
         else if (option == 'C')
             str_cut(q->rec.candidate, sizeof q->rec.candidate, optarg);
-        else if (option == 'F')
+        else if (option == 's' && strcmp(kind, "switchover") != 0)
+            return cli_usage("a failover can't be scheduled");
+        else if (option == 's') {
+            int rv = cli_take_schedule(optarg, &q->rec.at_ms);
+            if (rv != 0)
+                return rv;
+        } else if (option == 'F')
             q->rec.force = true;
         else if (option == CLI_BAD_OPTION)
             return CLI_USAGE;
@@ -140,6 +147,10 @@ static int request(struct cli *c, struct request *q)
     if (!taken)
         return cli_fail(ERR_EXISTS, "another switchover or failover is under way; wait "
                                     "for it, or see `regentctl explain`");
+    if (q->rec.at_ms != 0) {
+        (void)printf("Switchover scheduled\n");
+        return CLI_DONE;
+    }
     return follow(c, q);
 }
 

@@ -20,6 +20,7 @@ const char *plan_action_name(enum plan_action a)
         [ACTION_CLONE] = "clone",
         [ACTION_SET_SYNC] = "set_sync",
         [ACTION_ENSURE_ROLES] = "ensure_roles",
+        [ACTION_RELOAD] = "reload",
     };
     ASSERT(a < ACTION_COUNT && names[a] != NULL);
     return names[a];
@@ -38,6 +39,8 @@ const char *plan_txn_name(enum plan_txn t)
         [TXN_LEADER_STATE] = "leader_state",
         [TXN_SYNC] = "sync",
         [TXN_SEAL] = "seal",
+        [TXN_REQUEST] = "request",
+        [TXN_CLEAR_REQUEST] = "clear_request",
         [TXN_CLEAR_FAILOVER] = "clear_failover",
     };
     ASSERT(t < TXN_COUNT && names[t] != NULL);

@@ -30,6 +30,7 @@ enum plan_action {
      * it */
     ACTION_SET_SYNC,
     ACTION_ENSURE_ROLES, /* primary: replication and rewind roles */
+    ACTION_RELOAD,       /* write the configuration, tell PostgreSQL to read it */
     ACTION_COUNT
 };
 
@@ -53,6 +54,8 @@ enum plan_txn {
     TXN_LEADER_STATE,
     TXN_SYNC,           /* leader is ours, sync unchanged -> sync = plan.sync */
     TXN_SEAL,           /* leader absent, sync.token = plan.token -> seal/<self> = plan.seal */
+    TXN_REQUEST,        /* request/<self> unchanged -> plan.request */
+    TXN_CLEAR_REQUEST,  /* request/<self> unchanged -> deleted, plan.reason to result/<self> */
     TXN_CLEAR_FAILOVER, /* failover unchanged -> deleted, plan.reason to status */
     TXN_COUNT
 };
@@ -79,6 +82,8 @@ struct plan {
      * record; who else does not take it is waited for a moment only. "": everybody, until limit_ms */
     struct leader_rec leader;
     struct history_entry history;
+    struct request_rec request; /* TXN_REQUEST */
+    bool request_ok;            /* TXN_CLEAR_REQUEST */
     bool has_history;
     /* SET_SYNC; PROMOTE, START_PRIMARY: what must be set before the first write */
     struct sync_set set;

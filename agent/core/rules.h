@@ -27,6 +27,9 @@ rule_fn rule_switch_checkpoint, rule_switch_stop, rule_switch_handover, rule_lea
 /* rules_pause.c */
 rule_fn rule_resume_arm, rule_pause_disarm, rule_pause_release, rule_pause, rule_disarmed_key,
     rule_disarmed_holder;
+/* rules_request.c: what a person asked of this node */
+rule_fn rule_request_cancel, rule_request_begin, rule_request_stop, rule_request_clone,
+    rule_request_end, rule_request_hold;
 /* rules_follower.c: the leader key is somebody else's */
 rule_fn rule_own_old_key, rule_leader_not_running, rule_clone, rule_stopped_follower,
     rule_follower_diverged, rule_follower_blocked, rule_follow, rule_following;
@@ -51,6 +54,8 @@ bool plan_follow(const struct view *v, struct plan *p, enum plan_action a);
 bool is_state(const char *state, const char *wanted);
 /* A running standby that is not pointed at the leader there is. */
 bool follow_due(const struct view *v);
+/* A request under way ends with a running PostgreSQL. */
+bool request_wants_running(const struct view *v);
 /* Paused: a PostgreSQL that stands still stays as it is, unless this node stopped it itself. */
 bool paused_down(const struct view *v);
 /* A live member whose PostgreSQL runs as a standby, going by what it publishes. */

@@ -18,7 +18,7 @@ static bool stopped_here(const struct view *v)
 
 bool paused_down(const struct view *v)
 {
-    return v->config.pause && !stopped_here(v);
+    return v->config.pause && !stopped_here(v) && !request_wants_running(v);
 }
 
 static bool change_flag(const struct view *v, struct plan *p, bool disarmed)
@@ -69,6 +69,8 @@ bool rule_pause_release(const struct view *v, struct plan *p)
 /* What an order of a person, or the end of one, still needs. */
 static bool goes_on(const struct view *v)
 {
+    if (v->pg.proc == PG_PROC_STOPPED && request_wants_running(v))
+        return true;
     if (!v->has_leader)
         return failover_ordered(v) && strcmp(v->failover.candidate, v->self) == 0;
     if (v->pg.proc == PG_PROC_STOPPED)

@@ -40,6 +40,12 @@ bool rule_switch_checkpoint(const struct view *v, struct plan *p)
 {
     if (!runs_as_primary(v) || !wanted(v) || !is_state(v->leader.state, "running"))
         return false;
+    if (v->has_failover && v->failover.at_ms != 0 && (v->failover_late || v->config.pause)) {
+        (void)plan_say(p, v->config.pause
+                              ? "refused: nothing that is scheduled is done in a pause"
+                              : "refused: the time for it passed meanwhile");
+        return refuse(p);
+    }
     if (other_leader_meant(v)) {
         (void)plan_say(p, "refused: %s is not the leader, %s is", v->failover.leader, v->self);
         return refuse(p);

@@ -99,6 +99,12 @@ bool view_nothing_known(const struct view *v)
     return !v->dcs_ready && !v->has_sync && v->deadline_ms == 0;
 }
 
+bool view_request_leaves(const struct view *v)
+{
+    return v->has_request && v->request.state[0] != '\0' &&
+           strcmp(v->request.kind, "start") != 0;
+}
+
 bool view_other_system(const struct view *v)
 {
     return v->has_initialize && v->initialize.system_id != 0 && v->pg.data != PG_DATA_EMPTY &&

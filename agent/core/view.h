@@ -104,6 +104,7 @@ struct view_pg {
     char limits[64];          /* as in the member record */
     bool roles_ready;         /* replication and rewind roles exist */
     bool checkpointed;        /* a checkpoint has been done since promotion */
+    uint64_t start_us;        /* running: when the postmaster started, by its own clock */
     uint64_t parent;          /* primary: the timeline before `timeline`, 0: none */
     /* and where `timeline` left it (both from PostgreSQL's history file) */
     uint64_t switch_lsn;
@@ -146,7 +147,9 @@ struct view {
     bool txn_pending; /* an HA transaction of ours is under way */
     bool txn_unknown; /* the last one has an unknown outcome: read again before acting */
     struct view_config config;
-    bool has_initialize, has_leader, has_sync, has_failover;
+    bool has_initialize, has_leader, has_sync;
+    bool has_failover;  /* asked for, and its time has come */
+    bool failover_late; /* long ago */
     struct initialize_rec initialize;
     bool initialize_leased; /* bootstrap under way (not final) */
     struct leader_rec leader;
@@ -160,6 +163,10 @@ struct view {
     size_t seals_n;
     struct failover_rec failover;
     uint64_t failover_mod_revision;
+    /* of this node, and its time has come; since when that is known here */
+    bool has_request, request_late;
+    struct request_rec request;
+    uint64_t request_ms;
     struct history_entry history[VIEW_HISTORY]; /* newest last */
     size_t history_n;
     /* The record that our own TXN_ACQUIRE replaced. The engine keeps it until PROMOTE or START_PRIMARY is
@@ -193,6 +200,8 @@ bool view_leader_named(const struct view *v);
 bool view_is_record_leader(const struct view *v); /* sync names our incarnation */
 /* The data directory holds another cluster's data. */
 bool view_other_system(const struct view *v);
+/* A request under way takes PostgreSQL down: no commit should wait for it. */
+bool view_request_leaves(const struct view *v);
 bool view_in_v(const struct view *v, const char *incarnation);
 bool names_have(const char names[][64], size_t n, const char *name);
 bool view_lease_valid(const struct view *v); /* now < deadline */

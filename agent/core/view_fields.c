@@ -77,10 +77,9 @@ static const char *const data_names[] = {"unknown", "empty", "ours", "broken", N
 static const char *const proc_names[] = {"stopped",  "starting", "running",
                                          "stopping", "dying",    NULL};
 static const char *const action_names[] = {
-    "none",      "initdb",         "start_primary", "start_standby",
-    "follow",    "seal",           "promote",       "checkpoint",
-    "stop_fast", "stop_immediate", "kill",          "rewind",
-    "clone",     "set_sync",       "ensure_roles",  NULL};
+    "none",    "initdb",     "start_primary", "start_standby",  "follow", "seal",
+    "promote", "checkpoint", "stop_fast",     "stop_immediate", "kill",   "rewind",
+    "clone",   "set_sync",   "ensure_roles",  "reload",         NULL};
 _Static_assert(ARRAY_LEN(action_names) == ACTION_COUNT + 1, "one name per action");
 
 /* clang-format off */
@@ -106,7 +105,8 @@ F_BEGIN(view_pg)
     F_TEXT(lineage) F_U64(follow_token)
     F_U64(sealed_token) F_U64(sealed_lsn) F_U64(sealed_timeline)
     F_BOOL(replay_blocked) F_BOOL(pending_restart)
-    F_TEXT(pending_reason) F_TEXT(limits) F_BOOL(roles_ready) F_BOOL(checkpointed) F_U64(parent) F_U64(switch_lsn)
+    F_TEXT(pending_reason) F_TEXT(limits) F_BOOL(roles_ready) F_BOOL(checkpointed) F_U64(start_us) F_U64(parent)
+    F_U64(switch_lsn)
     F_SUB(set, sync_set) F_BOOL(set_known) F_BOOL(set_confirmed) F_LIST(old, sync_set, false)
     F_LIST(senders, view_walsender, false) F_TEXT(trouble)
 F_END
@@ -125,7 +125,8 @@ F_BEGIN(view)
     F_BOOL(has_sync) F_SUB(sync, sync_rec) F_U64(sync_mod_revision)
     F_LIST(members, member_rec, true)
     F_LIST(seals, seal_rec, true) F_U64S(seal_mod_revisions)
-    F_BOOL(has_failover) F_SUB(failover, failover_rec) F_U64(failover_mod_revision)
+    F_BOOL(has_failover) F_SUB(failover, failover_rec) F_U64(failover_mod_revision) F_BOOL(failover_late)
+    F_BOOL(has_request) F_BOOL(request_late) F_SUB(request, request_rec) F_U64(request_ms)
     F_LIST(history, history_entry, false)
     F_BOOL(has_sync_before) F_SUB(sync_before, sync_rec)
     F_U64(lease) F_U64(deadline_ms) F_BOOL(armed) F_BOOL(tilt) F_BOOL(nofailover) F_BOOL(nosync)

@@ -360,6 +360,7 @@ void pg_effect(struct world *w, struct node *x, const struct plan *p)
     case ACTION_ENSURE_ROLES:
         x->pg.roles = true;
         break;
+    case ACTION_RELOAD:
     case ACTION_NONE:
     case ACTION_COUNT:
         break;

@@ -1,6 +1,7 @@
 /* The store: leases that end and transactions with the comparisons of docs/ha-protocol.md. */
 #include <stdio.h>
 
+#include "base/assert.h"
 #include "tests/sim/core_world.h"
 
 bool store_lease_alive(const struct world *w, uint64_t lease)
@@ -170,6 +171,9 @@ bool store_apply(struct world *w, struct node *x, const struct pending_txn *t)
             s->seal_rev[at] = s->revision;
         }
         break;
+    case TXN_REQUEST:
+    case TXN_CLEAR_REQUEST:
+        UNREACHABLE(); /* nobody asks for anything here */
     case TXN_CLEAR_FAILOVER:
         ok = s->has_failover && s->failover_rev == t->failover_rev;
         if (ok)

@@ -230,6 +230,12 @@ static void a_pause_leaves_postgresql_alone(void **state)
     run_file("pause.txt", 20);
 }
 
+static void what_a_person_asks_for_is_done(void **state)
+{
+    (void)state;
+    run_file("request.txt", 30);
+}
+
 int main(void)
 {
     load_bases();
@@ -241,6 +247,7 @@ int main(void)
         cmocka_unit_test(a_follower_follows),
         cmocka_unit_test(the_best_is_elected),
         cmocka_unit_test(a_pause_leaves_postgresql_alone),
+        cmocka_unit_test(what_a_person_asks_for_is_done),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -98,6 +98,11 @@ static const struct dimension some[] = {
     {{"pg.roles_ready=1\npg.checkpointed=1", "pg.checkpointed=1", "pg.roles_ready=1"}},
     {{"", "", "nofailover=1", "members[n3].nofailover=1"}},
     {{"", "", "", "sync.unknown=1"}},
+    {{"", "", "", "has_request=1\nrequest.kind=restart",
+      "has_request=1\nrequest.kind=restart\nrequest.state=under way\nrequest.since_us=7",
+      ("has_request=1\nrequest.kind=reinitialize\nrequest.state=under way\n"
+       "request.incarnation=i2"),
+      "has_request=1\nrequest.kind=stop\nrequest.state=under way"}},
     {{"", "", "", "sync.disarmed=1", "sync.disarmed=1\nconfig.pause=1"}},
     {{"", "",
       "busy.failed=1\nbusy.failures=3\nbusy.failed_action=start_primary\nbusy.failed_ms=1",

@@ -1,0 +1,150 @@
+"""What a person orders: restart, reload, reinitialize, stop and start of one PostgreSQL, now or at a time."""
+import datetime
+import json
+
+import pytest
+
+pytest.importorskip("psycopg2")
+
+from cluster import Cluster, PG_BIN, build_dir, wait_until  # noqa: E402
+
+pytestmark = [
+    pytest.mark.skipif(not (build_dir() / "regentd").exists(), reason="regentd is not built"),
+    pytest.mark.skipif(not (PG_BIN / "postgres").exists(), reason=f"no PostgreSQL in {PG_BIN}"),
+]
+FAILED, USAGE, REFUSED = 1, 2, 4
+
+
+@pytest.fixture(name="cluster", scope="module")
+def cluster_fixture():
+    with Cluster() as cluster:
+        cluster.form()
+        cluster.primary().sql("CREATE TABLE t (id int)")
+        yield cluster
+
+
+@pytest.fixture(name="c")
+def healthy_fixture(cluster, request):
+    failures = request.session.testsfailed
+    cluster.wait_healthy()
+    yield cluster
+    if request.session.testsfailed > failures:
+        print(cluster.report())
+    else:
+        cluster.wait_healthy()
+
+
+def sync_standby(c):
+    return c[next(m["Member"] for m in c.members() if m["Role"] == "Sync Standby")]
+
+
+def at(seconds):
+    return (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=seconds)).isoformat(timespec="seconds")
+
+
+def columns(node, member):
+    return next(m for m in json.loads(node.ctl("-f", "json", "list").stdout) if m["Member"] == member.name)
+
+
+def test_a_restart_takes_the_pending_settings_and_moves_nothing(c):
+    primary = c.primary()
+    postmasters = {n: n.postmaster() for n in c.nodes}
+    primary.ctl("edit-config", "-p", "track_commit_timestamp=on")
+    wait_until(lambda: all(columns(primary, n).get("Pending restart") == "*" for n in c.nodes), "all wait for a restart")
+    done = primary.ctl("restart", "--pending")
+    lines = done.stdout.splitlines()
+    assert sorted(lines) == [f"Success: restart on member n{i}" for i in (1, 2, 3)]
+    assert lines[-1].endswith(primary.name), "the leader's is the last"
+    assert c.leader() is primary
+    assert primary.value("SELECT timeline_id FROM pg_control_checkpoint()") == 1
+    for node in c.nodes:
+        assert node.postmaster() != postmasters[node]
+        wait_until(lambda node=node: node.value("SHOW track_commit_timestamp") == "on", f"{node} has it")
+    wait_until(lambda: not any("Pending restart" in columns(primary, n) for n in c.nodes), "nobody waits any more")
+    # Once more: nothing waits, so the condition does not hold.
+    says = primary.ctl("restart", primary.name, "--pending", check=False)
+    assert says.returncode == FAILED and "restart conditions are not satisfied" in says.stderr
+
+
+def test_conditions_and_names_that_do_not_fit_are_told(c):
+    primary = c.primary()
+    postmaster = primary.postmaster()
+    for words, code, part in [
+            (["restart", "n9"], FAILED, 'no node "n9" is running'),
+            (["restart", "--role", "king"], USAGE, "--role takes"),
+            (["restart", "--pg-version", "x"], USAGE, "is no version"),
+            (["restart", primary.name, "--pg-version", "9.6"], FAILED, "restart conditions are not satisfied"),
+            (["restart", "--scheduled", "2020-01-01T00:00:00Z"], REFUSED, "in the past"),
+            (["restart", "--scheduled", "2099-01-01T00:00:00"], USAGE, "is not a time with its zone"),
+            (["reinit", primary.name], REFUSED, "is the leader"),
+            (["reinit"], USAGE, "which MEMBER?"),
+            (["stop", primary.name], FAILED, "switch over first"),
+            (["switchover", "--scheduled", "2020-01-01T00:00:00Z"], REFUSED, "in the past"),
+            (["failover", "--candidate", "n2", "--force", "--scheduled", at(60)], USAGE, "can't be scheduled")]:
+        says = primary.ctl(*words, check=False)
+        assert says.returncode == code and part in says.stderr, (words, says)
+        assert len(says.stderr.splitlines()) == 1
+    assert primary.postmaster() == postmaster
+
+
+def test_a_reload_has_postgresql_read_its_configuration(c):
+    node = c.standbys()[0]
+    before = node.value("SELECT pg_conf_load_time()")
+    assert node.ctl("reload", node.name).stdout == f"Success: reload on member {node.name}\n"
+    wait_until(lambda: node.value("SELECT pg_conf_load_time()") > before, "read again")
+
+
+def test_a_reinitialized_standby_has_new_data_and_the_old_is_beside_it(c):
+    primary = c.primary()
+    node = sync_standby(c)
+    old = c.record(f"members/{node.name}")["incarnation"]
+    (node.pgdata / "mark").write_text("old", encoding="ascii")
+    assert node.ctl("reinit", node.name, "--wait").stdout == f"Success: reinitialize for member {node.name}\n"
+    record = c.record(f"members/{node.name}")
+    assert record["incarnation"] != old and not (node.pgdata / "mark").exists()
+    aside = [p for p in node.dir.glob("pg*/mark")]
+    assert len(aside) == 1 and aside[0].read_text(encoding="ascii") == "old"
+    # It was out of the record before its data went.
+    left = [line for line in primary.log_lines("event=plan rule=leader_sync") if "sync record" in line]
+    assert left and primary.value("SELECT count(*) FROM t") is not None
+
+
+def test_a_standby_that_is_stopped_stays_so_until_it_is_started(c):
+    node = c.standbys()[0]
+    node.ctl("stop", node.name)
+    assert node.postmaster() is None
+    wait_until(lambda: node.log_lines("rule=request_hold"), "it is held")
+    says = node.ctl("restart", node.name, check=False)
+    assert says.returncode == FAILED and "already" in says.stderr
+    # Also a new daemon holds it.
+    node.kill()
+    node.start()
+    wait_until(lambda: len(node.log_lines("rule=request_hold")) == 2, "it is still held")
+    assert node.postmaster() is None
+    assert node.ctl("start", node.name).stdout == f"Success: start on member {node.name}\n"
+    assert node.postmaster() is not None
+
+
+def test_what_is_scheduled_shows_can_be_taken_back_and_is_done(c):
+    primary = c.primary()
+    node = c.standbys()[0]
+    postmaster = node.postmaster()
+    later = at(3600)
+    assert "scheduled on member" in primary.ctl("restart", node.name, "--scheduled", later).stdout
+    wait_until(lambda: columns(primary, node).get("Scheduled restart", "").startswith(later[:16]), "it is listed")
+    says = primary.ctl("restart", node.name, check=False)
+    assert says.returncode == FAILED and "scheduled already" in says.stderr
+    assert primary.ctl("flush", node.name, "restart").stdout == f"Success: flush scheduled restart on member {node.name}\n"
+    assert primary.ctl("flush", node.name, "restart").stdout == f"No scheduled restart on member {node.name}\n"
+    primary.ctl("restart", node.name, "--scheduled", at(3))
+    wait_until(lambda: node.postmaster() not in (None, postmaster), "it is restarted in its time")
+    wait_until(lambda: c.record(f"request/{node.name}") is None, "and that is told")
+
+    candidate = sync_standby(c)
+    primary.ctl("switchover", "--candidate", candidate.name, "--scheduled", later)
+    text = primary.ctl("list").stdout
+    assert f" Switchover scheduled at: {later[:16]}" in text and f"from: {primary.name}" in text
+    assert "deleted" in primary.ctl("flush", "switchover").stdout
+    assert primary.ctl("flush", "switchover", check=False).returncode == FAILED
+    primary.ctl("switchover", "--candidate", candidate.name, "--scheduled", at(3))
+    assert c.new_leader(primary) is candidate
