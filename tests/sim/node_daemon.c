@@ -193,6 +193,13 @@ static void fatal(void *arg, const char *what)
     _exit(1);
 }
 
+/* No member of these worlds is ever removed, and nothing damages a state. */
+static void out(void *arg, enum node_out why, const char *text)
+{
+    (void)why;
+    fatal(arg, text);
+}
+
 static const struct node_ops node_ops = {
     .now_ms = now_ms,
     .now_us = now_us,
@@ -211,6 +218,7 @@ static const struct node_ops node_ops = {
     .snapshot_fetch = snapshot_fetch,
     .snapshot_path = snapshot_path,
     .snapshot_sweep = snapshot_sweep,
+    .out = out,
     .fatal = fatal,
 };
 

@@ -193,14 +193,18 @@ static void replied(void *arg, uint64_t tag, enum err status, const char *text,
     mem_free(t);
 }
 
+/* Methods of members alone that are answered at once. */
+enum { ASK_CONFIRM = NODE_METHOD_COUNT, ASK_COMPARE };
+
 static void on_call(struct sim *w, struct sim_node *x, void *arg)
 {
     struct message *m = arg;
     struct ticket to = {x, m->from, m->from_life, m->number};
     (void)w;
-    if (m->method == NODE_METHOD_COUNT) {
+    if (m->method >= NODE_METHOD_COUNT) {
         struct buf out CLEANUP(buf_close) = BUF_INIT;
-        node_confirm(x->node, slice_of(m->bytes, m->n), &out);
+        (m->method == ASK_CONFIRM ? node_confirm
+                                  : node_compare)(x->node, slice_of(m->bytes, m->n), &out);
         answer(&to, ERR_OK, NULL, buf_slice(&out));
     } else {
         struct ticket *t = mem_dup(&to, sizeof to);
@@ -228,11 +232,10 @@ bool net_call(struct sim_node *x, uint64_t member, uint32_t number, const char *
         at += sim_random(w, LATE_MS * MS); /* sent again and again below us, as TCP does */
     struct message *m = message_new(x, params);
     m->number = number;
-    m->method = NODE_METHOD_COUNT; /* raft.confirm */
-    if (strcmp(method, WIRE_RAFT_CONFIRM) != 0) {
-        m->method = method_find(slice_str(method));
-        ASSERT(m->method < METHOD_COUNT);
-    }
+    m->method = strcmp(method, WIRE_RAFT_CONFIRM) == 0    ? ASK_CONFIRM
+                : strcmp(method, WIRE_STATE_COMPARE) == 0 ? ASK_COMPARE
+                                                          : method_find(slice_str(method));
+    ASSERT(m->method != METHOD_COUNT);
     sim_at(w, to, DAEMON, at - w->now_us, "call", on_call, m);
     return true;
 }
