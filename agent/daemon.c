@@ -160,6 +160,9 @@ void daemon_dcs_options(const struct config *c, const char *ca_key, const char *
         .secrets_file = secrets,
         .election_ms = c->dcs.election_ms,
         .heartbeat_ms = c->dcs.heartbeat_ms,
+        .archive_dir = c->dcs.snapshots.dir,
+        .archive_interval_s = c->dcs.snapshots.interval,
+        .archive_keep = c->dcs.snapshots.keep,
     };
     for (size_t i = 0; i < c->dcs.n_join && i < DCS_JOIN_MAX; i++)
         ret_options->join[ret_options->n_join++] = c->dcs.join[i];

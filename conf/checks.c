@@ -132,6 +132,11 @@ void conf_check(struct loader *l)
     check_name(l, "scope", c->scope);
     check_name(l, "name", c->name);
     check_absolute(l, "data_dir", c->data_dir);
+    check_absolute(l, "dcs.snapshots.dir", c->dcs.snapshots.dir);
+    if (c->dcs.snapshots.interval > 0 && c->dcs.snapshots.keep == 0)
+        conf_complain(l, NULL,
+                      "dcs.snapshots.keep must be at least 1; to save none, set "
+                      "dcs.snapshots.interval to 0");
     check_absolute(l, "postgresql.data_dir", c->postgresql.data_dir);
     check_absolute(l, "postgresql.bin_dir", c->postgresql.bin_dir);
     check_postgresql(l);

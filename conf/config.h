@@ -38,6 +38,10 @@ struct config {
         } tls;
         uint64_t election_ms; /* 0: by profile */
         uint64_t heartbeat_ms;
+        struct {
+            char *dir; /* default: DATA_DIR/backups */
+            uint64_t interval, keep;
+        } snapshots;
     } dcs;
     struct {
         char *listen;

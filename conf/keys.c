@@ -27,6 +27,12 @@ const struct conf_key conf_keys[] = {
      .max = 60000, .help = "election timeout in milliseconds"},
     {"dcs.heartbeat_ms", CONF_U64, .offset = AT(dcs.heartbeat_ms), .fallback = "100",
      .max = 12000, .help = "heartbeat period in milliseconds"},
+    {"dcs.snapshots.interval", CONF_U64, .offset = AT(dcs.snapshots.interval),
+     .fallback = "21600", .max = 31536000,
+     .help = "seconds between copies of the store that the node saves by itself; 0: none"},
+    {"dcs.snapshots.keep", CONF_U64, .offset = AT(dcs.snapshots.keep), .fallback = "4",
+     .max = 1000, .help = "how many of them are kept, the newest"},
+    S("dcs.snapshots.dir", dcs.snapshots.dir, .help = "default: DATA_DIR/backups"),
 
     S("restapi.listen", restapi.listen, .host_port = true,
       .help = "health checks and REST; empty: off"),

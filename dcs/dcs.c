@@ -143,6 +143,10 @@ static struct dcs *dcs_new(const struct dcs_options *o)
     d->election_ms = o->election_ms != 0 ? o->election_ms : DCS_ELECTION_MS;
     d->heartbeat_ms = o->heartbeat_ms != 0 ? o->heartbeat_ms : DCS_HEARTBEAT_MS;
     d->snapshot_every = o->snapshot_every;
+    str_cut(d->archive.dir, sizeof d->archive.dir,
+            o->archive_dir != NULL ? o->archive_dir : "");
+    d->archive.interval_ms = o->archive_interval_s * 1000;
+    d->archive.keep = o->archive_keep;
     d->on_fatal = o->on_fatal;
     d->on_fatal_arg = o->arg;
     d->lock_fd = -1;
@@ -218,6 +222,12 @@ static void open_transport(struct dcs *d)
     ASSERT(fits == ERR_OK);
     snapshot_files_start(&d->files, d->disk.has_snapshot ? d->disk.snapshot.index : 0);
     backup_start(&d->backup, &d->loop, d->data_dir);
+    d->archive.loop = &d->loop;
+    if (d->archive.dir[0] == '\0') {
+        fits = str_format(d->archive.dir, sizeof d->archive.dir, "%s/backups", d->data_dir);
+        ASSERT(fits == ERR_OK);
+    }
+    archive_start(&d->archive);
     struct server_options o = {
         .loop = &d->loop,
         .ctx = d->server_ctx,

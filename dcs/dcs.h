@@ -30,6 +30,10 @@ struct dcs_options {
     uint64_t election_ms;    /* 0: 1000 */
     uint64_t heartbeat_ms;   /* 0: 100 */
     uint64_t snapshot_every; /* entries of the log; 0: 8192; smaller in tests */
+    /* Copies that are made by themselves (dcs/archive.h). NULL: DATA_DIR/backups; 0: none. */
+    const char *archive_dir;
+    uint64_t archive_interval_s;
+    uint64_t archive_keep;
     /* called before the process ends; may be NULL */
     void (*on_fatal)(void *arg, const char *what);
     void *arg;

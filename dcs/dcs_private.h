@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <uv.h>
 
+#include "dcs/archive.h"
 #include "dcs/backup.h"
 #include "dcs/dcs.h"
 #include "dcs/hasher.h"
@@ -61,6 +62,7 @@ struct dcs {
     struct server server;
     struct snapshot_files files;
     struct backup backup;
+    struct archive archive;
     struct querier querier;
     struct join join;
     uint64_t checked_applied;

@@ -421,6 +421,7 @@ void dcs_housekeeping(struct dcs *d)
     node_watch_progress(d->node, DCS_HOUSE_MS);
     drop_removed(d);
     backup_tick(&d->backup);
+    archive_tick(&d->archive, d->node, state_db_bytes(d->state));
     want_ca_key(d);
     renewal_tick(d);
     join_tick(d);

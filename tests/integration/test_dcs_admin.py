@@ -480,6 +480,37 @@ def test_a_damaged_copy_is_refused(one):
         assert "damaged" in (said := ctl(node, "dcs", "snapshot", "status", file, code=1)) or "missing" in said
 
 
+def test_copies_are_saved_by_themselves_and_the_newest_are_kept():
+    lab = Lab(tempfile.mkdtemp(prefix="adm.", dir="/tmp"), 1, ("--archive", "1"))
+    try:
+        node, seen = lab.nodes[0], set()
+        backups = node.dir / "backups"
+
+        def files():
+            return sorted(f.name for f in backups.iterdir()) if backups.exists() else []
+
+        for i in range(4):
+            node.call("kv.put", key="a", value=str(i))
+            before = len(seen)
+
+            def more(before=before):
+                seen.update(n for n in files() if n.endswith(".snapshot"))
+                return len(seen) > before
+            wait_for("another copy", more)
+        wait_for("two are kept", lambda: len(files()) == 2 and not any(f.endswith(".part") for f in files()))
+        newest = backups / files()[-1]
+        assert newest.stat().st_mode & 0o777 == 0o600
+        status = json.loads(ctl(node, "-f", "json", "dcs", "snapshot", "status", str(newest)))
+        assert status["revision"] == node.call("kv.range", key="a")["revision"]
+        node.kill(signal.SIGTERM)
+        with newest.open("r+b") as f:
+            f.seek(5000)
+            f.write(b"x")
+        assert "damaged" in ctl(node, "dcs", "snapshot", "status", str(newest), code=1)
+    finally:
+        lab.close()
+
+
 def test_one_copy_at_a_time_and_none_left_over(one):
     node = one.nodes[0]
     first = Client([node.address], node.dir / "pki")

@@ -4,7 +4,7 @@
  *     dcs_node init --dir D --name N --listen H:P            CA and certificate of a first node
  *     dcs_node join --dir D --name N --listen H:P --token T --via H:P
  *     dcs_node run  --dir D --name N --listen H:P [--join H:P]... [--election MS] [--heartbeat MS]
- *                   [--snapshot-every ENTRIES]
+ *                   [--snapshot-every ENTRIES] [--archive SECONDS]
  *     dcs_node reseal --dir D --name N --listen H:P          after state.db was changed by hand
  *
  * `run` prints "ready" when dcs_start() has returned and ends on SIGTERM. */
@@ -29,7 +29,7 @@ struct flags {
     const char *dir, *name, *listen, *token, *via, *role;
     const char *join[DCS_JOIN_MAX];
     size_t n_join;
-    uint64_t election_ms, heartbeat_ms, snapshot_every;
+    uint64_t election_ms, heartbeat_ms, snapshot_every, archive_s;
 };
 
 static void die(const char *what, const struct errmsg *e)
@@ -155,6 +155,8 @@ static int run(const struct flags *f)
         .election_ms = f->election_ms,
         .heartbeat_ms = f->heartbeat_ms,
         .snapshot_every = f->snapshot_every,
+        .archive_interval_s = f->archive_s,
+        .archive_keep = 2,
     };
     memcpy(o.join, f->join, sizeof o.join);
     sigset_t ends;
@@ -226,6 +228,8 @@ static void parse(int argc, char **argv, struct flags *f)
             f->election_ms = number(argv[i + 1]);
         } else if (strcmp(argv[i], "--heartbeat") == 0) {
             f->heartbeat_ms = number(argv[i + 1]);
+        } else if (strcmp(argv[i], "--archive") == 0) {
+            f->archive_s = number(argv[i + 1]);
         } else if (strcmp(argv[i], "--snapshot-every") == 0) {
             f->snapshot_every = number(argv[i + 1]);
         } else if (!known) {
