@@ -318,6 +318,60 @@ static void drop_sync_guard(struct txn_req *t, struct buf *out)
     t->compare = buf_slice(out);
 }
 
+/* ---- a transaction that is late ---- */
+
+struct late {
+    client_cb *cb;
+    void *arg;
+};
+
+/* A change of the sync record after which somebody may be promoted. */
+static bool names_standbys(const struct txn_req *t)
+{
+    struct msg_iter it;
+    struct txn_op op;
+    bool found = false;
+    if (msg_iter_init(&it, t->then) != ERR_OK)
+        return false;
+    while (msg_iter_next(&it, &msg_txn_op, &op, NULL) == ERR_OK) {
+        struct sync_rec r;
+        struct msg_arena mem = MSG_ARENA_INIT;
+        if (slice_eq(op.key, slice_str("/regent/sim/sync")) &&
+            msg_from_json(&msg_sync_rec, op.value, &r, &mem, NULL) == ERR_OK)
+            found = found || r.v_n > 0;
+        msg_arena_close(&mem);
+    }
+    return found;
+}
+
+static void on_doubt(struct sim *w, struct sim_node *x, void *arg)
+{
+    const struct late *l = arg;
+    struct client_reply r = {.status = ERR_OUTCOME_UNKNOWN};
+    (void)w;
+    (void)x;
+    (void)err_set(&r.error, r.status, "kv.txn: no answer in time");
+    l->cb(l->arg, &r);
+}
+
+static void on_late(struct sim *w, struct sim_node *x, void *arg)
+{
+    struct buf *b = arg;
+    sim_note(w, x, "its late transaction arrives");
+    begin(x, METHOD_KV_TXN, buf_slice(b), 0);
+    buf_close(b);
+    pump(x);
+}
+
+/* Its sender hears that nobody knows, and goes on. */
+static void be_late(struct sim_node *x, struct buf *params, uint64_t in_us,
+                    const struct late *l)
+{
+    sim_at(x->w, x, DAEMON, MIN(in_us / 2, 200 * MS), "doubt", on_doubt, mem_dup(l, sizeof *l));
+    sim_at(x->w, x, DAEMON, in_us, "late", on_late, mem_dup(params, sizeof *params));
+    *params = (struct buf)BUF_INIT;
+}
+
 void sim_call(void *arg, enum method m, const void *params, uint64_t deadline_ms, client_cb *cb,
               void *cb_arg)
 {
@@ -330,6 +384,11 @@ void sim_call(void *arg, enum method m, const void *params, uint64_t deadline_ms
         msg_encode(&msg_txn_req, &t, &b);
     } else {
         msg_encode(method_table[m].params, params, &b);
+    }
+    uint64_t late_us = m == METHOD_KV_TXN && names_standbys(params) ? faults_late(x->w) : 0;
+    if (late_us != 0) {
+        be_late(x, &b, late_us, &(struct late){cb, cb_arg});
+        return;
     }
     struct client_call *c = begin(x, m, buf_slice(&b), deadline_ms);
     c->cb = cb;

@@ -78,7 +78,7 @@ static void on_calm(struct sim *w, struct sim_node *none, void *arg)
     (void)none;
     (void)arg;
     w->loss = w->duplicate = w->reorder = 0;
-    w->late = w->scenario == SCENARIO_LATE && w->now_us < w->quiet_us ? 400 : 0;
+    w->late = w->scenario == SCENARIO_LATE && w->now_us < w->quiet_us ? 50 : 0;
 }
 
 static void bad_network(struct sim *w, struct sim_node *x, uint64_t for_us)
@@ -294,6 +294,45 @@ static void change_mode(struct sim *w, struct sim_node *x, uint64_t for_us)
     put(x, "/regent/sim/config", &msg_config_rec, &c);
 }
 
+/* ---- a late transaction meets the worst moment ---- */
+
+/* The primary goes on alone ... */
+static void on_standbys_down(struct sim *w, struct sim_node *none, void *arg)
+{
+    struct sim_node *primary = primary_of(w);
+    (void)none;
+    (void)arg;
+    for (size_t i = 0; i < w->n && primary != NULL && w->now_us < w->quiet_us; i++)
+        if (&w->node[i] != primary)
+            kill_postmaster(w, &w->node[i], 0);
+}
+
+/* ... and dies. */
+static void on_strike(struct sim *w, struct sim_node *none, void *arg)
+{
+    struct sim_node *x = primary_of(w);
+    (void)none;
+    (void)arg;
+    if (x == NULL || w->now_us >= w->quiet_us)
+        return;
+    kill_machine(w, x, left(w, 16 * SEC));
+}
+
+/* When it counts after all, the mistake is put right in milliseconds, and it matters only when those it names have
+ * not got everything. */
+uint64_t faults_late(struct sim *w)
+{
+    if (w->scenario != SCENARIO_LATE || w->now_us < WARM_MS * MS || w->now_us >= w->quiet_us ||
+        w->now_us < w->calm_until_us || !sim_chance(w, 500))
+        return 0;
+    uint64_t in_us = sim_between(w, 3 * SEC, 7 * SEC);
+    w->calm_until_us = w->now_us + in_us + 12 * SEC; /* others are to lead meanwhile */
+    for (uint64_t before_us = 100 * MS; before_us <= 2500 * MS; before_us += 100 * MS)
+        sim_at(w, NULL, WORLD, in_us - before_us, "standbys down", on_standbys_down, NULL);
+    sim_at(w, NULL, WORLD, in_us + sim_random(w, 8 * MS), "strike", on_strike, NULL);
+    return in_us;
+}
+
 /* ---- the schedule ---- */
 
 struct kind {
@@ -318,7 +357,7 @@ static const struct kind kinds[] = {
     {pause_daemon, {5, 0, 0, 6, 3}, 300, 12000, true},
     {pause_fence, {6, 0, 0, 0, 0}, 300, 14000, true},
     {pause_machine, {5, 0, 0, 0, 0}, 300, 14000, true},
-    {kill_postmaster, {5, 0, 0, 4, 8}, 0, 0, true},
+    {kill_postmaster, {5, 0, 0, 4, 16}, 0, 0, true},
     {kill_fence, {3, 0, 0, 2, 3}, 0, 0, true},
     {slow_disk, {4, 0, 0, 2, 2}, 500, 8000, false},
     {hold_replay, {4, 0, 0, 2, 0}, 500, 10000, false},
@@ -346,6 +385,10 @@ static void on_fault(struct sim *w, struct sim_node *none, void *arg)
     (void)arg;
     if (w->now_us >= w->quiet_us)
         return;
+    if (w->now_us < w->calm_until_us) {
+        sim_at(w, NULL, WORLD, w->calm_until_us - w->now_us, "fault", on_fault, NULL);
+        return;
+    }
     bool daemons = w->scenario == SCENARIO_DAEMONS;
     const struct kind *k = choose(w);
     struct sim_node *x = &w->node[sim_random(w, w->n)];

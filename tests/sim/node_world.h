@@ -300,6 +300,7 @@ struct sim {
     uint64_t promotions, kills, lost;
     /* faults */
     uint64_t quiet_us, end_us;
+    uint64_t calm_until_us; /* no faults until then */
     bool settled;
     /* judging */
     bool trace;
@@ -446,6 +447,8 @@ void sim_watch_closely(void *arg, bool on);
 
 /* ---- node_faults.c ---- */
 void faults_begin(struct sim *w);
+/* How long the transaction that is sent now is under way; 0: it is not held up. */
+uint64_t faults_late(struct sim *w);
 
 /* ---- node_check.c ---- */
 void check_event(struct sim_node *x, const struct watch_event *ev);
