@@ -123,6 +123,28 @@ def test_from_no_set_to_one_a_commit_is_seen_waiting(lab):
     n1.wait("confirmed empty", lambda v: v["set_confirmed"] and v["old_n"] == 0)
 
 
+def test_among_unknown_sets_one_that_cannot_be_confirmed_is_given_up(lab):
+    n1 = lab.primary()
+    n2 = lab.standby(n1, "n2")
+    n1.run("set_sync", k=1, s=n2.view()["incarnation"])
+    n1.wait("confirmed", lambda v: v["set_confirmed"])
+    n1.psql("CREATE TABLE t (id int)")
+    incarnation = n2.view()["incarnation"]
+    n2.run("stop_fast", deadline=20000)
+    n1.quit(leave=True)
+    n1.launch()
+    n1.wait("adopted", lambda v: v["proc"] == "running" and v["set"]["k"] == 1 and not v["set_known"])
+    # What PostgreSQL shows would have to be confirmed by a standby that is gone: the plan may choose again.
+    n1.start("set_sync", k=1, s=incarnation)
+    done = n1.finish()
+    assert done["status"] != "ok" and "could not be confirmed" in done["text"]
+    view = n1.view()
+    assert not view["set_known"] and not view["set_confirmed"]
+    n1.run("set_sync", k=0)
+    n1.wait("confirmed empty", lambda v: v["set_known"] and v["set_confirmed"] and v["set"]["k"] == 0)
+    n1.psql("INSERT INTO t VALUES (1)")
+
+
 def test_alter_system_does_not_overrule_the_set(lab):
     n1 = lab.primary()
     n2 = lab.standby(n1, "n2")
