@@ -216,6 +216,7 @@ static enum err start_engine(struct daemon *d, struct errmsg *e)
         .noloadbalance = c->tags.noloadbalance,
         .clonefrom = c->tags.clonefrom,
         .failover_priority = c->tags.failover_priority,
+        .sync_priority = c->tags.sync_priority,
         .witness = d->witness,
         .ports = &daemon_ports,
         .arg = d,

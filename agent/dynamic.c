@@ -43,6 +43,8 @@ void config_view(const struct config_rec *record, struct view_config *ret_config
         .sync_strict = c.synchronous_mode_strict,
         .sync_node_count = c.synchronous_node_count,
         .maximum_lag_on_failover = c.maximum_lag_on_failover,
+        .maximum_lag_on_syncnode = c.maximum_lag_on_syncnode,
+        .check_timeline = c.check_timeline,
         .primary_start_timeout_ms = c.primary_start_timeout * 1000,
         .retry_interval_ms = 100,
         .pause = c.pause,

@@ -161,7 +161,7 @@ static void observe(struct engine *g)
     v->sync_before = g->sync_before;
     v->tilt = g->tilt;
     v->nofailover = g->o.nofailover || g->o.failover_priority <= 0;
-    v->nosync = g->o.nosync;
+    v->nosync = g->o.nosync || g->o.sync_priority <= 0;
     v->stopping = g->stopping;
     v->restarting = g->restarting;
     v->can_bootstrap = !g->o.witness;

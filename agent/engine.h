@@ -58,7 +58,7 @@ struct engine_options {
     uint64_t election_ms;
     uint64_t kill_budget_ms;
     bool nofailover, nosync, noloadbalance, clonefrom;
-    int64_t failover_priority;
+    int64_t failover_priority, sync_priority;
     bool witness; /* no PostgreSQL on this node: holds no lease, decides nothing */
     const struct engine_ports *ports;
     void *arg;

@@ -54,12 +54,13 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
         .armed = g->fence.connected,
         .paused = v->config.pause,
         .conn_port = g->o.conn_port,
-        .nofailover = g->o.nofailover,
-        .nosync = g->o.nosync || view_request_leaves(v),
+        .nofailover = v->nofailover,
+        .nosync = v->nosync || view_request_leaves(v),
         .restart_at_ms = g->mirror.request_meta.present ? g->mirror.request.at_ms : 0,
         .noloadbalance = g->o.noloadbalance,
         .clonefrom = g->o.clonefrom,
         .failover_priority = g->o.failover_priority,
+        .sync_priority = MAX(g->o.sync_priority, 0),
         .pending_restart = v->pg.pending_restart,
     };
     if (v->pg.pending_restart)

@@ -289,7 +289,8 @@ static struct snapshot *first_snapshot(const struct config *c)
                                        .noloadbalance = c->tags.noloadbalance,
                                        .clonefrom = c->tags.clonefrom,
                                        .nosync = c->tags.nosync,
-                                       .failover_priority = c->tags.failover_priority};
+                                       .failover_priority = c->tags.failover_priority,
+                                       .sync_priority = c->tags.sync_priority};
     return s;
 }
 

@@ -207,6 +207,8 @@ static void add_tags(json_t *root, const struct rest_tags *t)
     add_flag(tags, "nosync", t->nosync);
     if (t->failover_priority != 1)
         json_object_set_new(tags, "failover_priority", json_integer(t->failover_priority));
+    if (t->sync_priority > 1)
+        json_object_set_new(tags, "sync_priority", json_integer(t->sync_priority));
     if (json_object_size(tags) > 0)
         json_object_set_new(root, "tags", tags);
     else
@@ -284,7 +286,7 @@ static json_t *member_json(const struct rest_facts *f, const struct member_rec *
     if (m->timeline != 0)
         json_object_set_new(o, "timeline", number(m->timeline));
     add_tags(o, &(struct rest_tags){m->nofailover, m->noloadbalance, m->clonefrom, m->nosync,
-                                    m->failover_priority});
+                                    m->failover_priority, m->sync_priority});
     add_pending(o, m->pending_restart, m->pending_reason);
     if (leader)
         return o;

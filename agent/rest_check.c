@@ -124,9 +124,11 @@ static bool tag_is(const struct rest_facts *f, const char *name, const char *val
     for (size_t i = 0; i < ARRAY_LEN(flags); i++)
         if (strcmp(name, flags[i].name) == 0)
             return flags[i].on && strcmp(value, "true") == 0; /* one that is off is not there */
-    if (strcmp(name, "failover_priority") != 0 || t->failover_priority == 1)
+    bool failover = strcmp(name, "failover_priority") == 0;
+    int64_t priority = failover ? t->failover_priority : t->sync_priority;
+    if ((!failover && strcmp(name, "sync_priority") != 0) || priority == 1)
         return false;
-    (void)snprintf(number, sizeof number, "%" PRId64, t->failover_priority);
+    (void)snprintf(number, sizeof number, "%" PRId64, priority);
     return strcmp(value, number) == 0;
 }
 

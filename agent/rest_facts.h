@@ -10,7 +10,7 @@
 /* This node's tags, from its configuration file. */
 struct rest_tags {
     bool nofailover, noloadbalance, clonefrom, nosync;
-    int64_t failover_priority; /* 1: not set */
+    int64_t failover_priority, sync_priority; /* 1: not set */
 };
 
 struct rest_facts {

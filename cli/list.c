@@ -38,6 +38,9 @@ static bool tags_of(const struct member_rec *m, struct buf *ret)
     if (m->failover_priority != 1)
         buf_printf(ret, "%s\"failover_priority\":%" PRId64, ret->len > 0 ? "," : "{",
                    m->failover_priority);
+    if (m->sync_priority > 1)
+        buf_printf(ret, "%s\"sync_priority\":%" PRId64, ret->len > 0 ? "," : "{",
+                   m->sync_priority);
     bool any = ret->len > 0;
     if (any)
         buf_printf(ret, "}");

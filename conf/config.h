@@ -79,7 +79,8 @@ struct config {
     char *templates_json; /* template_list.h; "{}" */
     struct {
         bool nofailover, noloadbalance, clonefrom, nosync;
-        int64_t failover_priority; /* default 1 */
+        int64_t failover_priority; /* default 1; 0: as nofailover */
+        int64_t sync_priority;     /* default 1; 0: as nosync */
     } tags;
     struct {
         char *mode, *device;

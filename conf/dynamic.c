@@ -22,6 +22,11 @@ const struct dynamic_key dynamic_keys[] = {
     {"synchronous_mode_strict", DYN_BOOL, "false", NULL, 0, 0,
      "commits wait also when no standby is there"},
     {"synchronous_node_count", DYN_NUMBER, "1", NULL, 1, 16, "standbys a commit waits for"},
+    {"maximum_lag_on_syncnode", DYN_NUMBER, "0", NULL, 0, INT64_MAX,
+     "bytes a synchronous standby may be behind the others before another takes its place; 0: "
+     "any"},
+    {"check_timeline", DYN_BOOL, "false", NULL, 0, 0,
+     "only a standby that has been on the newest timeline is promoted by itself"},
     {"on_primary_crash", DYN_TEXT, "auto", "auto|restart|failover", 0, 0,
      "what follows the end of the primary's postmaster"},
     {"primary_start_timeout", DYN_NUMBER, "300", NULL, 0, 86400,

@@ -104,6 +104,8 @@ const struct conf_key conf_keys[] = {
      .help = "never a synchronous standby"},
     {"tags.failover_priority", CONF_I64, .offset = AT(tags.failover_priority), .fallback = "1",
      .help = "higher wins between equals; 0 and below: never promoted"},
+    {"tags.sync_priority", CONF_I64, .offset = AT(tags.sync_priority), .fallback = "1",
+     .help = "higher: rather a synchronous standby; 0 and below: never one"},
 
     S("watchdog.mode", watchdog.mode, .fallback = "automatic",
       .choices = "off|automatic|required", .help = "hardware watchdog"),

@@ -138,6 +138,10 @@ static bool self_may(const struct view *v, const struct poll *f, struct plan *p)
     if (f->self == f->n)
         return !plan_say(p, "timeline %llu of this data is outside the recorded lineage",
                          (unsigned long long)v->pg.sealed_timeline);
+    uint64_t newest = v->history_n > 0 ? v->history[v->history_n - 1].timeline : 0;
+    if (v->config.check_timeline && v->pg.sealed_timeline < newest)
+        return !plan_say(p, "check_timeline: this data was never on timeline %llu",
+                         (unsigned long long)newest);
     if (too_far_behind(v, f, &lag))
         return !plan_say(p, "%llu bytes behind, more than maximum_lag_on_failover",
                          (unsigned long long)lag);

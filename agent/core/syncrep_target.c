@@ -26,17 +26,37 @@ static bool may_be_sync(const struct view *v, const struct member_rec *m)
     return m != NULL && strcmp(m->name, v->self) != 0 && !m->nosync && !m->nofailover;
 }
 
-/* A standby whose incarnation is known, whose agent lives, and that streams. */
+/* Behind the furthest standby; the only one is compared with what was written here. */
+static uint64_t lag_of(const struct view *v, const struct view_walsender *w)
+{
+    uint64_t furthest = v->pg.senders_n == 1 ? v->pg.lsn : 0;
+    for (size_t i = 0; i < v->pg.senders_n; i++)
+        furthest = MAX(furthest, v->pg.senders[i].flush_lsn);
+    return furthest > w->flush_lsn ? furthest - w->flush_lsn : 0;
+}
+
+/* A standby whose incarnation is known, whose agent lives, that streams and keeps up. */
 static bool sender_may(const struct view *v, const struct view_walsender *w)
 {
-    return w->streaming && w->incarnation[0] != '\0' &&
+    bool keeps_up = v->config.maximum_lag_on_syncnode == 0 ||
+                    lag_of(v, w) <= v->config.maximum_lag_on_syncnode;
+    return w->streaming && keeps_up && w->incarnation[0] != '\0' &&
            may_be_sync(v, view_member_of(v, w->incarnation));
 }
 
-/* Sticky: who is recorded stays, then who is in the set, then who is furthest, then by incarnation. */
+static int64_t priority_of(const struct view *v, const struct view_walsender *w)
+{
+    const struct member_rec *m = view_member_of(v, w->incarnation);
+    return m == NULL || m->sync_priority == 0 ? 1 : m->sync_priority;
+}
+
+/* By sync_priority; then sticky: who is recorded stays, then who is in the set, then who is furthest, then by
+ * incarnation. */
 static bool preferred(const struct view *v, const struct view_walsender *a,
                       const struct view_walsender *b)
 {
+    if (priority_of(v, a) != priority_of(v, b))
+        return priority_of(v, a) > priority_of(v, b);
     int rank_a = 2 * view_in_v(v, a->incarnation) +
                  names_have(v->pg.set.s, v->pg.set.s_n, a->incarnation);
     int rank_b = 2 * view_in_v(v, b->incarnation) +

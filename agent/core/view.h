@@ -21,6 +21,8 @@ struct view_config {
     enum sync_mode sync_mode;
     bool sync_strict;
     uint64_t sync_node_count;
+    uint64_t maximum_lag_on_syncnode; /* bytes; 0: any */
+    bool check_timeline;
     uint64_t maximum_lag_on_failover; /* bytes */
     uint64_t primary_start_timeout_ms;
     uint64_t retry_interval_ms; /* wal_retrieve_retry_interval of managed standbys: 100 */

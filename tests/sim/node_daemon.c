@@ -414,6 +414,7 @@ static void start_engine(struct sim_node *x)
                                .election_ms = 1000,
                                .kill_budget_ms = SIM_KILL_BUDGET_MS,
                                .failover_priority = 1,
+                               .sync_priority = 1,
                                .ports = &sim_ports,
                                .arg = x};
     must(x, engine_new(&o, &x->engine, &e), &e);

@@ -44,6 +44,7 @@ static struct rest_facts *facts(const char *who, const char *changes)
     f->known = true;
     f->wall_ms = 1795196429123;
     f->tags.failover_priority = 1;
+    f->tags.sync_priority = 1;
     assert_int_equal(view_parse(cluster, &f->view, &e), ERR_OK);
     if (view_apply(who, &f->view, &e) != ERR_OK || view_apply(changes, &f->view, &e) != ERR_OK)
         fail_msg("%s", e.text);
@@ -291,6 +292,7 @@ static void tags_are_this_nodes(void **state)
     assert_int_equal(code(f, "/replica?tag_nosync=false"), 503); /* off is not there */
     assert_int_equal(code(f, "/replica?tag_dc=east"), 503);
     assert_int_equal(code(f, "/health?tag_failover_priority=7"), 200);
+    assert_int_equal(code(f, "/health?tag_sync_priority=1"), 503); /* not set is not there */
     assert_int_equal(code(f, "/sync?tag_clonefrom=true&tag_failover_priority=8"), 503);
     struct rest_query q = {.tags_n = REST_TAGS_MAX};
     struct errmsg e;
