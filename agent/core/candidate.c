@@ -1,6 +1,8 @@
 /* Who may be promoted, and who should. */
 #include "agent/core/candidate.h"
 
+#include <stdio.h>
+
 #include "agent/core/rules.h"
 #include "base/assert.h"
 #include "base/mutant.h"
@@ -113,19 +115,43 @@ static bool too_far_behind(const struct view *v, const struct poll *f, uint64_t 
            !MUTANT(elect_however_late);
 }
 
+/* The operator's way out goes with what is waited for. */
+#define OVERRIDE "; gone for ever: regentctl failover --candidate %s --force"
+
 /* Why nobody can be promoted by the record alone. */
 static bool nobody_may(const struct view *v, struct plan *p)
 {
     if (v->sync.unknown && !MUTANT(elect_on_unknown_record))
         return plan_say(
-            p,
-            "the sync record is unknown after a recovery: %s must come back, or an operator "
-            "must confirm",
-            v->sync.leader);
+            p, "the sync record is unknown after a recovery: %s must come back" OVERRIDE,
+            v->sync.leader, v->self);
     if (view_record_mode(v) != SYNC_OFF && v->sync.v_n == 0)
-        return plan_say(p, "only %s may lead: the sync record names nobody else",
-                        v->sync.leader);
+        return plan_say(p, "only %s may lead: the sync record names nobody else" OVERRIDE,
+                        v->sync.leader, v->self);
     return false;
+}
+
+/* Who of the record may lead: a name where one is known (its agent lives, or it has sealed once). */
+static const char *name_in_v(const struct view *v, size_t i)
+{
+    const struct member_rec *m = view_member_of(v, v->sync.v[i]);
+    if (m != NULL)
+        return m->name;
+    for (size_t k = 0; k < v->seals_n; k++)
+        if (strcmp(v->seals[k].incarnation, v->sync.v[i]) == 0)
+            return v->seals[k].name;
+    return v->sync.v[i];
+}
+
+static bool not_in_record(const struct view *v, struct plan *p)
+{
+    char names[120] = "";
+    size_t n = 0;
+    for (size_t i = 0; i < v->sync.v_n && n < sizeof names; i++)
+        n += (size_t)snprintf(names + n, sizeof names - n, "%s or %.40s",
+                              i == 0 ? v->sync.leader : "", name_in_v(v, i));
+    return plan_say(p, "this data is not in the sync record: %s must come back" OVERRIDE, names,
+                    v->self);
 }
 
 static bool self_may(const struct view *v, const struct poll *f, struct plan *p)
@@ -134,7 +160,7 @@ static bool self_may(const struct view *v, const struct poll *f, struct plan *p)
     if (v->nofailover)
         return !plan_say(p, "this node is tagged nofailover");
     if (view_record_mode(v) != SYNC_OFF && !view_in_v(v, v->pg.incarnation))
-        return !plan_say(p, "this data is not in the sync record");
+        return !not_in_record(v, p);
     if (f->self == f->n)
         return !plan_say(p, "timeline %llu of this data is outside the recorded lineage",
                          (unsigned long long)v->pg.sealed_timeline);

@@ -2,8 +2,11 @@
 outages of everything."""
 import contextlib
 import os
+import shutil
 import signal
+import threading
 
+import psycopg2
 import pytest
 
 from cluster import Cluster, wait_until
@@ -64,3 +67,179 @@ def test_a_switchover_to_a_standby_that_hangs_is_called_off(c):
         wait_until(lambda: c.leader() is old, "the old leader goes on", PATIENCE_S)
     c.wait_healthy()
     old.sql("INSERT INTO acked VALUES (2)")
+
+
+# ---- who may lead ----
+
+
+def rows(node):
+    return {r[0] for r in node.sql("SELECT id FROM acked")}
+
+
+def write(node, number):
+    """As soon as it takes writes; the outcome of a try may be unknown."""
+    wait_until(lambda: [node.try_sql("INSERT INTO acked VALUES (%s) ON CONFLICT DO NOTHING", number),
+                        node.value("SELECT 1 FROM acked WHERE id = %s AND NOT pg_is_in_recovery()", number)][1], f"{node} takes writes", PATIENCE_S)
+
+
+def same_rows(c, primary):
+    target = primary.value("SELECT pg_current_wal_flush_lsn()")
+    for n in c.nodes:
+        if n is not primary:
+            wait_until(lambda n=n: n.value("SELECT pg_last_wal_replay_lsn() >= %s", target), f"{n} has replayed")
+    found = [rows(n) for n in c.nodes]
+    assert all(f == found[0] for f in found)
+    return found[0]
+
+
+@contextlib.contextmanager
+def without_postgresql(node):
+    """Dead, and with the worker frozen, as by a hung disk, not started again. Its daemon votes."""
+    worker = node.signal("worker", signal.SIGSTOP)
+    node.signal("postmaster", signal.SIGKILL)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGCONT)
+
+
+def test_an_operator_may_have_another_node_lead_whatever_the_record_says(c):
+    c.wait_healthy()
+    old, named = c.primary(), sync_standby(c)
+    other = next(n for n in c.nodes if n not in (old, named))
+    with without_postgresql(named):
+        old.kill()
+        wait_until(lambda: other.log_lines("not in the sync record.*failover --candidate"), "it says what it waits for", PATIENCE_S)
+        refused = other.ctl("failover", "--candidate", other.name, check=False)
+        assert refused.returncode == 4 and "--force" in refused.stderr
+        assert c.leader() is None
+        other.ctl("failover", "--candidate", other.name, "--force")
+        assert c.primary() is other
+        other.sql("INSERT INTO acked VALUES (3)")
+    old.start()
+    c.wait_healthy(90)
+    assert 3 in same_rows(c, other)
+
+
+def test_a_wiped_member_of_the_record_is_not_promoted(c):
+    c.wait_healthy()
+    old, wiped = c.primary(), sync_standby(c)
+    old.sql("INSERT INTO acked VALUES (4)")
+    wiped.kill()
+    old.kill()
+    for part in wiped.pgdata.iterdir():
+        shutil.rmtree(part) if part.is_dir() else part.unlink()
+    began = len(wiped.log_lines("no leader to clone from"))
+    wiped.start()
+    wait_until(lambda: len(wiped.log_lines("no leader to clone from")) > began, "there is nobody to clone from", PATIENCE_S)
+    assert c.leader() is None
+    old.start()
+    c.wait_healthy(90)
+    assert c.primary() is old and 4 in same_rows(c, old)
+
+
+# ---- everything is off ----
+
+
+def test_after_an_outage_of_everything_the_synchronous_standby_leads_when_the_leader_stays_away(c):
+    c.wait_healthy()
+    old, named = c.primary(), sync_standby(c)
+    other = next(n for n in c.nodes if n not in (old, named))
+    old.sql("INSERT INTO acked VALUES (5)")
+    for n in c.nodes:
+        n.kill()
+    other.start()
+    named.start()
+    wait_until(lambda: c.leader() is named, "the synchronous standby leads", PATIENCE_S)
+    write(named, 6)
+    old.start()
+    c.wait_healthy(90)
+    assert {5, 6} <= same_rows(c, named)
+
+
+def test_after_an_outage_of_everything_the_leader_goes_on_when_the_synchronous_standby_stays_away(c):
+    c.wait_healthy()
+    old, named = c.primary(), sync_standby(c)
+    other = next(n for n in c.nodes if n not in (old, named))
+    old.sql("INSERT INTO acked VALUES (7)")
+    for n in c.nodes:
+        n.kill()
+    other.start()
+    old.start()
+    wait_until(lambda: c.leader() is old, "the leader goes on", PATIENCE_S)
+    named.start()
+    c.wait_healthy(90)
+    assert 7 in same_rows(c, old)
+
+
+def test_when_only_a_node_that_is_gone_may_lead_the_others_say_so_and_how_to_override_it(c):
+    c.wait_healthy()
+    old = c.primary()
+    first, second = (n for n in c.nodes if n is not old)
+    with without_postgresql(first), without_postgresql(second):
+        wait_until(lambda: c.record("sync")["v"] == [], "the leader is alone", PATIENCE_S)
+        write(old, 8)
+        for n in c.nodes:
+            n.kill()
+    first.start()
+    second.start()
+    wait_until(lambda: first.log_lines(f"only {old} may lead.*failover --candidate {first} --force"), "who is waited for", PATIENCE_S)
+    assert c.leader() is None
+    first.ctl("failover", "--candidate", first.name, "--force")
+    assert c.primary() is first and 8 not in rows(first)
+    old.start()
+    c.wait_healthy(90)
+    assert 8 not in same_rows(c, first)
+
+
+# ---- lineage ----
+
+
+def test_two_promotions_that_chose_one_number_are_told_apart():
+    """n2 leads on timeline 2 and dies before anybody has heard of it; another one chooses 2 again."""
+    with formed(sync="async") as c:
+        old, first = c.primary(), next(n for n in c.nodes if n is not c.primary())
+        second = next(n for n in c.nodes if n not in (old, first))
+        worker = second.signal("worker", signal.SIGSTOP)
+        old.kill()
+        wait_until(lambda: c.leader() is first, "the first promotion", PATIENCE_S)
+        write(first, -1)
+        number = first.value("SELECT pg_walfile_name(pg_current_wal_lsn())")[:8]
+        first.kill()
+        os.kill(worker, signal.SIGCONT)
+        old.start()
+        wait_until(lambda: c.leader() in (old, second), "the second promotion", PATIENCE_S)
+        leader = c.leader()
+        write(leader, -2)
+        assert leader.value("SELECT pg_walfile_name(pg_current_wal_lsn())")[:8] == number
+        clones = len(first.log_lines("event=action_done action=clone"))
+        first.start()
+        c.wait_healthy(90)
+        assert len(first.log_lines("event=action_done action=clone")) == clones + 1
+        assert same_rows(c, leader) == {-2}
+
+
+# ---- strict ----
+
+
+def test_strict_after_a_crash_clients_come_in_when_a_standby_has_what_is_visible():
+    with formed(sync="strict", sets=['bootstrap.dcs.on_primary_crash="restart"']) as c:
+        primary, named = c.primary(), sync_standby(c)
+        other = next(n for n in c.nodes if n not in (primary, named))
+        before = primary.postmaster()
+        with frozen_walreceiver(named), frozen_walreceiver(other):
+            writer = threading.Thread(target=primary.try_sql, args=("INSERT INTO acked VALUES (9)",))
+            writer.start()
+            wait_until(lambda: primary.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == 1, "a commit waits")
+            primary.signal("postmaster", signal.SIGKILL)
+            writer.join(PATIENCE_S)
+            wait_until(lambda: primary.postmaster() not in (None, before), "it is started again", PATIENCE_S)
+            wait_until(lambda: primary.log_lines("event=action_done action=start_primary")[1:], "it is up", PATIENCE_S)
+            # The commit is visible now, and on no other node.
+            with pytest.raises(psycopg2.OperationalError, match="pg_hba.conf"):
+                primary.sql("SELECT 1")
+        wait_until(lambda: primary.try_sql("SELECT 1"), "clients are let in", PATIENCE_S)
+        assert 9 in rows(primary)
+        c.wait_healthy(90)
+        assert 9 in same_rows(c, primary)
