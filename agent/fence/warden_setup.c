@@ -196,7 +196,8 @@ bool warden_setup(struct warden *w, const struct warden_options *o)
         return false;
     if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
         return complain(w, "become", "the subreaper");
-    (void)chdir("/");
+    if (chdir("/") != 0)
+        return complain(w, "change to", "/");
     cgroup_open(&w->cgroup);
     vip_open(&w->vip);
     atomic_store(&w->shm->features, harden());
