@@ -265,7 +265,12 @@ def disk_full(_cluster, node):
     with open(path, "wb") as f, contextlib.suppress(OSError):
         while True:
             f.write(b"\0" * (1 << 20))
-    return lambda: path.unlink(missing_ok=True)
+
+    def undo():
+        path.unlink(missing_ok=True)
+        if not node.running():  # a supervisor would have
+            node.start()
+    return undo
 
 
 @fault("power-loss", (1, 6), ("primary", "primary", "sync", "raft"))
@@ -329,6 +334,9 @@ GROUPS = {
     "none": (),
 }
 GROUPS["mix"] = tuple(f for name, group in GROUPS.items() if name != "disk" for f in group)
+GROUPS["storm"] = GROUPS["mix"] + GROUPS["disk"]
+# How often a fault comes with a second one, and how long the cluster then has to itself.
+TOGETHER = {"mix": (0.25, SETTLE_S), "storm": (1.0, 4)}
 
 
 def nemeses():
@@ -340,21 +348,22 @@ def faults_of(nemesis):
 
 
 def make(workload, nemesis, mode, nodes, seed, seconds):
-    """The schedule of a seed: as many faults as have room, a quarter of them two at once in a mix."""
+    """The schedule of a seed: as many faults as have room; in a mix some of them are two at once, in a storm all."""
     rng = random.Random(f"{workload}/{nemesis}/{mode}/{nodes}/{seed}")
     faults, at = [], round(rng.uniform(2, 4), 1)
     names = faults_of(nemesis)
+    twice, settle_s = TOGETHER.get(nemesis, (0, SETTLE_S))
     while names and (not faults or at < seconds - 10):
         name = rng.choice(names)
         _, (low, high), targets = FAULTS[name]
         item = {"at": at, "for": round(rng.uniform(low, high), 1), "fault": name, "target": rng.choice(targets)}
         faults.append(item)
-        if nemesis == "mix" and rng.random() < 0.25:
+        if twice and rng.random() < twice:
             second = rng.choice(names)
             _, (low, high), targets = FAULTS[second]
             faults.append({"at": round(at + rng.uniform(0, 2), 1), "for": round(rng.uniform(low, high), 1), "fault": second,
                            "target": rng.choice(targets)})
-        at = round(max(f["at"] + f["for"] for f in faults) + rng.uniform(SETTLE_S - 3, SETTLE_S + 3), 1)
+        at = round(max(f["at"] + f["for"] for f in faults) + rng.uniform(settle_s - 3, settle_s + 3), 1)
     end = max([f["at"] + f["for"] for f in faults], default=0)
     return {"workload": workload, "nemesis": nemesis, "mode": mode, "nodes": nodes, "seed": seed,
             "seconds": round(max(seconds, end + 3), 1), "faults": sorted(faults, key=lambda f: f["at"])}
