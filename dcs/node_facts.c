@@ -103,11 +103,12 @@ static void tell_latencies(const struct node *n, struct status_reply *s)
 
 static void tell_trouble(const struct node *n, struct status_reply *s)
 {
-    const char *name = n->out == NODE_QUARANTINED ? "quarantined"
-                       : n->out == NODE_REMOVED   ? "removed"
-                       : n->compare.split         ? "state_differs"
-                       : n->disk_full             ? "disk_full"
-                                                  : "";
+    const char *name = n->out == NODE_QUARANTINED                        ? "quarantined"
+                       : n->out == NODE_REMOVED                          ? "removed"
+                       : n->compare.split                                ? "state_differs"
+                       : n->disk_full                                    ? "disk_full"
+                       : state_admit(n->state, 1, false, NULL) != ERR_OK ? "no_space"
+                                                                         : "";
     str_cut(s->trouble, sizeof s->trouble, name);
     str_cut(s->trouble_text, sizeof s->trouble_text, n->out_text);
 }

@@ -13,7 +13,8 @@
 #include "base/str.h"
 
 enum {
-    WAL_PAGES_SOFT = 8192, /* the worker is woken: 32 MiB */
+    WAL_PAGES_SOFT = 8192,   /* the worker is woken: 32 MiB */
+    VACUUM_PAGES_MIN = 1024, /* free ones: 4 MiB */
     WAL_PAGES_HARD =
         16384, /* 64 MiB: under a load that leaves the worker no gap, the loop helps */
 };
@@ -207,6 +208,17 @@ bool state_uncommitted(const struct state *s)
     return s->in_txn;
 }
 
+/* Deleted keys leave free pages, which are given back a few at a time: under a steady load they would only
+ * be needed again. */
+static void shrink(struct state *s)
+{
+    uint64_t free_pages = sql_one_u64(s, SQL_FREE_PAGES);
+    if (free_pages < VACUUM_PAGES_MIN || free_pages < sql_one_u64(s, SQL_PAGES) / 4)
+        return;
+    while (sql_row(s, SQL_VACUUM)) {
+    }
+}
+
 void state_commit(struct state *s, uint64_t logged)
 {
     CHECK_MAGIC(s, STATE_MAGIC);
@@ -221,6 +233,7 @@ void state_commit(struct state *s, uint64_t logged)
     ASSERT(!row);
     s->in_txn = false;
     s->disk_applied = s->m.applied;
+    shrink(s);
 }
 
 void state_commit_full(struct state *s, uint64_t logged)

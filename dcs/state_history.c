@@ -3,21 +3,6 @@
  * revision asked for is not: said, never guessed. */
 #include "dcs/state_internal.h"
 
-/* The range's end as a key; room is where it may be put together. */
-static struct slice end_of(const struct range_req *r, uint8_t room[static STATE_KEY_MAX + 1])
-{
-    if (r->end.n == 0) { /* the key alone: up to the one right behind it */
-        memcpy(room, r->key.p, r->key.n);
-        room[r->key.n] = 0;
-        return slice_of(room, r->key.n + 1);
-    }
-    if (r->end.n == 1 && r->end.p[0] == 0) {
-        memset(room, 0xff, STATE_KEY_MAX + 1); /* above every key */
-        return slice_of(room, STATE_KEY_MAX + 1);
-    }
-    return r->end;
-}
-
 static struct kv past_row(struct state *s)
 {
     return (struct kv){
@@ -66,7 +51,7 @@ enum err history_read_page(struct state *s, const struct range_req *r, struct kv
         return err_set(e, ERR_COMPACTED, "revision %llu is no longer kept; the oldest is %llu",
                        (unsigned long long)r->revision, (unsigned long long)s->m.compacted);
     sql_bind_blob(s, SQL_PAST_RANGE, 1, r->key);
-    sql_bind_blob(s, SQL_PAST_RANGE, 2, end_of(r, end));
+    sql_bind_blob(s, SQL_PAST_RANGE, 2, kv_range_end(r->key, r->end, end));
     sql_bind_u64(s, SQL_PAST_RANGE, 3, r->revision);
     sql_bind_u64(s, SQL_PAST_RANGE, 4, history_above(s, r->revision));
     while (rc == ERR_OK && sql_row(s, SQL_PAST_RANGE)) {

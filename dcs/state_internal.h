@@ -6,6 +6,7 @@
  *     state_batch.c      building an entry
  *     state_apply.c      reading an entry, sessions around commands, results
  *     state_kv.c         keys; state_txn.c: transactions
+ *     state_pick.c       ranges sorted, or within bounds
  *     state_event.c      history: watches, compaction; state_history.c: ranges of the past
  *     state_lease.c      lease arithmetic (pure); state_lease_cmd.c: its commands and queries
  *     state_session.c    sessions and kept results
@@ -189,6 +190,17 @@ struct kv_page {
     uint64_t count;
     bool more;
 };
+/* The row at hand of a statement that reads kv; borrowed from it. */
+struct kv kv_row(struct state *s, enum sql which);
+/* The range's end as a key; room is where it may be put together. */
+struct slice kv_range_end(struct slice key, struct slice end,
+                          uint8_t room[static STATE_KEY_MAX + 1]);
+/* of a range with an end */
+uint64_t kv_count(struct state *s, struct slice key, struct slice end);
+/* Does it hold for each key there is? *ret_n: how many there are. */
+bool kv_all(struct state *s, struct slice key, struct slice end,
+            bool (*holds)(const void *arg, const struct kv *kv), const void *arg,
+            uint64_t *ret_n);
 /* The pair as it stands; ret_kv->value is borrowed from s->value until the next call. */
 bool kv_find(struct state *s, struct slice key, struct kv *ret_kv);
 /* The same; *ret_event is the history row of its last put, 0 without one. */
@@ -226,6 +238,12 @@ uint64_t history_above(struct state *s, uint64_t revision);
 /* A page of the range as it was at `revision`. ERR_COMPACTED; ERR_INVALID: in the future. */
 enum err history_read_page(struct state *s, const struct range_req *r, struct kv_room *room,
                            struct kv_page *ret_page, struct errmsg *e) MUST_CHECK;
+
+/* ---- state_pick.c ---- */
+/* Is another order or a bound asked for? */
+bool pick_wanted(const struct range_req *r);
+enum err pick_read_page(struct state *s, const struct range_req *r, struct kv_room *room,
+                        struct kv_page *ret_page, struct errmsg *e) MUST_CHECK;
 
 /* ---- state_session.c ---- */
 /* Does this request run? ERR_NOT_FOUND: yes. ERR_OK: no, *ret_status, a->error and s->result are

@@ -2,9 +2,9 @@
 
 /* ---- looking up ---- */
 
-static void read_row(struct state *s, enum sql which, struct kv *ret_kv)
+struct kv kv_row(struct state *s, enum sql which)
 {
-    *ret_kv = (struct kv){
+    return (struct kv){
         .key = sql_blob(s, which, 0),
         .value = sql_blob(s, which, 1),
         .create_revision = sql_u64(s, which, 2),
@@ -27,7 +27,7 @@ bool kv_find_row(struct state *s, struct slice key, struct kv *ret_kv, uint64_t 
     sql_bind_blob(s, SQL_KV_GET, 1, key);
     if (!sql_row(s, SQL_KV_GET))
         return false;
-    read_row(s, SQL_KV_GET, ret_kv);
+    *ret_kv = kv_row(s, SQL_KV_GET);
     buf_clear(&s->value);
     buf_append_slice(&s->value, ret_kv->value);
     ret_kv->key = key;
@@ -53,11 +53,41 @@ static enum sql bind_range(struct state *s, struct slice key, struct slice end, 
     return which;
 }
 
-static uint64_t count_range(struct state *s, const struct kv_range *r)
+struct slice kv_range_end(struct slice key, struct slice end,
+                          uint8_t room[static STATE_KEY_MAX + 1])
 {
-    ASSERT(r->end.n != 0);
-    return sql_one_u64(s, bind_range(s, r->key, r->end, SQL_KV_COUNT_FROM, SQL_KV_COUNT_FROM,
-                                     SQL_KV_COUNT_RANGE));
+    if (end.n == 0) { /* the key alone: up to the one right behind it */
+        memcpy(room, key.p, key.n);
+        room[key.n] = 0;
+        return slice_of(room, key.n + 1);
+    }
+    if (is_open_end(end)) {
+        memset(room, 0xff, STATE_KEY_MAX + 1); /* above every key */
+        return slice_of(room, STATE_KEY_MAX + 1);
+    }
+    return end;
+}
+
+uint64_t kv_count(struct state *s, struct slice key, struct slice end)
+{
+    ASSERT(end.n != 0);
+    return sql_one_u64(
+        s, bind_range(s, key, end, SQL_KV_COUNT_FROM, SQL_KV_COUNT_FROM, SQL_KV_COUNT_RANGE));
+}
+
+bool kv_all(struct state *s, struct slice key, struct slice end,
+            bool (*holds)(const void *arg, const struct kv *kv), const void *arg,
+            uint64_t *ret_n)
+{
+    enum sql which = bind_range(s, key, end, SQL_KV_GET, SQL_KV_FROM, SQL_KV_RANGE);
+    bool all = true;
+    *ret_n = 0;
+    while (sql_row(s, which)) {
+        struct kv kv = kv_row(s, which);
+        ++*ret_n;
+        all = all && holds(arg, &kv);
+    }
+    return all;
 }
 
 bool kv_room_take(struct kv_room *room, struct slice key, struct slice value)
@@ -78,13 +108,12 @@ void kv_read_page(struct state *s, const struct kv_range *r, struct kv_room *roo
     enum sql which = bind_range(s, r->key, r->end, SQL_KV_GET, SQL_KV_FROM, SQL_KV_RANGE);
     uint64_t n = 0;
     if (r->count_only && which != SQL_KV_GET) {
-        page.count = count_range(s, r);
+        page.count = kv_count(s, r->key, r->end);
         *ret_page = page;
         return;
     }
     while (sql_row(s, which)) {
-        struct kv kv;
-        read_row(s, which, &kv);
+        struct kv kv = kv_row(s, which);
         if (r->keys_only)
             kv.value = (struct slice){0};
         if ((r->limit != 0 && n >= r->limit) ||
@@ -97,7 +126,7 @@ void kv_read_page(struct state *s, const struct kv_range *r, struct kv_room *roo
             msg_list_append(&page.kvs, &msg_kv, &kv);
         n++;
     }
-    page.count = !page.more ? n : r->end.n == 0 ? 1 : count_range(s, r);
+    page.count = !page.more ? n : r->end.n == 0 ? 1 : kv_count(s, r->key, r->end);
     *ret_page = page;
 }
 
@@ -115,7 +144,9 @@ enum err state_range(struct state *s, const struct range_req *r, size_t max_byte
                              .count_only = r->count_only};
     struct kv_room room = {.bytes = max_bytes, .pairs = STATE_RANGE_PAIRS_MAX};
     struct kv_page page;
-    if (r->revision == 0)
+    if (pick_wanted(r))
+        rc = pick_read_page(s, r, &room, &page, e);
+    else if (r->revision == 0)
         kv_read_page(s, &range, &room, &page);
     else
         rc = history_read_page(s, r, &room, &page, e);
@@ -161,8 +192,7 @@ enum err kv_check_delete(struct state *s, struct slice key, struct slice end, ui
     enum err rc = kv_check_range(key, end, e);
     if (rc != ERR_OK || end.n == 0)
         return rc;
-    struct kv_range range = {.key = key, .end = end};
-    *total += count_range(s, &range);
+    *total += kv_count(s, key, end);
     if (*total > STATE_DELETE_MAX)
         return err_set(e, ERR_LIMIT,
                        "a request deletes at most %d keys: the leader stands still meanwhile; "

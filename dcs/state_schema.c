@@ -64,11 +64,11 @@ static const char *const schema[] = {
  * has been made durable, see state_snapshot.c. Checkpoints, which do fsync, run on a thread of
  * their own. cell_size_check: a damaged page is an error, never a read out of bounds. */
 static const char *const pragmas[] = {
-    "PRAGMA page_size = 4096",       "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = NORMAL",   "PRAGMA wal_autocheckpoint = 0",
-    "PRAGMA cache_size = -8192",     "PRAGMA temp_store = MEMORY",
-    "PRAGMA cell_size_check = ON",   "PRAGMA trusted_schema = OFF",
-    "PRAGMA recursive_triggers = 0",
+    "PRAGMA page_size = 4096",       "PRAGMA auto_vacuum = INCREMENTAL",
+    "PRAGMA journal_mode = WAL",     "PRAGMA synchronous = NORMAL",
+    "PRAGMA wal_autocheckpoint = 0", "PRAGMA cache_size = -8192",
+    "PRAGMA temp_store = MEMORY",    "PRAGMA cell_size_check = ON",
+    "PRAGMA trusted_schema = OFF",   "PRAGMA recursive_triggers = 0",
 };
 
 enum err state_exec(sqlite3 *db, const char *path, const char *sql, struct errmsg *e)

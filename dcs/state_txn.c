@@ -29,7 +29,8 @@ static bool op_known(const char *op)
            strcmp(op, ">") == 0;
 }
 
-static enum err compare_check(const struct compare *c, struct errmsg *e)
+static enum err compare_check(struct state *s, const struct compare *c, uint64_t *total,
+                              struct errmsg *e)
 {
     if (target_parse(c->target) == TARGET_NONE)
         return err_set(e, ERR_INVALID,
@@ -37,7 +38,12 @@ static enum err compare_check(const struct compare *c, struct errmsg *e)
                        c->target);
     if (!op_known(c->op))
         return err_set(e, ERR_INVALID, "compare: operator \"%s\" is none of = != < >", c->op);
-    return kv_check_key(c->key, e);
+    enum err rc = kv_check_range(c->key, c->end, e);
+    *total += rc == ERR_OK && c->end.n != 0 ? kv_count(s, c->key, c->end) : 0;
+    if (*total > STATE_DELETE_MAX)
+        return err_set(e, ERR_LIMIT, "the compares look at more than %d keys",
+                       (int)STATE_DELETE_MAX);
+    return rc;
 }
 
 static bool op_holds(const char *op, int order)
@@ -49,27 +55,27 @@ static bool op_holds(const char *op, int order)
     return op[0] == '<' ? order < 0 : order > 0;
 }
 
-static bool compare_holds(struct state *s, const struct compare *c)
+static bool one_holds(const void *arg, const struct kv *kv)
 {
-    struct kv kv;
-    bool there = kv_find(s, c->key, &kv);
+    const struct compare *c = arg;
     uint64_t number = 0;
     switch (target_parse(c->target)) {
     case TARGET_VALUE:
-        if (!there) /* differs from every value, and is neither below nor above it */
+        if (kv->mod_revision ==
+            0) /* absent: neither below nor above any value, and equal to none */
             return c->op[0] == '!';
-        return op_holds(c->op, slice_cmp(kv.value, c->value));
+        return op_holds(c->op, slice_cmp(kv->value, c->value));
     case TARGET_VERSION:
-        number = kv.version;
+        number = kv->version;
         break;
     case TARGET_CREATE:
-        number = kv.create_revision;
+        number = kv->create_revision;
         break;
     case TARGET_MOD:
-        number = kv.mod_revision;
+        number = kv->mod_revision;
         break;
     case TARGET_LEASE:
-        number = kv.lease;
+        number = kv->lease;
         break;
     case TARGET_NONE:
         UNREACHABLE();
@@ -77,11 +83,20 @@ static bool compare_holds(struct state *s, const struct compare *c)
     return op_holds(c->op, (number > c->number) - (number < c->number));
 }
 
+static bool compare_holds(struct state *s, const struct compare *c)
+{
+    static const struct kv absent;
+    uint64_t n;
+    bool all = kv_all(s, c->key, c->end, one_holds, c, &n);
+    return n > 0 ? all : one_holds(c, &absent);
+}
+
 /* Checks all compares; *ret_all: all hold. */
 static enum err compare_all(struct apply *a, struct slice list, bool *ret_all)
 {
     struct msg_iter it;
     struct compare c;
+    uint64_t total = 0;
     bool all = true;
     if (msg_iter_init(&it, list) != ERR_OK)
         return err_set(&a->error, ERR_INVALID, "compare: not a list");
@@ -91,7 +106,7 @@ static enum err compare_all(struct apply *a, struct slice list, bool *ret_all)
     while (it.left > 0) {
         enum err rc = msg_iter_next(&it, &msg_compare, &c, &a->error);
         if (rc == ERR_OK)
-            rc = compare_check(&c, &a->error);
+            rc = compare_check(a->s, &c, &total, &a->error);
         if (rc != ERR_OK)
             return rc;
         all = all && compare_holds(a->s, &c);

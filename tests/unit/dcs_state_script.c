@@ -349,10 +349,17 @@ static void do_get(struct script *x, const struct words *w)
                           .limit = option_u64(w, "limit"),
                           .revision = option_u64(w, "rev"),
                           .keys_only = flag(w, "keys"),
+                          .descend = flag(w, "down"),
+                          .min_mod = option_u64(w, "min_mod"),
+                          .max_mod = option_u64(w, "max_mod"),
+                          .min_create = option_u64(w, "min_create"),
+                          .max_create = option_u64(w, "max_create"),
                           .count_only = flag(w, "count")};
     struct buf b = BUF_INIT;
     struct range_reply reply;
     uint64_t max = option_u64(w, "max");
+    if (option(w, "sort") != NULL)
+        assert_int_equal(str_copy(r.sort, sizeof r.sort, option(w, "sort")), ERR_OK);
     enum err rc = state_range(x->s, &r, max == 0 ? 100000 : max, &b, NULL);
     if (rc != ERR_OK) {
         buf_printf(&x->out, "%s", err_name(rc));
@@ -389,6 +396,11 @@ static size_t parse_compare(const struct script *x, const struct words *w, size_
                             struct msg_list *list)
 {
     struct compare c = {.key = key_of(w->v[i + 1])};
+    const char *dots = strstr(w->v[i + 1], "..");
+    if (dots != NULL) { /* KEY..END */
+        c.key = slice_of(w->v[i + 1], (size_t)(dots - w->v[i + 1]));
+        c.end = strcmp(dots + 2, "*") == 0 ? slice_of("", 1) : slice_str(dots + 2);
+    }
     assert_int_equal(str_copy(c.target, sizeof c.target, w->v[i]), ERR_OK);
     assert_int_equal(str_copy(c.op, sizeof c.op, w->v[i + 2]), ERR_OK);
     if (strcmp(c.target, "value") == 0)

@@ -8,6 +8,7 @@
  *
  *     put KEY VALUE [lease=L1] [prev] [s=S1/SEQ]     del KEY [END] [prev] [s=..]
  *     get KEY [END] [limit=N] [rev=N] [keys] [count]  END * is "everything from KEY on"
+ *         [sort=mod] [down] [min_mod=N] [max_mod=N] [min_create=N] [max_create=N]
  *     txn [COMPARE , COMPARE] ? [OP , OP] : [OP , OP] [s=..]
  *     grant TTL NONCE [s=..]   renew L1 NONCE N [ttl=] [held=]   expire L1 NONCE N   revoke L1 [s=..]
  *     leases                   expired

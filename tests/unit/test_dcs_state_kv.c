@@ -44,6 +44,38 @@ static void ranges_are_half_open_and_bytewise(void **t)
            {"get \"\" * max=1", "4+ B=4"}, {"get \"\"", "invalid"});
 }
 
+static void ranges_are_sorted_and_bounded(void **t)
+{
+    (void)t;
+    SCRIPT({"put a 3", "rev 1 | put a=3 @1"}, {"put b 1", "rev 2 | put b=1 @2"},
+           {"put c 2", "rev 3 | put c=2 @3"}, {"put a 4", "rev 4 | put a=4 was 3 @4"},
+           {"put z 0", "rev 5 | put z=0 @5"}, {"get a z down", "3 c=2,b=1,a=4"},
+           {"get a z sort=value", "3 b=1,c=2,a=4"}, {"get a z sort=mod down", "3 a=4,c=2,b=1"},
+           {"get a z sort=create", "3 a=4,b=1,c=2"},
+           {"get a z sort=version down", "3 a=4,b=1,c=2"},
+           {"get a * sort=mod down limit=1", "4+ z=0"},
+           {"get a z sort=key limit=2", "3+ a=4,b=1"},
+           {"get a z sort=value keys", "3 b=,c=,a="}, {"get a * sort=mod count", "4"},
+           {"get a * min_mod=3", "3 a=4,c=2,z=0"}, {"get a * max_mod=3", "2 b=1,c=2"},
+           {"get a * min_create=2 max_create=3 down", "2 c=2,b=1"}, {"get a sort=mod", "1 a=4"},
+           {"get a min_mod=5", "0"}, {"get a z sort=colour", "invalid"},
+           {"get a z sort=mod rev=3", "unsupported"}, {"get a * sort=value max=1", "4+ z=0"});
+}
+
+static void a_compare_of_a_range_holds_for_each_key(void **t)
+{
+    (void)t;
+    SCRIPT({"put a 1", "rev 1 | put a=1 @1"}, {"put b 1", "rev 2 | put b=1 @2"},
+           {"put c 2", "rev 3 | put c=2 @3"},
+           {"txn value a..c = 1 ? get a : ", "rev 3 then range1(a=1)"},
+           {"txn value a..d = 1 ? get a : ", "rev 3 else"},
+           {"txn mod a..* < 4 ? get a : ", "rev 3 then range1(a=1)"},
+           {"txn mod a..* < 3 ? get a : ", "rev 3 else"},
+           {"txn version x..z = 0 ? get a : ", "rev 3 then range1(a=1)"},
+           {"txn value x..z = 1 ? get a : ", "rev 3 else"},
+           {"txn value x..z != 1 ? get a : ", "rev 3 then range1(a=1)"});
+}
+
 static void a_range_delete_is_one_revision(void **t)
 {
     (void)t;
@@ -188,6 +220,8 @@ int main(void)
         cmocka_unit_test(a_delete_of_nothing_makes_none),
         cmocka_unit_test(a_key_put_again_after_a_delete_is_a_new_one),
         cmocka_unit_test(ranges_are_half_open_and_bytewise),
+        cmocka_unit_test(ranges_are_sorted_and_bounded),
+        cmocka_unit_test(a_compare_of_a_range_holds_for_each_key),
         cmocka_unit_test(a_range_delete_is_one_revision),
         cmocka_unit_test(bad_keys_are_refused_and_change_nothing),
         cmocka_unit_test(an_absent_key_compares_as_zero_and_to_no_value),
