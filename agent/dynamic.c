@@ -6,22 +6,24 @@
 
 void config_defaults(struct config_rec *c)
 {
-    if (c->ttl == 0)
+    /* Whoever stores a record has filled it in: there these zeros are meant. */
+    bool empty = c->ttl == 0;
+    if (empty && c->maximum_lag_on_failover == 0)
+        c->maximum_lag_on_failover = 1048576;
+    if (empty && c->primary_start_timeout == 0)
+        c->primary_start_timeout = 300;
+    if (empty)
         c->ttl = 5;
     if (c->loop_wait == 0)
         c->loop_wait = 10;
     if (c->retry_timeout == 0)
         c->retry_timeout = 10;
-    if (c->maximum_lag_on_failover == 0)
-        c->maximum_lag_on_failover = 1048576;
     if (c->synchronous_mode[0] == '\0')
         str_cut(c->synchronous_mode, sizeof c->synchronous_mode, "off");
     if (c->synchronous_node_count == 0)
         c->synchronous_node_count = 1;
     if (c->on_primary_crash[0] == '\0')
         str_cut(c->on_primary_crash, sizeof c->on_primary_crash, "auto");
-    if (c->primary_start_timeout == 0)
-        c->primary_start_timeout = 300;
 }
 
 enum err config_from_json(struct slice json, struct config_rec *ret_config,

@@ -62,8 +62,11 @@ static void init_config(struct sim *w, const char *mode)
 {
     static const char *const modes[] = {"on", "quorum", "off", "on", "quorum"};
     struct config_rec *c = &w->config;
-    *c = (struct config_rec){
-        .ttl = 5, .maximum_lag_on_failover = 1 << 30, .use_pg_rewind = true, .use_slots = true};
+    *c = (struct config_rec){.ttl = 5,
+                             .maximum_lag_on_failover = 1 << 30,
+                             .primary_start_timeout = 300,
+                             .use_pg_rewind = true,
+                             .use_slots = true};
     if (mode == NULL)
         mode = modes[sim_random(w, ARRAY_LEN(modes))];
     if (w->scenario == SCENARIO_FENCE)

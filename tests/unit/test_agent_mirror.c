@@ -218,9 +218,31 @@ static void dynamic_configuration_is_checked_by_name(void **state)
     }
 }
 
+/* primary_start_timeout 0: fail over at once when somebody can take over, as in Patroni. */
+static void a_zero_that_is_meant_stays_one(void **state)
+{
+    (void)state;
+    struct msg_arena arena = MSG_ARENA_INIT;
+    struct config_rec c;
+    struct view_config v;
+    assert_int_equal(config_from_json(slice_str("{\"primary_start_timeout\": 0, "
+                                                "\"maximum_lag_on_failover\": 0}"),
+                                      &c, &arena, NULL),
+                     ERR_OK);
+    config_view(&c, &v);
+    assert_int_equal(v.primary_start_timeout_ms, 0);
+    assert_int_equal(v.maximum_lag_on_failover, 0);
+    msg_arena_close(&arena);
+    c = (struct config_rec){0};
+    config_view(&c, &v);
+    assert_int_equal(v.primary_start_timeout_ms, 300000);
+    assert_int_equal(v.maximum_lag_on_failover, 1048576);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_zero_that_is_meant_stays_one),
         cmocka_unit_test(a_filled_mirror_makes_a_view),
         cmocka_unit_test(events_move_it_on_and_old_ones_do_not),
         cmocka_unit_test(a_damaged_record_counts_as_unchanged),
