@@ -127,6 +127,7 @@ void daemon_finish(struct daemon *d)
     if (d->closing)
         return;
     d->closing = true;
+    rest_jobs_close(d->jobs); /* first: it wakes connections that sleep */
     rest_stop(TAKE(d->rest));
     templates_stop(TAKE(d->templates));
     callbacks_stop(TAKE(d->callbacks), d->restarting);
@@ -273,7 +274,8 @@ static enum err start_all(struct daemon *d, struct errmsg *e)
     watch_signal(d, &d->interrupt, SIGINT, on_term);
     watch_signal(d, &d->leave, SIGUSR2, on_leave);
     /* What can be refused comes first: a fence outlives a daemon that does not start. */
-    if ((rv = rest_start(&d->config, &d->rest, e)) != ERR_OK ||
+    d->jobs = rest_jobs_new(&d->loop, &daemon_rest_ports, d);
+    if ((rv = rest_start(&d->config, d->jobs, &d->rest, e)) != ERR_OK ||
         (rv = templates_start(&d->loop, &d->config, &d->templates, e)) != ERR_OK ||
         (rv = start_dcs(d, e)) != ERR_OK ||
         (!d->witness && (rv = start_postgres(d, e)) != ERR_OK) ||
@@ -304,6 +306,7 @@ enum err daemon_start(struct daemon *d, struct errmsg *e)
 void daemon_close(struct daemon *d)
 {
     (void)uv_loop_close(&d->loop);
+    rest_jobs_free(TAKE(d->jobs));
     engine_free(TAKE(d->engine));
     dcs_stop(TAKE(d->dcs));
     msg_arena_close(&d->bootstrap_arena);

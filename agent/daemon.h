@@ -7,6 +7,7 @@
 #include "agent/callbacks.h"
 #include "agent/engine.h"
 #include "agent/rest.h"
+#include "agent/rest_jobs.h"
 #include "agent/templates.h"
 #include "dcs/dcs.h"
 
@@ -26,6 +27,7 @@ struct daemon {
     struct fence *fence;
     struct postgres *postgres;
     struct rest *rest;
+    struct rest_jobs *jobs;
     struct templates *templates;
     struct callbacks *callbacks; /* NULL: a witness */
     struct engine *engine;
@@ -60,5 +62,6 @@ int offline_run(enum offline_task task, const struct config *c, const char *file
 
 /* daemon_ports.c: what the engine is given; `arg` is the daemon. */
 extern const struct engine_ports daemon_ports;
+extern const struct rest_jobs_ports daemon_rest_ports;
 
 #endif

@@ -188,6 +188,8 @@ static void port_published(void *arg, const struct view *v, const struct plan *p
     if (!d->closing && rest_dcs_due(d->rest, v->now_ms))
         client_call(d->client, METHOD_CLUSTER_STATUS, &(struct empty){}, 0, on_dcs_status, d);
     rest_publish(d->rest, &news);
+    if (!d->closing)
+        rest_jobs_look(d->jobs);
     templates_publish(d->templates, news.mirror);
     if (d->callbacks != NULL)
         callbacks_publish(d->callbacks, v, p, postgres_reloads(d->postgres));
@@ -217,4 +219,39 @@ const struct engine_ports daemon_ports = {
     .remember = port_remember,
     .wake_at = port_wake_at,
     .published = port_published,
+};
+
+/* ---- what REST orders ---- */
+
+static const struct view *rest_view(void *arg)
+{
+    struct daemon *d = arg;
+    return engine_view(d->engine);
+}
+
+static const struct mirror *rest_mirror(void *arg)
+{
+    struct daemon *d = arg;
+    return engine_mirror(d->engine);
+}
+
+static void rest_reload(void *arg)
+{
+    struct daemon *d = arg;
+    if (!d->witness)
+        postgres_reload(d->postgres);
+}
+
+static enum err rest_check_ttl(void *arg, uint64_t ttl_s, struct errmsg *e)
+{
+    const struct daemon *d = arg;
+    return keeper_check(ttl_s * 1000, d->config.dcs.election_ms, DAEMON_KILL_BUDGET_MS, e);
+}
+
+const struct rest_jobs_ports daemon_rest_ports = {
+    .call = port_call,
+    .view = rest_view,
+    .mirror = rest_mirror,
+    .reload = rest_reload,
+    .check_ttl = rest_check_ttl,
 };

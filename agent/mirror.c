@@ -50,6 +50,14 @@ static const struct single singles[] = {
     SINGLE(config),     SINGLE(history), SINGLE(status),
 };
 
+/* request/<self>, result/<self> */
+static const struct single own_request = {"request", &msg_request_rec,
+                                          offsetof(struct mirror, request),
+                                          offsetof(struct mirror, request_meta)};
+static const struct single own_result = {"result", &msg_result_rec,
+                                         offsetof(struct mirror, result),
+                                         offsetof(struct mirror, result_meta)};
+
 static const struct single *find_single(struct slice name)
 {
     for (size_t i = 0; i < ARRAY_LEN(singles); i++)
@@ -221,12 +229,11 @@ static enum err change(struct mirror *m, const struct kv *kv, bool deleted, stru
         drop_seal(m, sub);
         return ERR_OK;
     }
-    static const struct single request = {"request", &msg_request_rec,
-                                          offsetof(struct mirror, request),
-                                          offsetof(struct mirror, request_meta)};
     const struct single *s = find_single(name);
     if (after_prefix(name, "request/", &sub) && slice_eq(sub, slice_str(m->self)))
-        s = &request;
+        s = &own_request;
+    else if (after_prefix(name, "result/", &sub) && slice_eq(sub, slice_str(m->self)))
+        s = &own_result;
     if (s == NULL)
         return ERR_OK; /* journal/..., and what a newer version may add */
     if (!deleted)
@@ -264,7 +271,8 @@ enum err mirror_fill_two(struct mirror *m, const struct range_reply *first,
         return err_set(e, ERR_LIMIT, "the records do not fit into a message");
     for (size_t i = 0; i < ARRAY_LEN(singles); i++)
         drop_single(m, &singles[i]);
-    m->request_meta = (struct mirror_meta){0};
+    drop_single(m, &own_request);
+    drop_single(m, &own_result);
     m->members_n = 0;
     m->seals_n = 0;
     m->revision = first->revision;

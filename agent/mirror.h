@@ -29,7 +29,8 @@ struct mirror {
     struct status_rec status;
     char self[64]; /* whose request is kept; set by the owner, "" nobody's */
     struct request_rec request;
-    struct mirror_meta request_meta;
+    struct result_rec result; /* of its last one */
+    struct mirror_meta request_meta, result_meta;
     struct member_rec members[VIEW_MEMBERS]; /* sorted by name */
     uint64_t member_mods[VIEW_MEMBERS];
     size_t members_n;

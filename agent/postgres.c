@@ -254,6 +254,13 @@ void postgres_configure(struct postgres *p, const struct postgres_dynamic *d)
     house_look(p);
 }
 
+void postgres_reload(struct postgres *p)
+{
+    CHECK_MAGIC(p, POSTGRES_MAGIC);
+    p->conf_dirty = true;
+    house_look(p);
+}
+
 /* ---- life ---------------------------------------------------------------------------------------- */
 
 static enum err set_paths(struct postgres *p, const struct postgres_options *o,

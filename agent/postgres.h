@@ -73,6 +73,8 @@ struct postgres_dynamic {
     /* of the leader, when it is somebody else, and the least of the running standbys */
     struct pg_limits leader, standbys;
 };
+/* Writes the configuration anew and has PostgreSQL read it; soon, beside other things. */
+void postgres_reload(struct postgres *p);
 void postgres_configure(struct postgres *p, const struct postgres_dynamic *d);
 
 /* Runs the plan's action (ACTION_*). SET_SYNC ends when the new value is written and reloaded; its

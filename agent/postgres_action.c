@@ -267,10 +267,9 @@ static void dispatch(struct postgres *p)
         act_roles(p);
         return;
     case ACTION_RELOAD:
-        /* Housekeeping writes and reloads when the action has ended. */
-        p->conf_dirty = true;
+        /* Housekeeping does it when the action has ended. */
         action_end(p, ERR_OK, NULL);
-        house_look(p);
+        postgres_reload(p);
         return;
     case ACTION_NONE:
     case ACTION_COUNT:

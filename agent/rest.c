@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "agent/rest_access.h"
+#include "agent/rest_jobs.h"
 #include "agent/rest_route.h"
 #include "base/assert.h"
 #include "base/clock.h"
@@ -21,7 +23,7 @@ enum {
     CONNECTIONS_MAX = 256,
     IDLE_SECONDS = 10,
     FILE_MAX = 1 << 20,
-    BODY_MAX = 1 << 16, /* bytes of a request; none is used */
+    BODY_MAX = 1 << 16, /* bytes of a request */
     DCS_EVERY_MS = 5000,
 };
 
@@ -36,7 +38,9 @@ struct rest {
     struct MHD_Daemon *http;
     pthread_mutex_t lock; /* guards `now` and every snapshot's refs */
     struct snapshot *now; /* never NULL */
-    struct buf cert, key;
+    struct buf cert, key, ca;
+    struct rest_access access;
+    struct rest_jobs *jobs;
     /* agent thread only */
     struct rest_counts counts;
     struct status_reply dcs;
@@ -106,20 +110,6 @@ static enum MHD_Result send_error(struct MHD_Connection *conn, unsigned code, co
     return send_reply(conn, &reply, false);
 }
 
-static enum MHD_Result refuse_method(struct MHD_Connection *conn, const char *method,
-                                     const char *path)
-{
-    char text[160];
-    const struct rest_verb *v = rest_verb_find(method, path);
-    if (v != NULL)
-        (void)snprintf(text, sizeof text, "%s %s is not served by this version%s%s", v->method,
-                       v->path, v->instead != NULL ? "; use " : "",
-                       v->instead != NULL ? v->instead : "");
-    else
-        (void)snprintf(text, sizeof text, "Unsupported method ('%.20s')", method);
-    return send_error(conn, MHD_HTTP_NOT_IMPLEMENTED, text);
-}
-
 struct parameters {
     struct rest_query query;
     enum err status;
@@ -163,30 +153,108 @@ static bool too_large(struct MHD_Connection *conn)
     return text != NULL && (str_parse_u64(text, &n) != ERR_OK || n > BODY_MAX);
 }
 
-/* A request's body is read, so that its sender sees the answer, and dropped. */
+/* What is kept of a request from its headers to its answer. */
+struct request {
+    struct rest *rest;
+    struct MHD_Connection *conn;
+    const struct rest_verb *verb; /* NULL: it reads, or is none */
+    struct buf body;
+    bool submitted;
+    struct rest_reply reply; /* code 0: not yet */
+};
+
+static enum MHD_Result send_refusal(struct MHD_Connection *conn,
+                                    const struct rest_refusal *refusal)
+{
+    struct MHD_Response *r = MHD_create_response_from_buffer(
+        strlen(refusal->text), (void *)refusal->text, MHD_RESPMEM_PERSISTENT);
+    if (r == NULL)
+        return MHD_NO;
+    (void)MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, "text/html");
+    if (refusal->challenge)
+        (void)MHD_add_response_header(r, MHD_HTTP_HEADER_WWW_AUTHENTICATE,
+                                      "Basic realm=\"Patroni\"");
+    enum MHD_Result rv = MHD_queue_response(conn, refusal->code, r);
+    MHD_destroy_response(r);
+    return rv;
+}
+
+/* From the headers alone: who may not is told before anything of the body is kept. */
+static enum MHD_Result begin(struct rest *r, struct MHD_Connection *conn, const char *url,
+                             const char *method, void **state)
+{
+    struct request *q = mem_alloc(sizeof *q);
+    q->rest = r;
+    q->conn = conn;
+    q->verb = rest_verb_find(method, url);
+    *state = q;
+    if (too_large(conn))
+        return send_error(conn, MHD_HTTP_CONTENT_TOO_LARGE, "The request is larger than 64 kB");
+    struct rest_refusal refusal = rest_access_any(&r->access, conn);
+    if (refusal.code == 0 && q->verb != NULL)
+        refusal = rest_access_unsafe(&r->access, conn);
+    return refusal.code != 0 ? send_refusal(conn, &refusal) : MHD_YES;
+}
+
+/* On the agent's loop. */
+static void on_carried_out(void *arg, struct rest_reply reply)
+{
+    struct request *q = arg;
+    q->reply = reply;
+    MHD_resume_connection(q->conn);
+}
+
+/* The connection sleeps until the agent's loop has carried the order out. */
+static enum MHD_Result submit(struct request *q)
+{
+    struct rest_order order;
+    struct snapshot *s = hold(q->rest);
+    bool good = rest_order_parse((enum rest_verb_kind)q->verb->kind, buf_slice(&q->body),
+                                 &s->facts, clock_wall_ms(), &order, &q->reply);
+    let_go(q->rest, s);
+    q->submitted = true;
+    if (!good) {
+        rest_order_close(&order);
+        return send_reply(q->conn, &q->reply, false);
+    }
+    MHD_suspend_connection(q->conn);
+    if (rest_jobs_add(q->rest->jobs, &order, on_carried_out, q))
+        return MHD_YES;
+    rest_order_close(&order);
+    q->reply = rest_text(MHD_HTTP_SERVICE_UNAVAILABLE,
+                         "too many requests that change something are under way");
+    MHD_resume_connection(q->conn);
+    return MHD_YES;
+}
+
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *conn, const char *url,
                                   const char *method, const char *version, const char *upload,
                                   size_t *upload_size, void **state)
 {
     struct rest *r = arg;
-    size_t *got = *state;
+    struct request *q = *state;
     CHECK_MAGIC(r, REST_MAGIC);
     (void)version;
-    (void)upload;
-    if (got == NULL) { /* the first call has the headers only */
-        *state = mem_alloc(sizeof *got);
-        return too_large(conn) ? send_error(conn, MHD_HTTP_CONTENT_TOO_LARGE,
-                                            "The request is larger than 64 kB")
-                               : MHD_YES;
-    }
-    if (*upload_size != 0) {
-        *got += *upload_size;
+    if (q == NULL) /* the first call has the headers only */
+        return begin(r, conn, url, method, state);
+    if (*upload_size != 0) { /* read, so that its sender sees the answer */
+        size_t n = *upload_size;
         *upload_size = 0;
-        return *got > BODY_MAX ? MHD_NO : MHD_YES;
+        if (q->body.len + n > BODY_MAX)
+            return MHD_NO;
+        buf_append(&q->body, upload, n);
+        return MHD_YES;
     }
+    if (q->submitted)
+        return send_reply(conn, &q->reply, false);
+    if (q->verb != NULL)
+        return submit(q);
     bool get = strcmp(method, "GET") == 0;
-    if (!get && strcmp(method, "HEAD") != 0 && strcmp(method, "OPTIONS") != 0)
-        return refuse_method(conn, method, url);
+    if (!get && strcmp(method, "HEAD") != 0 && strcmp(method, "OPTIONS") != 0) {
+        char text[80];
+        (void)snprintf(text, sizeof text, "Unsupported method ('%.20s')", method);
+        return send_error(conn, MHD_HTTP_NOT_IMPLEMENTED, text);
+    }
     return answer(r, conn, url, get);
 }
 
@@ -196,7 +264,13 @@ static void on_completed(void *arg, struct MHD_Connection *conn, void **state,
     (void)arg;
     (void)conn;
     (void)why;
-    mem_free(TAKE(*state));
+    struct request *q = TAKE(*state);
+    if (q == NULL)
+        return;
+    if (q->body.p != NULL)
+        explicit_bzero(q->body.p, q->body.len);
+    buf_close(&q->body);
+    mem_free(q);
 }
 
 /* ---- life ---- */
@@ -245,20 +319,19 @@ static enum err bind_socket(const char *listen_on, int *ret_fd, struct errmsg *e
 
 static enum err start_http(struct rest *r, const struct config *c, int fd, struct errmsg *e)
 {
-    unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL;
-    struct MHD_OptionItem tls[] = {
-        {MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}};
-    if (c->restapi.verify_client[0] != '\0' && strcmp(c->restapi.verify_client, "none") != 0)
-        return err_set(
-            e, ERR_UNSUPPORTED,
-            "restapi.verify_client: \"%s\" is not supported by this version; use none",
-            c->restapi.verify_client);
+    unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME;
+    struct MHD_OptionItem tls[] = {{MHD_OPTION_END, 0, NULL},
+                                   {MHD_OPTION_END, 0, NULL},
+                                   {MHD_OPTION_END, 0, NULL},
+                                   {MHD_OPTION_END, 0, NULL}};
     if (c->restapi.certfile[0] != '\0') {
         enum err rv = pki_read_file(c->restapi.certfile, FILE_MAX, &r->cert, e);
         if (rv == ERR_OK)
             rv = pki_read_file(c->restapi.keyfile[0] != '\0' ? c->restapi.keyfile
                                                              : c->restapi.certfile,
                                FILE_MAX, &r->key, e);
+        if (rv == ERR_OK && r->access.verify != CLIENT_NONE)
+            rv = pki_read_file(c->restapi.cafile, FILE_MAX, &r->ca, e);
         if (rv != ERR_OK)
             return rv;
         flags |= MHD_USE_TLS;
@@ -266,6 +339,9 @@ static enum err start_http(struct rest *r, const struct config *c, int fd, struc
             (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)buf_cstr(&r->cert)};
         tls[1] =
             (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)buf_cstr(&r->key)};
+        if (r->access.verify != CLIENT_NONE)
+            tls[2] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_TRUST, 0,
+                                             (void *)buf_cstr(&r->ca)};
     }
     r->http = MHD_start_daemon(flags, 0, NULL, NULL, on_request, r, MHD_OPTION_LISTEN_SOCKET,
                                fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
@@ -294,7 +370,8 @@ static struct snapshot *first_snapshot(const struct config *c)
     return s;
 }
 
-enum err rest_start(const struct config *c, struct rest **ret_rest, struct errmsg *e)
+enum err rest_start(const struct config *c, struct rest_jobs *jobs, struct rest **ret_rest,
+                    struct errmsg *e)
 {
     int fd = -1;
     *ret_rest = NULL;
@@ -306,8 +383,11 @@ enum err rest_start(const struct config *c, struct rest **ret_rest, struct errms
     struct rest *r = mem_alloc(sizeof *r);
     r->magic = REST_MAGIC;
     (void)pthread_mutex_init(&r->lock, NULL);
+    r->jobs = jobs;
     replace(r, first_snapshot(c));
-    rv = start_http(r, c, fd, e);
+    rv = rest_access_init(&r->access, c, e);
+    if (rv == ERR_OK)
+        rv = start_http(r, c, fd, e);
     if (rv != ERR_OK) {
         (void)close(fd);
         rest_stop(r);
@@ -328,6 +408,7 @@ void rest_stop(struct rest *r)
     (void)pthread_mutex_destroy(&r->lock);
     buf_close(&r->cert);
     buf_close(&r->key);
+    buf_close(&r->ca);
     r->magic = 0;
     mem_free(r);
 }
@@ -361,6 +442,10 @@ void rest_publish(struct rest *r, const struct rest_news *news)
     f->view = *news->view;
     if (news->pg != NULL)
         f->pg = *news->pg;
+    if (news->mirror->request_meta.present)
+        f->request = news->mirror->request;
+    if (news->mirror->failover_meta.present)
+        f->failover = news->mirror->failover;
     f->config_json = config_text(news->mirror);
     f->counts = r->counts;
     f->has_dcs = r->has_dcs;

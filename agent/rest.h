@@ -11,6 +11,7 @@
 #include "conf/config.h"
 
 struct rest;
+struct rest_jobs;
 
 /* All borrowed, for the call. */
 struct rest_news {
@@ -22,8 +23,9 @@ struct rest_news {
 };
 
 /* *ret_rest is NULL when restapi.listen is empty. */
-enum err rest_start(const struct config *c, struct rest **ret_rest, struct errmsg *e)
-    MUST_CHECK;
+/* What changes something is carried out by `jobs`, which outlives it. */
+enum err rest_start(const struct config *c, struct rest_jobs *jobs, struct rest **ret_rest,
+                    struct errmsg *e) MUST_CHECK;
 void rest_stop(struct rest *r);
 
 /* ---- agent thread; NULL rest is allowed ---- */

@@ -240,6 +240,21 @@ static void add_node(json_t *root, const struct rest_facts *f)
     add_pending(root, v->pg.pending_restart, v->pg.pending_reason);
 }
 
+static void add_scheduled_restart(json_t *root, const struct request_rec *r)
+{
+    if (strcmp(r->kind, "restart") != 0 || r->at_ms == 0)
+        return;
+    json_t *o = json_pack("{s:o}", "schedule", time_text(r->at_ms * 1000, 'T'));
+    if (r->role[0] != '\0')
+        json_object_set_new(o, "role", json_string(r->role));
+    if (r->pg_version[0] != '\0')
+        json_object_set_new(o, "postgres_version", json_string(r->pg_version));
+    if (r->timeout_ms != 0)
+        json_object_set_new(o, "timeout", number(r->timeout_ms / 1000));
+    add_flag(o, "restart_pending", r->pending);
+    json_object_set_new(root, "scheduled_restart", o);
+}
+
 char *rest_status_body(const struct rest_facts *f)
 {
     const struct view *v = &f->view;
@@ -252,6 +267,7 @@ char *rest_status_body(const struct rest_facts *f)
     if (state == STATE_RUNNING)
         add_running(root, f);
     add_node(root, f);
+    add_scheduled_restart(root, &f->request);
     json_object_set_new(root, "patroni",
                         json_pack("{s:s, s:s, s:s}", "version", REST_PATRONI_VERSION, "scope",
                                   f->scope, "name", f->name));
@@ -288,6 +304,10 @@ static json_t *member_json(const struct rest_facts *f, const struct member_rec *
     add_tags(o, &(struct rest_tags){m->nofailover, m->noloadbalance, m->clonefrom, m->nosync,
                                     m->failover_priority, m->sync_priority});
     add_pending(o, m->pending_restart, m->pending_reason);
+    if (m->restart_at_ms != 0)
+        json_object_set_new(
+            o, "scheduled_restart",
+            json_pack("{s:o}", "schedule", time_text(m->restart_at_ms * 1000, 'T')));
     if (leader)
         return o;
     const struct member_rec *top = v->has_leader ? view_member(v, v->leader.name) : NULL;
@@ -307,6 +327,13 @@ char *rest_cluster_body(const struct rest_facts *f)
         json_array_append_new(members, member_json(f, &v->members[i]));
     json_t *root = json_pack("{s:o, s:s}", "members", members, "scope", f->scope);
     add_flag(root, "pause", v->config.pause);
+    if (f->failover.at_ms != 0) {
+        json_t *o = json_pack("{s:o, s:s}", "at", time_text(f->failover.at_ms * 1000, 'T'),
+                              "from", f->failover.leader);
+        if (f->failover.candidate[0] != '\0')
+            json_object_set_new(o, "to", json_string(f->failover.candidate));
+        json_object_set_new(root, "scheduled_switchover", o);
+    }
     return take_text(root);
 }
 

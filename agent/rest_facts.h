@@ -22,8 +22,10 @@ struct rest_facts {
     uint64_t wall_ms; /* wall clock at view.now_ms */
     struct rest_tags tags;
     struct view view;
-    struct pg_seen pg; /* the monitor's last look; serial 0: none of this postmaster */
-    char *config_json; /* owned; NULL: no dynamic configuration yet */
+    struct pg_seen pg;          /* the monitor's last look; serial 0: none of this postmaster */
+    struct request_rec request; /* kind "": none */
+    struct failover_rec failover; /* kind "": none; also one whose time has not come */
+    char *config_json;            /* owned; NULL: no dynamic configuration yet */
     struct rest_counts counts;
     bool has_dcs; /* this member of the DCS has told of itself lately */
     struct status_reply dcs;

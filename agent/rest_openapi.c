@@ -1,6 +1,7 @@
 /* GET /openapi.json: written from the table of the paths, so that it describes what is served. */
 #include <jansson.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "agent/rest_route.h"
 #include "base/str.h"
@@ -30,9 +31,12 @@ static const struct body_field status_fields[] = {
     {"tags", "object", false},
     {"database_system_identifier", "string", false},
     {"pending_restart", "boolean", false},
+    {"scheduled_restart", "object", false},
 };
-static const struct body_field cluster_fields[] = {
-    {"members", "array", true}, {"scope", "string", true}, {"pause", "boolean", false}};
+static const struct body_field cluster_fields[] = {{"members", "array", true},
+                                                   {"scope", "string", true},
+                                                   {"pause", "boolean", false},
+                                                   {"scheduled_switchover", "object", false}};
 static const struct body_field config_fields[] = {
     {"ttl", "integer", true},
     {"loop_wait", "integer", true},
@@ -133,15 +137,26 @@ static json_t *operation(const struct rest_route *r, bool with_body)
                      "responses", responses(r, with_body));
 }
 
+static json_t *verb_responses(const struct rest_verb *v)
+{
+    json_t *o = json_object();
+    json_object_set_new(o, "401", response("Not authenticated", NULL));
+    json_object_set_new(o, "403", response("Not for this client", NULL));
+    for (const char *p = v->codes; *p != '\0'; p += strspn(p, " ")) {
+        char code[8] = "";
+        size_t n = strcspn(p, " ");
+        (void)snprintf(code, sizeof code, "%.*s", (int)n, p);
+        json_object_set_new(o, code, response(code[0] == '2' ? "Done" : "Not done", NULL));
+        p += n;
+    }
+    return o;
+}
+
 static void add_verbs(json_t *paths)
 {
     for (size_t i = 0; i < rest_verbs_n; i++) {
         const struct rest_verb *v = &rest_verbs[i];
-        char text[80];
         char method[8];
-        (void)snprintf(text, sizeof text, "Not served by this version%s%s",
-                       v->instead != NULL ? "; use " : "",
-                       v->instead != NULL ? v->instead : "");
         (void)snprintf(method, sizeof method, "%s", v->method);
         for (char *c = method; *c != '\0'; c++)
             *c = (char)(*c - 'A' + 'a');
@@ -150,9 +165,9 @@ static void add_verbs(json_t *paths)
             path = json_object();
             json_object_set_new(paths, v->path, path);
         }
-        json_object_set_new(path, method,
-                            json_pack("{s:s, s:{s:o}}", "summary", text, "responses", "501",
-                                      response("Not served by this version", NULL)));
+        json_object_set_new(
+            path, method,
+            json_pack("{s:s, s:o}", "summary", v->summary, "responses", verb_responses(v)));
     }
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "agent/rest_metrics.h"
+#include "agent/rest_order.h"
 #include "base/assert.h"
 
 enum { OK = 200, BAD_GATEWAY = 502, UNAVAILABLE = 503 };
@@ -52,16 +53,24 @@ const struct rest_route rest_routes[] = {
 };
 const size_t rest_routes_n = ARRAY_LEN(rest_routes);
 
+#define CONFIG_CODES "200 400 409 411 503"
+#define SWITCH_CODES "200 202 400 411 412 422 503"
+
 const struct rest_verb rest_verbs[] = {
-    {"PATCH", "/config", "regentctl edit-config"},
-    {"PUT", "/config", "regentctl edit-config"},
-    {"POST", "/switchover", "regentctl switchover"},
-    {"DELETE", "/switchover", NULL},
-    {"POST", "/failover", "regentctl failover"},
-    {"POST", "/restart", NULL},
-    {"DELETE", "/restart", NULL},
-    {"POST", "/reload", NULL},
-    {"POST", "/reinitialize", NULL},
+    {"PATCH", "/config", VERB_CONFIG_PATCH,
+     "Change the dynamic configuration; null takes a key away", CONFIG_CODES},
+    {"PUT", "/config", VERB_CONFIG_PUT, "Replace the dynamic configuration", CONFIG_CODES},
+    {"POST", "/switchover", VERB_SWITCHOVER, "Hand the leadership over", SWITCH_CODES},
+    {"DELETE", "/switchover", VERB_SWITCHOVER_DELETE, "Take a scheduled switchover back",
+     "200 404 409 503"},
+    {"POST", "/failover", VERB_FAILOVER, "Make a node the leader although data may be lost",
+     SWITCH_CODES},
+    {"POST", "/restart", VERB_RESTART, "Restart this node's PostgreSQL",
+     "200 202 400 409 422 500 503"},
+    {"DELETE", "/restart", VERB_RESTART_DELETE, "Take a scheduled restart back", "200 404 503"},
+    {"POST", "/reload", VERB_RELOAD, "Have PostgreSQL read its configuration", "202 503"},
+    {"POST", "/reinitialize", VERB_REINITIALIZE, "Copy this standby's data anew",
+     "200 400 503"},
 };
 const size_t rest_verbs_n = ARRAY_LEN(rest_verbs);
 

@@ -26,10 +26,12 @@ struct rest_route {
     const char *summary;
 };
 
-/* A request that changes something; none is served yet. */
+/* A request that changes something: rest_order.h. */
 struct rest_verb {
     const char *method, *path;
-    const char *instead; /* the command that does it; NULL: none does yet */
+    int kind; /* enum rest_verb_kind */
+    const char *summary;
+    const char *codes; /* besides those of who may not: "200 503" */
 };
 
 struct rest_reply {

@@ -42,6 +42,7 @@ regent_pkg(libpq "libpq>=15")
 regent_pkg(msgpack msgpack-c msgpack)
 regent_pkg(openssl "openssl>=3.0")
 regent_pkg(libmicrohttpd "libmicrohttpd>=0.9.75")
+regent_pkg(gnutls "gnutls>=3.7") # the TLS of libmicrohttpd
 regent_pkg(jansson "jansson>=2.14")
 regent_pkg(yaml yaml-0.1)
 regent_pkg(smartcols smartcols)

@@ -302,7 +302,7 @@ class Cluster:
     async, on, strict, quorum."""
     node_class = Node
 
-    def __init__(self, nodes=3, sync=True, sets=(), addresses=None, namespaces=None, keep=False):
+    def __init__(self, nodes=3, sync=True, sets=(), all_sets=(), addresses=None, namespaces=None, keep=False):
         self.scope = "ha"
         self.keep = keep
         # A short path: it holds unix sockets.
@@ -320,6 +320,7 @@ class Cluster:
         self.sync = self.mode != "async"
         mode = {"async": "off", "strict": "on"}.get(self.mode, self.mode)
         strict = ["bootstrap.dcs.synchronous_mode_strict=true"] if self.mode == "strict" else []
+        self.all_sets = all_sets  # of the nodes that join
         self.sets = [f'bootstrap.dcs.synchronous_mode="{mode}"', *strict, *sets]
         addresses = addresses or ["127.0.0.1"] * nodes
         self.nodes = [self.node_class(self, f"n{i + 1}", addresses[i], namespaces[i] if namespaces else None) for i in range(nodes)]
@@ -345,7 +346,7 @@ class Cluster:
         first.start()
         token = wait_until(lambda: self._token(first, len(self.nodes) - 1), "a token is made", deadline_s)
         for node in self.nodes[1:]:
-            node.setup(token=token, first=first.dcs_address())
+            node.setup(token=token, first=first.dcs_address(), sets=self.all_sets)
             node.start()
         self.wait_healthy(deadline_s)
 

@@ -1,0 +1,1 @@
+regent_fuzz_target(fuzz_rest_order LIBS regent_agent)
