@@ -75,6 +75,9 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
     str_cut(ret->upstream, sizeof ret->upstream, v->pg.streaming ? v->pg.upstream : "");
     str_cut(ret->software, sizeof ret->software, REGENT_VERSION);
     str_cut(ret->pg_version, sizeof ret->pg_version, g->pg_version);
+#ifdef REGENT_PRETEND_NEXT
+    str_cut(ret->next, sizeof ret->next, "next");
+#endif
 }
 
 static bool same_record(const struct member_rec *a, const struct member_rec *b)

@@ -15,6 +15,9 @@ set(CMAKE_C_FLAGS_RELEASE "-O2")
 
 include_directories(${CMAKE_SOURCE_DIR})
 add_compile_definitions(_GNU_SOURCE REGENT_VERSION="${REGENT_VERSION}")
+if(REGENT_PRETEND_NEXT)
+    add_compile_definitions(REGENT_PRETEND_NEXT=1)
+endif()
 add_compile_options(-fno-strict-aliasing -fno-common "-ffile-prefix-map=${CMAKE_SOURCE_DIR}/=")
 
 add_compile_options(

@@ -46,8 +46,9 @@ static void hello(const struct call_in *c)
     if (!decode(c, &msg_hello, &in)) {
         return;
     }
-    if (in.version != PROTO_VERSION) {
-        session_error(x, c->msgid, ERR_UNSUPPORTED, "this node speaks protocol version 1");
+    if (in.version < PROTO_VERSION_MIN) {
+        session_error(x, c->msgid, ERR_UNSUPPORTED,
+                      "this protocol version is too old for this node: upgrade the caller");
         return;
     }
     if (in.cluster_id[0] != '\0' && strcmp(in.cluster_id, o->cluster_id) != 0) {
@@ -63,7 +64,7 @@ static void hello(const struct call_in *c)
         o->ops->dialed(o->arg, x->id.member_id);
     }
     struct hello_reply out = {
-        .version = PROTO_VERSION,
+        .version = MIN(in.version, (uint64_t)PROTO_VERSION),
         .member_id = o->member_id,
         .leader_id = node_leader(o->node),
         .term = node_term(o->node),

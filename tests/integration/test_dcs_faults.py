@@ -734,6 +734,10 @@ def test_without_a_certificate_nothing_but_the_open_methods_is_answered(one):
     client = Wire.__new__(Wire)
     client.sock, client.buffer, client.msgid = tls(node, socket.create_connection(
         ("127.0.0.1", port_of(node)), 5), certificate=False), bytearray(), 0
+    with pytest.raises(DcsError) as too_old:
+        client("hello", version=0)
+    assert too_old.value.name == "unsupported"
+    assert client("hello", version=7, what_is_this="new")["version"] == 1
     assert client("hello", version=1)["access"] == "none"
     for method in ("kv.range", "kv.put", "watch.create", "cluster.status", "ca.fetch", "snapshot.read", "raft.confirm"):
         with pytest.raises(DcsError) as refused:

@@ -269,6 +269,20 @@ def test_an_upgrade_leaves_postgres_running(cluster):
     assert {name: m.out(f"systemctl show -p MainPID --value {FENCE}") for name, m in cluster.n.items()} == fences
 
 
+def test_nodes_of_two_versions_run_in_one_cluster(cluster):
+    leader = cluster.leader()
+    older = next(name for name in cluster.n if name != leader)
+    m = cluster.n[older]
+    m.run("dpkg -i /regent.deb")  # the first version again: that is what a cluster in the middle of an upgrade has
+    cluster.healthy()
+    for candidate in (older, leader):
+        wait_until(lambda c=candidate: m.run(f"regentctl switchover --candidate {c}", check=False).returncode == 0,
+                   f"a switchover to {candidate}")
+        assert cluster.healthy() == candidate
+    m.run("dpkg -i /next.deb")
+    cluster.healthy()
+
+
 def test_a_stop_hands_over_first(cluster):
     leader = cluster.leader()
     with Writer(cluster) as w:
