@@ -9,6 +9,10 @@ const struct command cli_commands[] = {
      cmd_init},
     {"join", "HOST:PORT --token T --name N --listen HOST[:PORT] [as init]",
      "make a further node of a running cluster; starts nothing", cmd_join},
+    {"import", "FILE [--listen HOST:PORT] [--data-dir D]",
+     "print a patroni.yml as a configuration of ours; what has no counterpart is listed on "
+     "standard error",
+     cmd_import},
     {"leave", "", "take this node out of the cluster for good: stop it, then remove the member",
      cmd_leave},
     {"token create", "[--ttl 1h] [--uses 1] [--role voter|learner|witness]",

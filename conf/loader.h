@@ -3,6 +3,7 @@
 #ifndef REGENT_CONF_LOADER_H
 #define REGENT_CONF_LOADER_H
 
+#include <jansson.h>
 #include <yaml.h>
 
 #include "conf/config.h"
@@ -41,6 +42,8 @@ void conf_set_str(struct config *c, size_t offset, const char *value);
 void conf_set(struct loader *l, const struct conf_key *k, const yaml_node_t *n);
 void conf_set_text(struct loader *l, const yaml_node_t *at, const struct conf_key *k,
                    const char *value);
+/* Any tree; the caller's reference. Complains of what is too deep or no JSON. */
+json_t *conf_json(struct loader *l, const yaml_node_t *n);
 /* Frees the value and leaves it empty. */
 void conf_clear(struct config *c, const struct conf_key *k);
 

@@ -338,6 +338,11 @@ static json_t *json_of(struct loader *l, const yaml_node_t *n, int depth)
     return j;
 }
 
+json_t *conf_json(struct loader *l, const yaml_node_t *n)
+{
+    return json_of(l, n, 0);
+}
+
 static void set_json(struct loader *l, const yaml_node_t *n, const struct conf_key *k)
 {
     if (n->type != YAML_MAPPING_NODE) {
