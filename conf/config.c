@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "base/str.h"
@@ -127,10 +128,19 @@ static bool read_file(const char *path, struct buf *ret_text, struct buf *report
     return ok;
 }
 
+/* As in a container: what must be there is in the environment, so a file is not needed. */
+static bool environment_alone(const char *path)
+{
+    return access(path, F_OK) != 0 && errno == ENOENT && getenv("REGENT_SCOPE") != NULL &&
+           getenv("REGENT_NAME") != NULL && getenv("REGENT_DCS_LISTEN") != NULL;
+}
+
 enum err config_load(const char *path, struct config *ret_config, struct buf *ret_report)
 {
     struct buf text CLEANUP(buf_close) = BUF_INIT;
     memset(ret_config, 0, sizeof *ret_config);
+    if (environment_alone(path))
+        return config_parse("the environment", slice_str(""), ret_config, ret_report);
     if (!read_file(path, &text, ret_report))
         return ERR_INVALID;
     return config_parse(path, buf_slice(&text), ret_config, ret_report);

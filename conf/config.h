@@ -90,7 +90,8 @@ struct config {
     } log;
 };
 
-/* Reads, overrides from the environment, fills defaults, checks. All findings go to ret_report, one
+/* Reads, overrides from the environment, fills defaults, checks. Without a file the environment alone will do, when
+ * it has all that is required. All findings go to ret_report, one
  * a line ("FILE:LINE: what, why, remedy"), also when the result is ERR_OK (warnings). */
 enum err config_load(const char *path, struct config *ret_config, struct buf *ret_report)
     MUST_CHECK;

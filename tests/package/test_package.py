@@ -53,6 +53,9 @@ class Cluster:
                 return row["Member"]
         return None
 
+    def synchronous(self):
+        return next((row["Member"] for row in self.list() if row["Role"] == "Sync Standby"), None)
+
     def streaming(self, nodes=3):
         states = sorted(row["State"] for row in self.list())
         return states == ["running"] + ["streaming"] * (nodes - 1)
@@ -271,14 +274,17 @@ def test_an_upgrade_leaves_postgres_running(cluster):
 
 def test_nodes_of_two_versions_run_in_one_cluster(cluster):
     leader = cluster.leader()
-    older = next(name for name in cluster.n if name != leader)
+    older = cluster.synchronous()
     m = cluster.n[older]
     m.run("dpkg -i /regent.deb")  # the first version again: that is what a cluster in the middle of an upgrade has
+    assert "next" not in m.out("regentctl version")
     cluster.healthy()
-    for candidate in (older, leader):
-        wait_until(lambda c=candidate: m.run(f"regentctl switchover --candidate {c}", check=False).returncode == 0,
-                   f"a switchover to {candidate}")
-        assert cluster.healthy() == candidate
+    wait_until(lambda: cluster.synchronous() == older, f"{older} is the synchronous standby again")
+    cluster.n[leader].run(f"regentctl switchover --candidate {older}")
+    assert cluster.healthy() == older
+    wait_until(cluster.synchronous, "a synchronous standby")
+    cluster.n[leader].run("regentctl switchover")
+    assert cluster.healthy() != older
     m.run("dpkg -i /next.deb")
     cluster.healthy()
 

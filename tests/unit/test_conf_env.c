@@ -53,6 +53,29 @@ static void one_value_wins_over_the_file(void **state)
     buf_close(&report);
 }
 
+static void without_a_file_the_environment_alone_will_do(void **state)
+{
+    (void)state;
+    static const char *const set[][2] = {{"REGENT_SCOPE", "demo"},
+                                         {"REGENT_NAME", "n1"},
+                                         {"REGENT_POSTGRESQL_LISTEN", "10.0.0.1:5432"},
+                                         {"REGENT_POSTGRESQL_DATA_DIR", "/pg"},
+                                         {"REGENT_DCS_LISTEN", "10.0.0.1:7400"}};
+    struct config c;
+    struct buf report = {.max = 65536};
+    for (size_t i = 0; i < ARRAY_LEN(set); i++) {
+        assert_int_equal(config_load("/nonexistent/regent.yml", &c, &report), ERR_INVALID);
+        (void)setenv(set[i][0], set[i][1], 1);
+    }
+    assert_int_equal(config_load("/nonexistent/regent.yml", &c, &report), ERR_OK);
+    assert_string_equal(c.scope, "demo");
+    assert_string_equal(c.dcs.listen, "10.0.0.1:7400");
+    config_close(&c);
+    for (size_t i = 0; i < ARRAY_LEN(set); i++)
+        (void)unsetenv(set[i][0]);
+    buf_close(&report);
+}
+
 static void lists_and_maps_replace_those_of_the_file(void **state)
 {
     (void)state;
@@ -125,6 +148,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_value_wins_over_the_file),
+        cmocka_unit_test(without_a_file_the_environment_alone_will_do),
         cmocka_unit_test(lists_and_maps_replace_those_of_the_file),
         cmocka_unit_test(a_bad_value_is_told_by_the_variable_s_name),
         cmocka_unit_test(no_two_keys_share_a_variable),
