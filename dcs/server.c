@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -333,15 +334,46 @@ static void open_session(struct server *s, int fd, bool local)
 
 /* ---- listening ----------------------------------------------------------------------------- */
 
+/* Before the handshake, which is what a flood would cost. */
+static bool turned_away(struct server *s, const struct sockaddr_storage *from)
+{
+    enum { SAY_AGAIN_MS = 60000 };
+    uint8_t address[16] = {[10] = 0xff, [11] = 0xff};
+    uint64_t now_ms = clock_boot_ms();
+    if (from->ss_family == AF_INET6) {
+        memcpy(address, &((const struct sockaddr_in6 *)from)->sin6_addr, sizeof address);
+    } else {
+        memcpy(address + 12, &((const struct sockaddr_in *)from)->sin_addr, 4);
+    }
+    if (gate_admit(&s->gate, address, now_ms)) {
+        return false;
+    }
+    if (s->turned_away_ms == 0 || now_ms >= s->turned_away_ms + SAY_AGAIN_MS) {
+        char host[64] = "?";
+        (void)getnameinfo((const struct sockaddr *)from, sizeof *from, host, sizeof host, NULL,
+                          0, NI_NUMERICHOST);
+        log_event(LOG_WARN, "turned_away", KV(KV_STR("host", host)),
+                  "it connects more than %d times a second", (int)GATE_PER_S);
+        s->turned_away_ms = now_ms;
+    }
+    return true;
+}
+
 static void on_connection(uv_poll_t *poll, int status, int events)
 {
     struct listener *l = container_of(poll, struct listener, poll);
     (void)events;
     /* A few a pass: a storm of connections must not starve those that are open. */
     for (int i = 0; status == 0 && i < 16; i++) {
-        int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        struct sockaddr_storage from = {.ss_family = AF_UNSPEC};
+        socklen_t size = sizeof from;
+        int fd = accept4(l->fd, (struct sockaddr *)&from, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0) {
             return;
+        }
+        if (!l->local && turned_away(l->server, &from)) {
+            (void)close(fd);
+            continue;
         }
         open_session(l->server, fd, l->local);
     }

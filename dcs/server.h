@@ -11,6 +11,7 @@
 #include <openssl/ssl.h>
 #include <uv.h>
 
+#include "dcs/gate.h"
 #include "dcs/list.h"
 #include "dcs/node.h"
 #include "proto/conn.h"
@@ -86,6 +87,8 @@ struct session {
 struct server {
     struct server_options o;
     struct list sessions, dirty;
+    struct gate gate;
+    uint64_t turned_away_ms; /* when it was last in the log */
     size_t n_sessions, sessions_max;
     bool closing;
     size_t n_listeners;

@@ -5,15 +5,17 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import sqlite3
 import ssl
 import subprocess
 import tempfile
+import threading
 import time
 
 import pytest
 
-from dcs_lab import Client, DcsError, Lab, build_dir, free_port, wait_for
+from dcs_lab import Client, DcsError, Lab, Node, build_dir, free_port, wait_for
 
 pytestmark = [
     pytest.mark.skipif(not (build_dir() / "dcs_node").exists(), reason="dcs_node is not built"),
@@ -227,6 +229,104 @@ def test_a_member_removed_while_it_was_down_is_told_at_its_start(lab):
     gone.start()
     wait_for("it knows", lambda: (gone.status() or {}).get("trouble") == "removed")
     assert gone.log().count("event=removed") == 1
+
+
+# ---- addresses ----
+
+class V6Node(Node):
+    def __init__(self, lab, number):
+        super().__init__(lab, number)
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", 0))
+            self.address = f"[::1]:{s.getsockname()[1]}"
+
+
+class V6Lab(Lab):
+    node_class = V6Node
+
+
+def has_v6():
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as s:
+        s.bind(("::1", 0))
+        return True
+    return False
+
+
+@pytest.mark.skipif(not has_v6(), reason="this machine has no IPv6 loopback")
+def test_members_and_clients_meet_over_ipv6():
+    lab = V6Lab(tempfile.mkdtemp(prefix="adm.", dir="/tmp"), 3)
+    try:
+        assert all(m["address"].startswith("[::1]:") for m in lab.nodes[0].call("member.list")["members"])
+        client = lab.client()
+        client("kv.put", key="a", value="1")
+        lab.leader().kill()
+        wait_for("another leads", lambda: client("kv.put", key="a", value="2"))
+        assert client("kv.range", key="a")["kvs"][0]["value"] == "2"
+    finally:
+        lab.close()
+
+
+class Forwarder(threading.Thread):
+    """What a NAT does: connections to one address end at another."""
+
+    def __init__(self, to_port):
+        super().__init__(daemon=True)
+        self.to_port, self.used = to_port, 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.start()
+
+    def run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                one = self.listener.accept()[0]
+                two = socket.create_connection(("127.0.0.1", self.to_port))
+                self.used += 1
+                for a, b in ((one, two), (two, one)):
+                    threading.Thread(target=self.pump, args=(a, b), daemon=True).start()
+
+    @staticmethod
+    def pump(a, b):
+        with contextlib.suppress(OSError):
+            while data := a.recv(1 << 16):
+                b.sendall(data)
+        for s in (a, b):
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        self.listener.close()
+
+
+class NatNode(Node):
+    """Listens on one port; others know another."""
+
+    def __init__(self, lab, number):
+        super().__init__(lab, number)
+        self.nat = Forwarder(int(self.address.rsplit(":", 1)[1]))
+        self.listen, self.address = self.address, f"127.0.0.1:{self.nat.port}"
+
+    def flags(self):
+        return ["--dir", self.dir, "--name", self.name, "--listen", self.listen, "--connect", self.address]
+
+
+class NatLab(Lab):
+    node_class = NatNode
+
+
+def test_members_behind_nat_are_dialed_at_their_connect_address():
+    lab = NatLab(tempfile.mkdtemp(prefix="adm.", dir="/tmp"), 3)
+    try:
+        members = lab.nodes[0].call("member.list")["members"]
+        assert [m["address"] for m in members] == [n.address for n in lab.nodes]
+        assert all(m["reachable"] for m in members) and all(n.nat.used for n in lab.nodes)
+        leader = lab.leader()
+        leader.kill()
+        wait_for("another leads", lambda: lab.leader(besides=leader).call("kv.put", key="a", value="1"))
+    finally:
+        for node in lab.nodes:
+            node.nat.close()
+        lab.close()
 
 
 # ---- SQL ----

@@ -681,7 +681,7 @@ def test_a_crowd_that_never_finishes_its_handshake_keeps_nobody_away(one):
     crowd = []
     try:
         for i in range(600):
-            s = socket.create_connection(("127.0.0.1", port_of(node)), 2)
+            s = socket.create_connection(("127.0.0.1", port_of(node)), 2, source_address=(f"127.0.0.{2 + i % 2}", 0))
             if i % 3 == 0:
                 s.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(20))  # half a hello
             crowd.append(s)
@@ -692,6 +692,17 @@ def test_a_crowd_that_never_finishes_its_handshake_keeps_nobody_away(one):
     finally:
         for s in crowd:
             s.close()
+
+
+def test_a_host_that_connects_without_end_is_turned_away_before_the_handshake(one):
+    node = one.nodes[0]
+    for _ in range(1500):
+        socket.create_connection(("127.0.0.1", port_of(node)), 2, source_address=("127.0.0.2", 0)).close()
+    wait_for("it is in the log", lambda: "event=turned_away host=127.0.0.2" in node.log())
+    assert node.log().count("turned_away") == 1
+    assert_serves(node)
+    with contextlib.closing(Wire(node, local=False)) as other:  # from another address
+        assert other("cluster.status")["state"] == "leader"
 
 
 def hostile_bytes(rng):

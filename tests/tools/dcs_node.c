@@ -5,6 +5,7 @@
  *     dcs_node join --dir D --name N --listen H:P --token T --via H:P
  *     dcs_node run  --dir D --name N --listen H:P [--join H:P]... [--election MS] [--heartbeat MS]
  *                   [--snapshot-every ENTRIES] [--archive SECONDS]
+ * --connect H:P, of join and run: what others dial, when it is not what is listened on
  *     dcs_node reseal --dir D --name N --listen H:P          after state.db was changed by hand
  *
  * `run` prints "ready" when dcs_start() has returned and ends on SIGTERM. */
@@ -26,7 +27,7 @@
 #include "proto/pki.h"
 
 struct flags {
-    const char *dir, *name, *listen, *token, *via, *role;
+    const char *dir, *name, *listen, *connect, *token, *via, *role;
     const char *join[DCS_JOIN_MAX];
     size_t n_join;
     uint64_t election_ms, heartbeat_ms, snapshot_every, archive_s;
@@ -113,7 +114,8 @@ static int join(const struct flags *f)
     err = err == ERR_OK ? pki_csr_new(f->name, &csr, &key, &e) : err;
     if (err == ERR_OK && (str_copy(req.token, sizeof req.token, f->token) != ERR_OK ||
                           str_copy(req.name, sizeof req.name, f->name) != ERR_OK ||
-                          str_copy(req.address, sizeof req.address, f->listen) != ERR_OK)) {
+                          str_copy(req.address, sizeof req.address,
+                                   f->connect != NULL ? f->connect : f->listen) != ERR_OK)) {
         err = err_set(&e, ERR_INVALID, "a name is too long");
     }
     req.csr = buf_slice(&csr);
@@ -146,6 +148,7 @@ static int run(const struct flags *f)
         .name = f->name,
         .data_dir = f->dir,
         .listen = f->listen,
+        .connect_address = f->connect,
         .role = f->role,
         .ca_file = ca,
         .cert_file = cert,
@@ -212,8 +215,9 @@ static void parse(int argc, char **argv, struct flags *f)
     const struct {
         const char *name;
         const char **to;
-    } texts[] = {{"--dir", &f->dir},     {"--name", &f->name}, {"--listen", &f->listen},
-                 {"--token", &f->token}, {"--via", &f->via},   {"--role", &f->role}};
+    } texts[] = {{"--dir", &f->dir},        {"--name", &f->name}, {"--listen", &f->listen},
+                 {"--token", &f->token},    {"--via", &f->via},   {"--role", &f->role},
+                 {"--connect", &f->connect}};
     for (int i = 2; i + 1 < argc; i += 2) {
         bool known = false;
         for (size_t k = 0; k < ARRAY_LEN(texts); k++) {
