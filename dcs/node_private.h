@@ -16,8 +16,9 @@ enum {
     /* between two commits of the state; and the entries of one, in bytes: */
     NODE_COMMIT_MS = 500,
     NODE_COMMIT_BYTES = 2 * 1024 * 1024,
-    NODE_ROUTE_MS = 50, /* how often requests that wait for a leader are looked at */
-    NODE_RETRY_MS = 50, /* before a refused forward is tried again */
+    NODE_SLOW_MS = 1000, /* a request that took so long is in the log, at most one so often */
+    NODE_ROUTE_MS = 50,  /* how often requests that wait for a leader are looked at */
+    NODE_RETRY_MS = 50,  /* before a refused forward is tried again */
     NODE_PLENTY_BYTES = 32 * 1024 * 1024,
     NODE_PLENTY_MS = 100,
     NODE_SETTLED_MS = 1000,     /* the same, when there is nothing left to change */
@@ -36,7 +37,8 @@ enum request_phase {
     REQUEST_FLIGHT,    /* in an entry that is not applied yet */
     REQUEST_FORWARDED, /* at the leader */
     REQUEST_OP,        /* leader: a membership change or a transfer */
-    REQUEST_DONE       /* its result waits for the commit of the state */
+    REQUEST_DONE,      /* its result waits for the commit of the state */
+    REQUEST_PHASES
 };
 
 struct request {
@@ -51,10 +53,11 @@ struct request {
     bool doubt;    /* it was sent before, and that may have been applied */
     uint32_t call; /* REQUEST_FORWARDED: its number */
     uint64_t arrived_ms, deadline_ms, wait_since_ms, not_before_ms;
-    uint64_t ticket;       /* REQUEST_READ */
-    struct flight *flight; /* REQUEST_FLIGHT, */
-    size_t position;       /* and its command there */
-    enum err status;       /* REQUEST_DONE */
+    uint64_t phase_since_ms, spent_ms[REQUEST_PHASES]; /* for the log, when it was slow */
+    uint64_t ticket;                                   /* REQUEST_READ */
+    struct flight *flight;                             /* REQUEST_FLIGHT, */
+    size_t position;                                   /* and its command there */
+    enum err status;                                   /* REQUEST_DONE */
     size_t result_at, result_n;
     struct node_caller caller;
     struct buf command; /* what is proposed when it is not params (token.c) */
@@ -170,6 +173,7 @@ struct node {
     enum node_out out;
     uint64_t out_since_ms;
     char out_text[400];
+    uint64_t slow_ms, slow_unsaid; /* when a slow request was in the log last; those since */
 };
 
 /* node_request.c */

@@ -1,5 +1,8 @@
 /* The life of a request: checked, routed to where it can be answered, forwarded, retried, expired. */
+#include <stdio.h>
+
 #include "base/assert.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "dcs/node_private.h"
 
@@ -122,6 +125,7 @@ struct request *request_new(struct node *n, unsigned method, struct slice params
     r->method = method;
     r->arrived_ms = n->now;
     r->wait_since_ms = n->now;
+    r->phase_since_ms = n->now;
     r->caller = *caller;
     r->n = params.n;
     memcpy(r->params, params.p, params.n);
@@ -149,6 +153,8 @@ static struct list *queue_of(struct node *n, enum request_phase phase)
         return &n->ops_list;
     case REQUEST_DONE:
         return &n->done;
+    case REQUEST_PHASES:
+        break;
     }
     UNREACHABLE();
 }
@@ -170,9 +176,50 @@ static void leave(struct node *n, struct request *r)
     }
 }
 
+/* How long it was in the phase that it leaves. */
+static void count_time(const struct node *n, struct request *r)
+{
+    r->spent_ms[r->phase] += n->now - MIN(n->now, r->phase_since_ms);
+    r->phase_since_ms = n->now;
+}
+
+/* Once, where the client asked, with what it waited for. */
+static void say_slow(struct node *n, struct request *r)
+{
+    static const char *const names[REQUEST_PHASES] = {
+        [REQUEST_WAIT] = "no_leader",       [REQUEST_BATCH] = "queue",
+        [REQUEST_RENEW] = "gathering",      [REQUEST_READ] = "read_round",
+        [REQUEST_FLIGHT] = "commit",        [REQUEST_FORWARDED] = "leader",
+        [REQUEST_OP] = "membership_change", [REQUEST_DONE] = "reply"};
+    char parts[200] = "";
+    size_t at = 0;
+    uint64_t total_ms = n->now - MIN(n->now, r->arrived_ms);
+    if (total_ms < NODE_SLOW_MS || r->caller.peer != 0) {
+        return;
+    }
+    if (n->slow_ms != 0 && n->now < n->slow_ms + NODE_SLOW_MS) {
+        n->slow_unsaid++;
+        return;
+    }
+    for (size_t i = 0; i < REQUEST_PHASES; i++) {
+        if (r->spent_ms[i] > 0 && at < sizeof parts) {
+            at += (size_t)snprintf(parts + at, sizeof parts - at, "%s%s %llu ms",
+                                   at > 0 ? ", " : "", names[i],
+                                   (unsigned long long)r->spent_ms[i]);
+        }
+    }
+    log_event(LOG_WARN, "slow_request",
+              KV(KV_STR("method", request_method_name(r->method)), KV_U64("ms", total_ms),
+                 KV_U64("others", n->slow_unsaid)),
+              "%s", parts);
+    n->slow_ms = n->now;
+    n->slow_unsaid = 0;
+}
+
 void request_set_phase(struct node *n, struct request *r, enum request_phase phase)
 {
     leave(n, r);
+    count_time(n, r);
     r->phase = phase;
     struct list *q = queue_of(n, phase);
     if (q != NULL) {
@@ -184,6 +231,8 @@ void request_reply(struct node *n, struct request *r, enum err status, const cha
                    struct slice result)
 {
     leave(n, r);
+    count_time(n, r);
+    say_slow(n, r);
     ASSERT(n->n_requests > 0 && n->request_bytes >= r->n);
     n->n_requests--;
     n->request_bytes -= r->n;

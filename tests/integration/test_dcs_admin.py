@@ -231,6 +231,21 @@ def test_a_member_removed_while_it_was_down_is_told_at_its_start(lab):
     assert gone.log().count("event=removed") == 1
 
 
+def test_a_slow_request_is_in_the_log_with_what_it_waited_for(lab):
+    leader, followers = lab.leader(), lab.followers()
+    with contextlib.closing(leader.client()) as client:
+        client("kv.put", key="a", value="1")
+        for node in followers:
+            node.signal(signal.SIGSTOP)
+        with pytest.raises(DcsError):
+            client("kv.put", key="a", value="2", deadline_ms=1200)
+        for node in followers:
+            node.signal(signal.SIGCONT)
+    wait_for("it is in the log", lambda: "event=slow_request method=kv.put" in leader.log())
+    line = next(x for x in leader.log().splitlines() if "slow_request" in x)
+    assert "commit " in line or "no_leader " in line
+
+
 # ---- addresses ----
 
 class V6Node(Node):
