@@ -18,7 +18,7 @@ import time
 import pytest
 
 from dcs_lab import DcsError, Lab, Node, build_dir, wait_for
-from disks import LoopDisk
+from disks import LoopDisk, own_mounts
 from netns import Net, why_not
 
 HEAVY = os.environ.get("REGENT_HEAVY") == "1"
@@ -979,6 +979,7 @@ def ext4_fixture():
     root = f"{base}/m"
     os.mkdir(root)
     try:
+        own_mounts()
         disk = LoopDisk(f"{base}/image", root, 128)
     except (OSError, subprocess.CalledProcessError) as e:
         shutil.rmtree(base)
