@@ -394,7 +394,8 @@ def lock(ops):
     return v.result(holders=len(spans))
 
 
-def unavailability(ops, faults, f=("add", "txn", "transfer", "write", "cas", "put", "increment", "put-watched")):
+def unavailability(ops, faults, f=("add", "txn", "transfer", "write", "cas", "put", "increment", "put-watched", "acquire",
+                                       "hold")):
     """Per fault: the longest time without an acknowledged write that ends behind its beginning, until that of the next (s)."""
     acks = [op["time"] / 1e9 for op in ops if op["type"] == "ok" and op["f"] in f]
     out = []
