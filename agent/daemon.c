@@ -131,6 +131,8 @@ void daemon_finish(struct daemon *d)
     rest_stop(TAKE(d->rest));
     templates_stop(TAKE(d->templates));
     callbacks_stop(TAKE(d->callbacks), d->restarting);
+    host_watch_stop(TAKE(d->host));
+    vip_keeper_stop(TAKE(d->vip));
     if (d->watch != NULL)
         client_unwatch(d->watch);
     client_close(d->client, on_client_closed, d);
@@ -252,6 +254,7 @@ static enum err start_postgres(struct daemon *d, struct errmsg *e)
     enum err rv = fence_open(&d->loop, &f, &fence_ops, d, &d->fence, e);
     if (rv != ERR_OK)
         return rv;
+    d->vip = vip_keeper_new(&d->loop, &d->config, d->fence);
     struct postgres_options p = {.config = &d->config, .fence = d->fence};
     if (d->fence_socket != NULL) {
         installed_paths(d->fence_socket, run_dir, log);
@@ -283,6 +286,7 @@ static enum err start_all(struct daemon *d, struct errmsg *e)
         return rv;
     if (!d->witness)
         d->callbacks = callbacks_new(&d->loop, &d->config);
+    d->host = host_watch_new(&d->loop, &d->config);
     engine_wake(d->engine);
     uint64_t watchdog_ms = systemd_watchdog_ms();
     if (watchdog_ms != 0)

@@ -6,9 +6,11 @@
 
 #include "agent/callbacks.h"
 #include "agent/engine.h"
+#include "agent/host_watch.h"
 #include "agent/rest.h"
 #include "agent/rest_jobs.h"
 #include "agent/templates.h"
+#include "agent/vip.h"
 #include "dcs/dcs.h"
 
 enum { DAEMON_STOP_LIMIT_MS = 60000, DAEMON_KILL_BUDGET_MS = 200 };
@@ -30,6 +32,8 @@ struct daemon {
     struct rest_jobs *jobs;
     struct templates *templates;
     struct callbacks *callbacks; /* NULL: a witness */
+    struct host_watch *host;
+    struct vip_keeper *vip;
     struct engine *engine;
     const char *fence_socket; /* of a fence that is a service of its own; NULL: rootless */
     bool restarting;

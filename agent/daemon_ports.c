@@ -184,9 +184,12 @@ static void port_published(void *arg, const struct view *v, const struct plan *p
                              .plan = p,
                              .mirror = engine_mirror(d->engine),
                              .pg = d->witness ? NULL : postgres_seen(d->postgres),
+                             .host = d->host != NULL ? host_watch_seen(d->host) : NULL,
+                             .fence = d->witness ? NULL : fence_state(d->fence),
                              .pg_version = d->witness ? "" : postgres_version(d->postgres)};
     if (!d->closing && rest_dcs_due(d->rest, v->now_ms))
         client_call(d->client, METHOD_CLUSTER_STATUS, &(struct empty){}, 0, on_dcs_status, d);
+    vip_keeper_look(d->vip, v);
     rest_publish(d->rest, &news);
     if (!d->closing)
         rest_jobs_look(d->jobs);

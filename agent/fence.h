@@ -32,6 +32,8 @@ struct fence_state {
     /* CLOCK_BOOTTIME at which nothing was left after the last kill or exit; 0: none yet */
     uint64_t swept_ms;
     bool realtime, locked, cgroup; /* what the system granted: for doctor */
+    bool vip_up;                   /* the virtual addresses are on their interface */
+    char vip_refused[240];         /* why not, as the last order was answered; "" none */
     char refused[240]; /* why the last start or arm was refused or failed; "" none */
 };
 
@@ -78,8 +80,10 @@ void fence_remember(struct fence *f, uint64_t lease, uint64_t nonce);
  * killed: within 100 ms, or 1 s where it can be frozen meanwhile. Call it with the challenge seen *before* a
  * renewal was submitted, once that renewal is acknowledged and passed to fence_extend(). */
 void fence_confirm(struct fence *f, uint64_t challenge);
-/* Taken down by the fence whenever it kills. "" : none. address is "10.0.0.100/24". */
-enum err fence_vip(struct fence *f, const char *interface, const char *address) MUST_CHECK;
+/* Addresses ("10.0.0.100/24") that the fence puts on the interface (up) or takes off. They go by themselves with
+ * PostgreSQL and with the deadline. What comes of it: `vip_up`, or `vip_refused` in changed(). n 0: none. */
+enum err fence_vip(struct fence *f, bool up, const char *interface,
+                   const char *const *addresses, size_t n) MUST_CHECK;
 
 /* The worker beside the fence: file operations and tools in PGDATA, one at a time, each a child that can
  * hang without harm. A connected stream socket to it; -1 when the fence is not there. */

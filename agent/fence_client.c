@@ -41,6 +41,7 @@ static void copy_state(const struct fence_shm *s, struct fence_state *t)
     t->realtime = (features & FENCE_REALTIME) != 0;
     t->locked = (features & FENCE_LOCKED) != 0;
     t->cgroup = (features & FENCE_CGROUP) != 0;
+    t->vip_up = (features & FENCE_VIP_UP) != 0;
 }
 
 /* The reader's side of the seqlock. A fence that died while writing leaves it odd: then what is there
@@ -115,6 +116,12 @@ void fence_notify(struct fence *f)
 
 void fence_on_refused(struct fence *f, enum fence_type order, enum err code, struct slice text)
 {
+    if (order == FENCE_VIP) {
+        (void)snprintf(f->state.vip_refused, sizeof f->state.vip_refused, "%.*s",
+                       (int)MIN(text.n, (size_t)200), (const char *)text.p);
+        if (!f->closing)
+            f->ops.changed(f->arg, &f->state);
+    }
     if (order != FENCE_START && order != FENCE_ARM)
         return;
     (void)snprintf(f->state.refused, sizeof f->state.refused, "%s: %.*s", err_name(code),
@@ -328,13 +335,17 @@ void fence_remember(struct fence *f, uint64_t lease, uint64_t nonce)
     atomic_store(&f->shm->nonce, nonce);
 }
 
-enum err fence_vip(struct fence *f, const char *interface, const char *address)
+enum err fence_vip(struct fence *f, bool up, const char *interface,
+                   const char *const *addresses, size_t n)
 {
     struct buf b CLEANUP(buf_close) = BUF_INIT;
     put_word(&b, interface);
-    put_word(&b, address);
+    for (size_t i = 0; i < n; i++)
+        put_word(&b, addresses[i]);
+    f->state.vip_refused[0] = '\0';
     return fence_link_send(
-        f, &(struct fence_link_packet){.type = FENCE_VIP, .payload = buf_slice(&b)});
+        f, &(struct fence_link_packet){
+               .type = FENCE_VIP, .a = up, .payload = n > 0 ? buf_slice(&b) : slice_of("", 0)});
 }
 
 int fence_worker_connect(struct fence *f)

@@ -8,7 +8,7 @@
 #include "agent/core/view.h"
 #include "agent/pg_sql.h"
 
-enum { PG_SYNC_NAMES_MAX = 2048, PG_SENDERS_MAX = 64 };
+enum { PG_SYNC_NAMES_MAX = 2048, PG_SENDERS_MAX = 64, PG_SLOTS_MAX = 32 };
 
 struct pg_sender {
     char application_name[64];
@@ -21,6 +21,13 @@ struct pg_sender {
     char state[16];
     char sync_state[16];
     uint64_t sync_priority;
+};
+
+struct pg_slot {
+    char name[64];
+    bool active;
+    uint64_t retained_bytes; /* WAL that is kept for it */
+    char wal_status[16];     /* reserved, extended, unreserved, lost */
 };
 
 /* One look. */
@@ -48,9 +55,11 @@ struct pg_seen {
     uint64_t parent;
     uint64_t switch_lsn;
     /* for people */
-    bool pending_restart;    /* some setting waits for a restart; looked at now and then */
-    char pending[600];       /* which, as member_rec.pending_reason; "": too many to be told */
-    char limits[64];         /* member_rec.limits; looked at now and then */
+    bool pending_restart; /* some setting waits for a restart; looked at now and then */
+    char pending[600];    /* which, as member_rec.pending_reason; "": too many to be told */
+    char limits[64];      /* member_rec.limits; looked at now and then */
+    struct pg_slot slots[PG_SLOTS_MAX]; /* looked at as often */
+    size_t slots_n;
     uint64_t start_us;       /* when the postmaster started, since 1970 */
     uint64_t replayed_us;    /* standby: commit time of the last transaction replayed; 0 none */
     bool replay_paused;      /* standby */
@@ -77,6 +86,8 @@ const char *pg_monitor_error(const struct pg_monitor *m); /* why it does not acc
  * timelines. settings: of the long query, else NULL. Pure. */
 enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, const PGresult *settings,
                        struct pg_seen *ret) MUST_CHECK;
+/* The slots, as the long query has them in one text. Pure. */
+void pg_slots_parse(const char *text, struct pg_seen *ret);
 /* Last line of a history file: where this timeline left its parent. Pure. */
 enum err pg_history_last(const char *text, uint64_t *ret_parent, uint64_t *ret_switch_lsn)
     MUST_CHECK;

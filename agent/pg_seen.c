@@ -39,7 +39,13 @@ const char pg_seen_long_query[] = SEEN_QUERY
     " concat_ws('/', current_setting('max_connections'), "
     "current_setting('max_worker_processes'),"
     "   current_setting('max_wal_senders'), current_setting('max_prepared_transactions'),"
-    "   current_setting('max_locks_per_transaction'))"
+    "   current_setting('max_locks_per_transaction')),"
+    " (SELECT string_agg(concat_ws(',', x.slot_name, x.active::int, x.kept, x.wal_status), ';')"
+    "   FROM (SELECT s.slot_name, s.active, s.wal_status,"
+    "     greatest(0, coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery()"
+    "       THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, s.restart_lsn), "
+    "0))::bigint"
+    "     AS kept FROM pg_replication_slots s ORDER BY s.slot_name LIMIT 32) x)"
     " FROM (SELECT s.name, current_setting(s.name) AS setting, row_number() OVER (ORDER BY "
     "s.name)"
     "   AS n, coalesce((SELECT f.setting FROM pg_file_settings f WHERE f.name = s.name"
@@ -144,6 +150,35 @@ static enum err parse_senders(const PGresult *result, struct pg_seen *s)
     return ERR_OK;
 }
 
+/* The next field up to a comma or the end of the slot; false when it does not fit. */
+static bool slot_field(const char **text, char *ret, size_t size)
+{
+    size_t n = strcspn(*text, ",;");
+    bool ok = str_copy_slice(ret, size, slice_of(*text, n)) == ERR_OK;
+    *text += n + ((*text)[n] == ',');
+    return ok;
+}
+
+/* "name,active,bytes,status;...": slots' names have neither commas nor semicolons. */
+void pg_slots_parse(const char *text, struct pg_seen *ret)
+{
+    ret->slots_n = 0;
+    while (*text != '\0' && ret->slots_n < PG_SLOTS_MAX) {
+        struct pg_slot *s = &ret->slots[ret->slots_n];
+        char active[4] = "";
+        char bytes[24];
+        *s = (struct pg_slot){0};
+        bool ok = slot_field(&text, s->name, sizeof s->name) &&
+                  slot_field(&text, active, sizeof active) &&
+                  slot_field(&text, bytes, sizeof bytes) &&
+                  str_parse_u64(bytes, &s->retained_bytes) == ERR_OK;
+        s->active = strcmp(active, "1") == 0;
+        ret->slots_n += ok && slot_field(&text, s->wal_status, sizeof s->wal_status);
+        text += strcspn(text, ";");
+        text += *text == ';';
+    }
+}
+
 enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, const PGresult *settings,
                        struct pg_seen *ret)
 {
@@ -179,6 +214,7 @@ enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, const PGr
         if (str_copy(s.pending, sizeof s.pending, next(&r)) != ERR_OK)
             s.pending[0] = '\0';
         take_text(&r, s.limits, sizeof s.limits);
+        pg_slots_parse(next(&r), &s);
     }
     if (r.status != ERR_OK)
         return r.status;

@@ -10,10 +10,13 @@
 #include <unistd.h>
 
 #include "agent/rest_access.h"
+#include "agent/rest_events.h"
 #include "agent/rest_jobs.h"
+#include "agent/rest_live.h"
 #include "agent/rest_route.h"
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/embedded.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "proto/pki.h"
@@ -41,12 +44,17 @@ struct rest {
     struct buf cert, key, ca;
     struct rest_access access;
     struct rest_jobs *jobs;
+    struct rest_events *events;
     /* agent thread only */
     struct rest_counts counts;
+    struct rest_past past;
     struct status_reply dcs;
     bool has_dcs, dcs_asked;
     uint64_t dcs_asked_ms;
 };
+
+/* Embedded by CMake: the status page. */
+extern const struct embedded rest_pages[];
 
 /* ---- snapshots ---- */
 
@@ -110,6 +118,54 @@ static enum MHD_Result send_error(struct MHD_Connection *conn, unsigned code, co
     return send_reply(conn, &reply, false);
 }
 
+/* ---- for browsers ---- */
+
+static char *make_event(void *arg, bool first)
+{
+    struct rest *r = arg;
+    struct snapshot *s = hold(r);
+    char *text = rest_live_text(&s->facts, clock_boot_ms(), first);
+    let_go(r, s);
+    return text;
+}
+
+/* Load balancers that ask for "/" name no type, or all of them. */
+static bool wants_page(struct MHD_Connection *conn, const char *path)
+{
+    const char *accept =
+        MHD_lookup_connection_value(conn, MHD_HEADER_KIND, MHD_HTTP_HEADER_ACCEPT);
+    return strcmp(path, "/") == 0 && accept != NULL && strstr(accept, "text/html") != NULL;
+}
+
+static enum MHD_Result send_page(struct MHD_Connection *conn)
+{
+    const char *text = rest_pages[0].text;
+    struct MHD_Response *r = MHD_create_response_from_buffer(
+        strlen(text), (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT);
+    if (r == NULL)
+        return MHD_NO;
+    (void)MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, "text/html; charset=utf-8");
+    (void)MHD_add_response_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-cache");
+    (void)MHD_add_response_header(r, MHD_HTTP_HEADER_VARY, "Accept");
+    (void)MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
+    (void)MHD_add_response_header(r, "Content-Security-Policy",
+                                  "default-src 'none'; script-src 'unsafe-inline'; style-src "
+                                  "'unsafe-inline'; connect-src 'self'; img-src data:; "
+                                  "base-uri 'none'; frame-ancestors 'none'");
+    enum MHD_Result rv = MHD_queue_response(conn, MHD_HTTP_OK, r);
+    MHD_destroy_response(r);
+    return rv;
+}
+
+static enum MHD_Result send_events(struct rest *r, struct MHD_Connection *conn)
+{
+    enum MHD_Result rv;
+    if (rest_events_answer(r->events, conn, &rv))
+        return rv;
+    return send_error(conn, MHD_HTTP_SERVICE_UNAVAILABLE,
+                      "Too many pages are open on this node; close one");
+}
+
 struct parameters {
     struct rest_query query;
     enum err status;
@@ -131,10 +187,14 @@ static enum MHD_Result answer(struct rest *r, struct MHD_Connection *conn, const
     struct parameters p = {.status = ERR_OK};
     struct rest_reply reply;
     uint64_t now_ms = clock_boot_ms();
+    if (wants_page(conn, path))
+        return send_page(conn);
     const struct rest_route *route = rest_route_find(path);
     if (route == NULL)
         return send_error(conn, MHD_HTTP_NOT_FOUND,
                           "No such path; /openapi.json describes those there are");
+    if (route->kind == ROUTE_EVENTS && with_body)
+        return send_events(r, conn);
     (void)MHD_get_connection_values(conn, MHD_GET_ARGUMENT_KIND, on_parameter, &p);
     if (p.status != ERR_OK)
         return send_error(conn, MHD_HTTP_BAD_REQUEST, p.e.text);
@@ -382,6 +442,7 @@ enum err rest_start(const struct config *c, struct rest_jobs *jobs, struct rest 
         return rv;
     struct rest *r = mem_alloc(sizeof *r);
     r->magic = REST_MAGIC;
+    r->events = rest_events_new(make_event, r);
     (void)pthread_mutex_init(&r->lock, NULL);
     r->jobs = jobs;
     replace(r, first_snapshot(c));
@@ -402,8 +463,10 @@ void rest_stop(struct rest *r)
     if (r == NULL)
         return;
     CHECK_MAGIC(r, REST_MAGIC);
+    rest_events_end(r->events);
     if (r->http != NULL)
         MHD_stop_daemon(r->http);
+    rest_events_free(TAKE(r->events));
     let_go(r, TAKE(r->now));
     (void)pthread_mutex_destroy(&r->lock);
     buf_close(&r->cert);
@@ -452,7 +515,16 @@ void rest_publish(struct rest *r, const struct rest_news *news)
     f->dcs = r->dcs;
     str_cut(f->pg_version, sizeof f->pg_version, news->pg_version);
     str_cut(f->rule, sizeof f->rule, rule);
+    if (news->host != NULL)
+        f->host = *news->host;
+    if (news->fence != NULL) {
+        f->fence_deadline_ms = news->fence->armed ? news->fence->deadline_ms : 0;
+        f->vip_up = news->fence->vip_up;
+    }
+    past_note(&r->past, news->view, rest_leader_lsn(f), f->wall_ms, rule, news->plan->reason);
+    f->past = r->past;
     replace(r, s);
+    rest_events_wake(r->events, news->view->now_ms);
 }
 
 void rest_loop_lag(struct rest *r, uint64_t late_ms)

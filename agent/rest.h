@@ -6,6 +6,8 @@
 #define REGENT_AGENT_REST_H
 
 #include "agent/core/plan.h"
+#include "agent/fence.h"
+#include "agent/host_watch.h"
 #include "agent/mirror.h"
 #include "agent/pg_monitor.h"
 #include "conf/config.h"
@@ -18,7 +20,9 @@ struct rest_news {
     const struct view *view;
     const struct plan *plan;
     const struct mirror *mirror;
-    const struct pg_seen *pg; /* NULL: a witness, which has no PostgreSQL */
+    const struct pg_seen *pg;        /* NULL: a witness, which has no PostgreSQL */
+    const struct host_seen *host;    /* NULL: not known */
+    const struct fence_state *fence; /* NULL: a witness */
     const char *pg_version;
 };
 

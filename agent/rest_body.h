@@ -8,7 +8,7 @@
 #define REST_PATRONI_VERSION "4.1.4"
 
 typedef char *rest_body(const struct rest_facts *f);
-rest_body rest_status_body, rest_cluster_body, rest_history_body;
+rest_body rest_status_body, rest_cluster_body, rest_history_body, rest_discovery_body;
 /* NULL: there is no dynamic configuration. */
 rest_body rest_config_body;
 

@@ -4,8 +4,10 @@
 #define REGENT_AGENT_REST_FACTS_H
 
 #include "agent/core/view.h"
+#include "agent/host_watch.h"
 #include "agent/pg_monitor.h"
 #include "agent/rest_count.h"
+#include "agent/rest_past.h"
 
 /* This node's tags, from its configuration file. */
 struct rest_tags {
@@ -27,6 +29,10 @@ struct rest_facts {
     struct failover_rec failover; /* kind "": none; also one whose time has not come */
     char *config_json;            /* owned; NULL: no dynamic configuration yet */
     struct rest_counts counts;
+    struct host_seen host;      /* looks 0: not known */
+    uint64_t fence_deadline_ms; /* CLOCK_BOOTTIME; 0: it holds none */
+    bool vip_up;
+    struct rest_past past;
     bool has_dcs; /* this member of the DCS has told of itself lately */
     struct status_reply dcs;
 };

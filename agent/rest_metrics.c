@@ -285,6 +285,11 @@ static void regent_lease(struct out *o)
           "1 while this node has the leader key and its lease holds.");
     gauge(o, "regent_fence_armed", v->armed,
           "1 when the fence kills PostgreSQL at the end of the lease.");
+    uint64_t fence_ms = f->fence_deadline_ms - MIN(f->fence_deadline_ms, o->now_ms);
+    gauge_us(
+        o, "regent_fence_deadline_seconds", fence_ms * 1000,
+        "Until the fence kills PostgreSQL unless the lease is renewed; 0: it is not armed.");
+    gauge(o, "regent_vip_up", f->vip_up, "1 when the virtual address is on this node.");
     gauge(o, "regent_dcs_ready", !rest_stale(f, o->now_ms),
           "1 when this node's copy of the records is confirmed by a quorum.");
     gauge_us(o, "regent_view_age_seconds", (o->now_ms - MIN(o->now_ms, v->now_ms)) * 1000,
@@ -302,15 +307,77 @@ static void regent_members(struct out *o)
     gauge(o, "regent_members", v->members_n, "Nodes with a live agent and PostgreSQL.");
     gauge(o, "regent_sync_standbys", view_record_mode(v) == SYNC_OFF ? 0 : v->sync.v_n,
           "Standbys that may be promoted without a loss.");
+    gauge(o, "regent_sync_expected", v->config.sync_mode != SYNC_OFF,
+          "1 when a synchronous mode is configured.");
     gauge(o, "regent_sync_confirmed", v->pg.set_known && v->pg.set_confirmed,
           "1 when every commit waits for the synchronous set now configured here.");
     if (v->members_n == 0)
         return;
+    head(o, "regent_sync_member", "gauge",
+         "1 when a member may be promoted without a loss (it is in the synchronous record).");
+    for (size_t i = 0; i < v->members_n; i++) {
+        series(o, "regent_sync_member", "member", v->members[i].name);
+        put(o, rest_in_sync_set(v, v->members[i].incarnation));
+    }
     head(o, "regent_replication_lag_bytes", "gauge",
          "WAL that a member has not received, going by the records.");
     for (size_t i = 0; i < v->members_n; i++) {
         series(o, "regent_replication_lag_bytes", "member", v->members[i].name);
         put(o, leader_lsn - MIN(leader_lsn, v->members[i].lsn));
+    }
+}
+
+static void disk(struct out *o, const char *metric, const char *help, size_t field)
+{
+    const struct host_seen *h = &o->f->host;
+    const struct {
+        const char *what;
+        const struct host_disk *d;
+    } disks[] = {{"data_dir", &h->state}, {"pgdata", &h->pgdata}};
+    head(o, metric, "gauge", help);
+    for (size_t i = 0; i < ARRAY_LEN(disks); i++) {
+        const uint64_t values[] = {disks[i].d->free_bytes, disks[i].d->total_bytes,
+                                   disks[i].d->full_in_s};
+        if (!disks[i].d->known || (field == 2 && values[field] == 0))
+            continue;
+        series(o, metric, "disk", disks[i].what);
+        put(o, values[field]);
+    }
+}
+
+static void regent_host(struct out *o)
+{
+    const struct host_seen *h = &o->f->host;
+    if (h->looks == 0)
+        return;
+    disk(o, "regent_disk_free_bytes", "Room on the disk of data_dir and of PGDATA.", 0);
+    disk(o, "regent_disk_size_bytes", "Size of that disk.", 1);
+    disk(o, "regent_disk_full_in_seconds",
+         "Until it is full, as it has gone for the last half hour; absent when it is not "
+         "filling up.",
+         2);
+    if (!h->has_certificate)
+        return;
+    head(o, "regent_certificate_expiry_seconds", "gauge",
+         "Until this node's certificate expires; below 0: it has.");
+    series(o, "regent_certificate_expiry_seconds", NULL, NULL);
+    buf_printf(&o->text, "%" PRId64 "\n", h->certificate_s);
+}
+
+static void regent_slots(struct out *o)
+{
+    const struct pg_seen *pg = &o->f->pg;
+    if (pg->slots_n == 0 || !rest_accepts(o->f, o->now_ms))
+        return;
+    head(o, "regent_slot_retained_bytes", "gauge", "WAL that is kept for a replication slot.");
+    for (size_t i = 0; i < pg->slots_n; i++) {
+        series(o, "regent_slot_retained_bytes", "slot", pg->slots[i].name);
+        put(o, pg->slots[i].retained_bytes);
+    }
+    head(o, "regent_slot_active", "gauge", "1 when somebody streams from the slot.");
+    for (size_t i = 0; i < pg->slots_n; i++) {
+        series(o, "regent_slot_active", "slot", pg->slots[i].name);
+        put(o, pg->slots[i].active);
     }
 }
 
@@ -359,6 +426,8 @@ char *rest_metrics_body(const struct rest_facts *f, uint64_t now_ms)
         patroni_cluster(&o);
         regent_lease(&o);
         regent_members(&o);
+        regent_host(&o);
+        regent_slots(&o);
     }
     dcs_metrics(&o);
     regent_counts(&o);

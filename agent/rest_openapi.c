@@ -73,6 +73,8 @@ static json_t *body_schema(const struct rest_route *r)
     case ROUTE_JSON:
         if (r->body == rest_cluster_body)
             return json_pack("{s:s}", "$ref", "#/components/schemas/Cluster");
+        if (r->body == rest_discovery_body)
+            return json_pack("{s:s, s:{s:s}}", "type", "array", "items", "type", "object");
         return json_pack("{s:s, s:{s:s, s:{}}}", "type", "array", "items", "type", "array",
                          "items");
     case ROUTE_OPENAPI:
@@ -80,6 +82,7 @@ static json_t *body_schema(const struct rest_route *r)
     case ROUTE_PROBE:
     case ROUTE_FAILSAFE:
     case ROUTE_METRICS:
+    case ROUTE_EVENTS:
         break;
     }
     return NULL;

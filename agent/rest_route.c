@@ -49,6 +49,10 @@ const struct rest_route rest_routes[] = {
     {"/failsafe", ROUTE_FAILSAFE, NULL, false, false, NULL,
      "Patroni's failsafe mode, which there is none of"},
     {"/metrics", ROUTE_METRICS, NULL, false, false, NULL, "Metrics for Prometheus"},
+    {"/sd/prometheus", ROUTE_JSON, NULL, false, false, rest_discovery_body,
+     "Where the metrics of all nodes are (Prometheus' http_sd)"},
+    {"/events", ROUTE_EVENTS, NULL, false, false, NULL,
+     "What the status page shows, as server-sent events"},
     {"/openapi.json", ROUTE_OPENAPI, NULL, false, false, NULL, "This description"},
 };
 const size_t rest_routes_n = ARRAY_LEN(rest_routes);
@@ -129,6 +133,8 @@ static struct rest_reply reply(const struct rest_facts *f, const struct rest_rou
                                    "text/plain; version=0.0.4; charset=utf-8"};
     case ROUTE_OPENAPI:
         return (struct rest_reply){OK, rest_openapi_body(), json};
+    case ROUTE_EVENTS:
+        return (struct rest_reply){OK, NULL, "text/event-stream"};
     }
     UNREACHABLE();
 }
@@ -150,6 +156,7 @@ static unsigned code_alone(const struct rest_facts *f, const struct rest_route *
         return BAD_GATEWAY;
     case ROUTE_METRICS:
     case ROUTE_OPENAPI:
+    case ROUTE_EVENTS:
         return OK;
     }
     UNREACHABLE();

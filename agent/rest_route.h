@@ -14,6 +14,7 @@ enum route_kind {
     ROUTE_FAILSAFE,
     ROUTE_METRICS,
     ROUTE_OPENAPI,
+    ROUTE_EVENTS, /* a stream: rest_events.h answers */
 };
 
 struct rest_route {

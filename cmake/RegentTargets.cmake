@@ -9,8 +9,8 @@
 # DEPS, LIBS: targets of ours. PKGS: names of RegentDependencies.cmake. A library without sources is an
 # empty interface, a program without sources is left out.
 
-# Texts of files become part of a library: <symbol>[] of {name, text}, and <symbol>_n, as the header
-# conf/template.h declares them; a file FILE in DIR has the name FILE.
+# Texts of files become part of a library: struct embedded <symbol>[] (base/embedded.h) and size_t
+# <symbol>_n; a file FILE in DIR has the name FILE.
 function(regent_embed target symbol dir)
     set(out ${CMAKE_CURRENT_BINARY_DIR}/${symbol}.c)
     set(files)

@@ -1,4 +1,5 @@
 /* What follows from other keys, and what must hold between them. */
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <inttypes.h>
 
@@ -111,6 +112,44 @@ static void check_ports(struct loader *l)
                               all[i].listen);
 }
 
+static bool is_address(const char *text)
+{
+    uint8_t bytes[16];
+    char host[64];
+    uint64_t bits;
+    const char *slash = strchr(text, '/');
+    bool v6 = strchr(text, ':') != NULL;
+    return slash != NULL && str_parse_u64(slash + 1, &bits) == ERR_OK && bits > 0 &&
+           bits <= (v6 ? 128 : 32) &&
+           str_copy_slice(host, sizeof host, slice_of(text, (size_t)(slash - text))) ==
+               ERR_OK &&
+           inet_pton(v6 ? AF_INET6 : AF_INET, host, bytes) == 1;
+}
+
+static void check_vip(struct loader *l)
+{
+    enum { ADDRESSES_MAX = 4 };
+    const struct config *c = l->c;
+    char *text = mem_strdup(c->vip.address);
+    char *save = NULL;
+    size_t n = 0;
+    for (char *a = strtok_r(text, ", ", &save); a != NULL; a = strtok_r(NULL, ", ", &save)) {
+        n++;
+        if (!is_address(a))
+            conf_complain(l, NULL,
+                          "vip.address: \"%s\" is not an address with bits; write for example "
+                          "10.0.0.100/24 or fd00::100/64",
+                          a);
+    }
+    mem_free(text);
+    if (n > ADDRESSES_MAX)
+        conf_complain(l, NULL, "vip.address: more than %d addresses", ADDRESSES_MAX);
+    if (c->vip.interface[0] != '\0' && n == 0)
+        conf_complain(l, NULL, "vip.interface without vip.address");
+    if (n > 0 && c->vip.interface[0] == '\0' && c->vip.hook[0] == '\0')
+        conf_complain(l, NULL, "vip.interface is missing (only a hook does without)");
+}
+
 static void check_templates(struct loader *l)
 {
     struct template_list list;
@@ -141,6 +180,7 @@ void conf_check(struct loader *l)
     check_absolute(l, "postgresql.bin_dir", c->postgresql.bin_dir);
     check_postgresql(l);
     check_ports(l);
+    check_vip(l);
     check_templates(l);
     check_lines(l);
     if ((c->restapi.certfile[0] != '\0') != (c->restapi.keyfile[0] != '\0'))

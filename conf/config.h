@@ -76,6 +76,11 @@ struct config {
             struct conf_user superuser, replication, rewind;
         } authentication;
     } postgresql;
+    struct {
+        char *address; /* "10.0.0.100/24", several with commas */
+        char *interface;
+        char *hook; /* command, called with up or down */
+    } vip;
     char *templates_json; /* template_list.h; "{}" */
     struct {
         bool nofailover, noloadbalance, clonefrom, nosync;

@@ -92,6 +92,12 @@ const struct conf_key conf_keys[] = {
     S("postgresql.authentication.rewind.password", postgresql.authentication.rewind.password,
       .help = "default: from secrets.yml"),
 
+    S("vip.address", vip.address,
+      .help = "addresses with bits that follow the primary, with commas between"),
+    S("vip.interface", vip.interface, .help = "where they are put"),
+    S("vip.hook", vip.hook,
+      .help = "command called with up or down when the primary comes or goes"),
+
     {"templates", CONF_JSON, .offset = AT(templates_json), .fallback = "{}",
      .help = "files of other programs that follow the cluster"},
 

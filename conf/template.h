@@ -14,15 +14,13 @@
 
 #include "base/base.h"
 #include "base/buf.h"
+#include "base/embedded.h"
 #include "base/err.h"
 
 enum { TEMPLATE_TEXT_MAX = 256 * 1024, TEMPLATE_OUT_MAX = 1 << 20 };
 
-struct template_builtin {
-    const char *name; /* "haproxy" */
-    const char *text;
-};
-extern const struct template_builtin template_builtins[];
+/* deploy/templates */
+extern const struct embedded template_builtins[];
 extern const size_t template_builtins_n;
 /* NULL: there is none of that name. */
 const char *template_builtin(const char *name);

@@ -15,7 +15,8 @@
  *   DISARM
  *   WORKER with a socket's descriptor: a fresh worker process serves it
  *   STOP   the fence exits when nothing is left to guard
- *   VIP    payload: interface, address/bits; empty: none. Taken down whenever the fence kills
+ *   VIP    payload: interface and addresses "a/bits", each NUL-terminated; empty: none. a: 1 put them on
+ *          the interface (needs a deadline and a postmaster), 0 take them off. They also go with PostgreSQL
  *
  * START's payload: log path, `a` words of argv, `b` words of the environment, each NUL-terminated;
  * c: bit 0 = armed_required, bit 1 = the environment is given (else the fence's own). */
@@ -67,6 +68,7 @@ enum {
     FENCE_REALTIME = 1, /* SCHED_RR was granted */
     FENCE_LOCKED = 2,   /* mlockall was granted */
     FENCE_CGROUP = 4, /* PostgreSQL has a cgroup of its own: killed and frozen at one stroke */
+    FENCE_VIP_UP = 8, /* the virtual addresses are on their interface */
 };
 
 /* Of that cgroup; the fence's pid behind it. */

@@ -1,22 +1,55 @@
-/* The virtual address goes when PostgreSQL is killed: the daemon, whose duty it is otherwise, may be
- * the one that hangs. One netlink message, built when the address is set, sent when it must go.
- * Needs CAP_NET_ADMIN; without it nothing happens and the daemon or the next owner's ARP must do. */
+/* Virtual addresses, bound to the deadline: the fence puts them on the interface when the daemon asks
+ * and PostgreSQL is armed, and takes them away whenever PostgreSQL goes. Each address has a lifetime
+ * in the kernel that ends with the deadline, so that it goes even when fence and daemon are dead.
+ *
+ * Neighbours learn of it by gratuitous ARP and unsolicited neighbour advertisements. Needs
+ * CAP_NET_ADMIN and CAP_NET_RAW. Messages are built with libmnl in memory that is there from the
+ * start; the kernel acts on them within the call. */
 #ifndef REGENT_AGENT_FENCE_VIP_H
 #define REGENT_AGENT_FENCE_VIP_H
+
+#include <net/if.h>
 
 #include "base/base.h"
 #include "base/err.h"
 
+enum { VIP_MAX = 4, VIP_ANNOUNCEMENTS = 6 };
+
+struct vip_address {
+    uint8_t family, bits;
+    uint8_t bytes[16];
+};
+
 struct vip {
-    bool set;
-    int socket; /* NETLINK_ROUTE, -1: none */
-    size_t size;
-    _Alignas(8) uint8_t message[128];
+    int route, raw; /* NETLINK_ROUTE, AF_PACKET; -1: none */
+    char interface[IF_NAMESIZE];
+    struct vip_address addresses[VIP_MAX];
+    size_t n; /* 0: none is configured */
+    bool up;
+    unsigned index;
+    bool ethernet;
+    uint8_t mac[6];
+    uint64_t lifetime_end_us; /* CLOCK_BOOTTIME; as the kernel has it */
+    uint64_t announce_us;
+    unsigned announced;
 };
 
 void vip_open(struct vip *v);
-/* interface, "a.b.c.d/bits" or "v6/bits"; empty interface: none */
-enum err vip_set(struct vip *v, const char *interface, const char *address) MUST_CHECK;
+/* interface, and "a.b.c.d/bits" or "v6/bits", up to VIP_MAX; n 0: none. What was up goes first. On an
+ * error ret_text says what to do. */
+enum err vip_set(struct vip *v, const char *interface, const char *const *addresses, size_t n,
+                 char *ret_text, size_t size) MUST_CHECK;
+/* On the interface until end_us at the latest; again: later. Announces itself from then on. */
+enum err vip_up(struct vip *v, uint64_t end_us, char *ret_text, size_t size) MUST_CHECK;
+/* Off it, also when somebody else has put it there. */
 void vip_down(struct vip *v);
+/* Keeps the lifetime and the announcements going while up; microseconds until it wants to be called. */
+uint64_t vip_tick(struct vip *v, uint64_t end_us);
+
+/* Pure, for the tests: one announcement as an Ethernet frame; its length. */
+enum { VIP_FRAME_MAX = 96 };
+size_t vip_frame(const struct vip_address *a, const uint8_t mac[static 6], bool request,
+                 uint8_t ret[static VIP_FRAME_MAX]);
+enum err vip_parse(const char *text, struct vip_address *ret) MUST_CHECK;
 
 #endif

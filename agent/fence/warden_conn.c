@@ -143,6 +143,7 @@ static void on_disarm(struct warden *w)
     }
     if (w->guard.phase == GUARD_FROZEN)
         (void)cgroup_freeze(&w->cgroup, false);
+    vip_down(&w->vip);
     guard_disarm(&w->guard);
     atomic_store(&w->shm->deadline_ms, 0);
     w->token = 0;
@@ -157,17 +158,42 @@ static void on_stop(struct warden *w, const struct fence_msg *m)
         w->stopping = true;
 }
 
+/* A PostgreSQL that may not write, or not for long, gives nobody a reason to come here. */
+static enum err bring_up(struct warden *w, char *ret_text, size_t size)
+{
+    uint64_t now = clock_boot_us();
+    if (w->postmaster == 0 || w->kill != KILL_NONE || w->guard.phase != GUARD_RUN ||
+        guard_left_us(&w->guard, now) <= w->guard.budget_us) {
+        str_cut(ret_text, size, "PostgreSQL does not run under a deadline");
+        return ERR_PRECONDITION;
+    }
+    return vip_up(&w->vip, now + guard_left_us(&w->guard, now), ret_text, size);
+}
+
 static void on_vip(struct warden *w, const struct fence_msg *m, const char *payload,
                    size_t size)
 {
-    char interface[32] = "";
-    const char *nul = size > 0 ? memchr(payload, '\0', size) : NULL;
-    const char *address = "";
-    if (nul != NULL && payload[size - 1] == '\0' && nul + 1 < payload + size &&
-        str_copy(interface, sizeof interface, payload) == ERR_OK)
-        address = nul + 1;
-    if (vip_set(&w->vip, interface, address) != ERR_OK)
-        conn_refuse(w, m->type, ERR_INVALID, "no such interface, or not an address with bits");
+    const char *words[1 + VIP_MAX] = {""};
+    size_t n = 0;
+    char text[160] = "too many addresses, or one that does not end";
+    enum err rv = ERR_OK;
+    for (size_t at = 0; at < size && rv == ERR_OK; n++) {
+        const char *nul = memchr(payload + at, '\0', size - at);
+        if (nul == NULL || n == ARRAY_LEN(words))
+            rv = ERR_INVALID;
+        else
+            words[n] = payload + at;
+        at = nul != NULL ? (size_t)(nul - payload) + 1 : size;
+    }
+    if (rv == ERR_OK)
+        rv = vip_set(&w->vip, words[0], words + 1, n > 1 ? n - 1 : 0, text, sizeof text);
+    if (rv == ERR_OK && m->a != 0)
+        rv = bring_up(w, text, sizeof text);
+    else if (rv == ERR_OK)
+        vip_down(&w->vip);
+    w->dirty = true;
+    if (rv != ERR_OK)
+        conn_refuse(w, m->type, rv, text);
 }
 
 static void order(struct warden *w, size_t i, const struct fence_msg *m, char *payload,

@@ -126,6 +126,7 @@ static void postmaster_gone(struct warden *w, int status)
 {
     if (w->start_pipe >= 0)
         postmaster_started(w);
+    vip_down(&w->vip);
     w->postmaster = 0;
     w->tree.root = 0;
     flag(&w->shm->exit_status, (uint64_t)status);

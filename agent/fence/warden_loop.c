@@ -141,11 +141,21 @@ static void set_timer(const struct warden *w, uint64_t wake_us)
     ASSERT(rv == 0);
 }
 
+static uint64_t tick_vip(struct warden *w)
+{
+    bool up = w->vip.up;
+    uint64_t now = clock_boot_us();
+    uint64_t wake = vip_tick(&w->vip, now + guard_left_us(&w->guard, now));
+    w->dirty = w->dirty || up != w->vip.up;
+    return wake;
+}
+
 /* After every batch of events, and at least every heartbeat while there is something to guard. */
 static void tick(struct warden *w)
 {
     uint64_t wake = guard_tick(w);
     wake = MIN(wake, kill_step(w));
+    wake = MIN(wake, tick_vip(w));
     if (w->leftovers && w->kill == KILL_NONE)
         look_for_leftovers(w);
     if (!learn_pgdata(w))
@@ -224,6 +234,7 @@ int warden_run(struct warden *w)
             dispatch(w, e[i].data.u32);
         tick(w);
     }
+    vip_down(&w->vip);
     fence_log("info", "end", "nothing to guard");
     cgroup_close(&w->cgroup);
     (void)unlink(w->options.socket_path);

@@ -196,6 +196,8 @@ bool warden_setup(struct warden *w, const struct warden_options *o)
         return false;
     if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
         return complain(w, "become", "the subreaper");
+    /* What we may do for the virtual address is nothing for our children. */
+    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     if (chdir("/") != 0)
         return complain(w, "change to", "/");
     cgroup_open(&w->cgroup);

@@ -22,6 +22,7 @@ static void mirror(struct fence_shm *s, const struct warden *w)
     memcpy(s->pgdata, w->tree.pgdata, sizeof s->pgdata);
     uint64_t features = atomic_load_explicit(&s->features, memory_order_relaxed);
     features = w->cgroup.usable ? features | FENCE_CGROUP : features & ~(uint64_t)FENCE_CGROUP;
+    features = w->vip.up ? features | FENCE_VIP_UP : features & ~(uint64_t)FENCE_VIP_UP;
     put(&s->features, features);
 }
 

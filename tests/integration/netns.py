@@ -36,6 +36,15 @@ def drop_namespace(name):
     subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
 
+def setns(fd):
+    """Takes the descriptor."""
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+    finally:
+        os.close(fd)
+
+
 class Host:
     def __init__(self, net, number):
         self.net = net
@@ -85,6 +94,7 @@ class Net:
         self.subnet = subnet
         self.namespaces = []
         self.hosts = []
+        self.outside = None
         try:
             self.add_namespace(self.bridge)
             sh("ip", "-n", self.bridge, "link", "add", "br0", "type", "bridge", "forward_delay", 0)
@@ -114,15 +124,13 @@ class Net:
         return host
 
     def enter(self):
-        """This thread, and those it starts from now on, are in the bridge's namespace; for good."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        fd = os.open(f"/run/netns/{self.bridge}", os.O_RDONLY)
-        try:
-            if libc.setns(fd, CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
-        finally:
-            os.close(fd)
+        """This thread, and those it starts from now on, are in the bridge's namespace, until close()."""
+        self.outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        setns(os.open(f"/run/netns/{self.bridge}", os.O_RDONLY))
 
     def close(self):
+        if self.outside is not None:
+            setns(self.outside)
+            self.outside = None
         while self.namespaces:
             drop_namespace(self.namespaces.pop())

@@ -1,6 +1,7 @@
 """The fence as a service of its own (regent-postgres.service), started by the service manager."""
 import contextlib
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -109,22 +110,71 @@ def namespaces_work():
         return False
 
 
-@pytest.mark.skipif(not namespaces_work(), reason="no user and network namespaces, or no iproute2")
-def test_the_virtual_address_goes_with_postgres(lab):
-    inside = ["unshare", "-Urn", "sh", "-c", 'ip addr add 10.98.7.6/32 dev lo && exec "$0" "$@"']
-    driver = Driver(lab, before=inside)
+@pytest.fixture
+def vip_driver(lab):
+    """A fence alone in a network of its own, with one interface; run(words) works in there."""
+    if not namespaces_work():
+        pytest.skip("no user and network namespaces, or no iproute2")
+    driver = Driver(lab, before=["unshare", "-Urn", "sh", "-c", 'ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up && exec "$0" "$@"'])
     lab.drivers.append(driver)
     driver.changed(connected=1)
 
-    def has_address():
-        return "10.98.7.6" in subprocess.run(
-            ["nsenter", "-U", "-n", "--preserve-credentials", "-t", str(driver.process.pid), "ip", "addr"],
-            capture_output=True, text=True, check=True).stdout
+    def run(*words):
+        return subprocess.run(["nsenter", "-U", "-n", "--preserve-credentials", "-t", str(driver.process.pid), *words],
+                              capture_output=True, text=True, check=True).stdout
+    driver.run = run
+    driver.has = lambda address: f" {address}/" in run("ip", "addr")
+    return driver
 
-    driver.order("vip lo 10.98.7.6/32")
-    driver.order(f"start {lab.log} free {lab.program('fake_postgres')} -D {lab.pgdata}")
+
+def start_armed(lab, driver, ms):
+    driver.order(f"arm 7 {ms}")
+    driver.changed(armed=1)
+    driver.order(f"start {lab.log} armed {lab.program('fake_postgres')} -D {lab.pgdata}")
     driver.until(lambda e: e["kind"] == "changed" and e["postmaster"] != 0, "postmaster")
-    assert has_address()
-    driver.order("arm 7 500")
-    driver.changed(exited=1, left=0)
-    wait_for(lambda: not has_address(), "the address goes")
+
+
+@pytest.mark.parametrize("address, bits", [("10.98.7.6", 24), ("fd98::6", 64)])
+def test_the_virtual_address_goes_with_postgres(lab, vip_driver, address, bits):
+    start_armed(lab, vip_driver, 3500)
+    vip_driver.order(f"vip up v0 {address}/{bits}")
+    wait_for(lambda: vip_driver.has(address), "the address is there")
+    line = [l for l in vip_driver.run("ip", "addr", "show", "dev", "v0").splitlines() if "valid_lft" in l]
+    assert any("valid_lft 3sec" in l or "valid_lft 2sec" in l for l in line), "it ends with the deadline, in the kernel too"
+    vip_driver.changed(exited=1, left=0)
+    assert not vip_driver.has(address), "it goes before PostgreSQL does"
+
+
+def test_the_virtual_address_goes_when_asked_and_needs_a_deadline(lab, vip_driver):
+    vip_driver.order("vip up v0 10.98.7.6/24")
+    vip_driver.order("state")
+    assert not vip_driver.has("10.98.7.6")
+    start_armed(lab, vip_driver, 30000)
+    vip_driver.order("vip up v0 10.98.7.6/24")
+    wait_for(lambda: vip_driver.has("10.98.7.6"), "up")
+    vip_driver.order("vip down v0 10.98.7.6/24")
+    wait_for(lambda: not vip_driver.has("10.98.7.6"), "down")
+    vip_driver.order("vip up v0 10.98.7.6/24")
+    wait_for(lambda: vip_driver.has("10.98.7.6"), "up again")
+    vip_driver.order("kill")
+    wait_for(lambda: not vip_driver.has("10.98.7.6"), "gone with a kill")
+
+
+def test_the_kernel_takes_the_virtual_address_when_nobody_is_left(lab, vip_driver):
+    start_armed(lab, vip_driver, 3000)
+    vip_driver.order("vip up v0 10.98.7.6/24")
+    wait_for(lambda: vip_driver.has("10.98.7.6"), "up")
+    holder = subprocess.Popen(["nsenter", "-U", "-n", "--preserve-credentials", "-t", str(vip_driver.process.pid), "sleep", "120"])
+    try:
+        wait_for(lambda: "sleep" in pathlib.Path(f"/proc/{holder.pid}/comm").read_text(encoding="ascii"), "somebody keeps the namespace")
+        fence = lab.fence_pid()
+        os.kill(vip_driver.process.pid, signal.SIGKILL)
+        os.kill(fence, signal.SIGKILL)
+        def gone():
+            return " 10.98.7.6/" not in subprocess.run(
+                ["nsenter", "-U", "-n", "--preserve-credentials", "-t", str(holder.pid), "ip", "addr"],
+                capture_output=True, text=True, check=True).stdout
+        wait_for(gone, "the lifetime ends")
+    finally:
+        holder.kill()
+        holder.wait()

@@ -9,16 +9,18 @@ import contextlib
 import datetime
 import http.client
 import json
+import pathlib
 import re
 import shutil
 import socket
 import subprocess
 import threading
 import time
+import urllib.request
 
 import pytest
 
-from cluster import Cluster, Node, wait_until
+from cluster import Cluster, Node, Ports, wait_until
 
 LAG_MAX = "16TB"
 STALE = "Regent-Stale"
@@ -319,6 +321,61 @@ def test_promtool_has_nothing_to_say(c):
         text = ask(node, "/metrics")[2]
         done = subprocess.run(["promtool", "check", "metrics"], input=text, text=True, capture_output=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def deploy_dir():
+    return pathlib.Path(__file__).resolve().parents[2] / "deploy"
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_alert_rules_say_what_they_should():
+    for words in (["check", "rules", "regent-alerts.yml"], ["test", "rules", "regent-alerts-test.yml"]):
+        done = subprocess.run(["promtool", *words], cwd=deploy_dir() / "prometheus", text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_dashboard_and_alerts_speak_of_metrics_there_are(c):
+    there = set()
+    for node in c.nodes:
+        there |= set(re.findall(r"^# TYPE (\S+)", ask(node, "/metrics")[2], re.M))
+    board = json.loads((deploy_dir() / "grafana" / "regent.json").read_text(encoding="utf-8"))
+    exprs = [t["expr"] for p in board["panels"] for t in p["targets"]]
+    exprs += [a["expr"] for a in board["annotations"]["list"]]
+    exprs += re.findall(r"expr: (.*)", (deploy_dir() / "prometheus" / "regent-alerts.yml").read_text(encoding="utf-8"))
+    assert len(exprs) > 30
+    sometimes = {"regent_disk_full_in_seconds"}  # while a disk fills up
+    for expr in exprs:
+        names = set(re.findall(r"\b(?:patroni|regent|etcd)_[a-z0-9_]+", expr))
+        assert names or expr.startswith("up{"), expr
+        missing = {re.sub("_(bucket|sum|count)$", "", n) if n not in there else n for n in names} - there - sometimes
+        assert not missing, (missing, expr)
+
+
+def test_prometheus_finds_every_node(c, tmp_path):
+    c.wait_healthy()
+    groups = get(c.nodes[0], "/sd/prometheus")
+    assert {g["targets"][0]: g["labels"]["member"] for g in groups} == {f"{n.address}:{n.ports['rest']}": n.name for n in c.nodes}
+    assert all(g["labels"]["cluster"] == c.scope and g["labels"]["__scheme__"] == "http" for g in groups)
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not installed")
+    port = Ports.free()
+    first = c.nodes[0]
+    (tmp_path / "p.yml").write_text(
+        "global: {scrape_interval: 1s}\nscrape_configs:\n- job_name: regent\n  http_sd_configs:\n"
+        f"  - url: http://{first.address}:{first.ports['rest']}/sd/prometheus\n"
+        f"rule_files: [{deploy_dir()}/prometheus/regent-alerts.yml]\n", encoding="utf-8")
+    server = subprocess.Popen(["prometheus", f"--config.file={tmp_path}/p.yml", f"--storage.tsdb.path={tmp_path}/data",
+                               f"--web.listen-address=127.0.0.1:{port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        def scraped():
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?query=regent_is_leader", timeout=5) as answer:
+                    return {r["metric"]["member"]: r["value"][1] for r in json.load(answer)["data"]["result"]}
+        want = {n.name: "1" if n is c.primary() else "0" for n in c.nodes}
+        wait_until(lambda: scraped() == want, "Prometheus has found and asked every node")
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
 
 
 # ---- its own description ----

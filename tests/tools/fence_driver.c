@@ -4,7 +4,7 @@
  *
  *   start LOG armed|free PROGRAM ARG...   signal N   kill   disarm   remember LEASE NONCE   confirm N
  *   arm TOKEN MS (from now)   extend MS   keep MS (extend to now + MS, every 20 ms; 0: no more)
- *   vip INTERFACE ADDRESS/BITS
+ *   vip up|down INTERFACE ADDRESS/BITS
  *   worker (prints what it sends, or "worker-end")   leave   stop
  *
  * Every order is answered by "rc NAME"; every change of state by "changed ...", a lost fence by "lost". */
@@ -39,11 +39,11 @@ static void on_changed(void *arg, const struct fence_state *s)
            "fenced=%d armed=%d token=%" PRIu64 " deadline=%" PRIu64 " lease=%" PRIu64
            " nonce=%" PRIu64 " frozen=%d challenge=%" PRIu64
            " cgroup=%d realtime=%d locked=%d starts=%" PRIu64 " swept=%" PRIu64 " now=%" PRIu64
-           " refused=%s\n",
+           " vip=%d refused=%s\n",
            s->connected, s->adopted, s->postmaster, s->processes_left, s->exited,
            s->exit_status, s->requested, s->fenced, s->armed, s->token, s->deadline_ms,
            s->lease, s->nonce, s->frozen, s->challenge, s->cgroup, s->realtime, s->locked,
-           s->starts, s->swept_ms, clock_boot_ms(), s->refused);
+           s->starts, s->swept_ms, clock_boot_ms(), s->vip_up, s->refused);
 }
 
 static void on_lost(void *arg)
@@ -122,8 +122,8 @@ static enum err obey(char **w, size_t n)
         on_changed(NULL, fence_state(d.fence));
     else if (strcmp(w[0], "leave") == 0 || strcmp(w[0], "stop") == 0)
         finish(w[0][0] == 'l');
-    else if (strcmp(w[0], "vip") == 0 && n == 3)
-        return fence_vip(d.fence, w[1], w[2]);
+    else if (strcmp(w[0], "vip") == 0 && n == 4)
+        return fence_vip(d.fence, strcmp(w[1], "up") == 0, w[2], (const char *const *)&w[3], 1);
     else
         return ERR_INVALID;
     return ERR_OK;

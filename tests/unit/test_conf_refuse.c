@@ -56,6 +56,12 @@ static void each_mistake_is_told_with_its_line_and_remedy(void **state)
         {"data_dir: /srv/pg",
          "f.yml: postgresql.data_dir is the same as data_dir: \"/srv/pg\"; "
          "choose a directory of its own\n"},
+        {"vip: {address: 10.0.0.1, interface: eth0}",
+         "f.yml: vip.address: \"10.0.0.1\" is not an address with bits; write for example "
+         "10.0.0.100/24 or fd00::100/64\n"},
+        {"vip: {address: '10.0.0.1/24, fd00::1/64'}",
+         "f.yml: vip.interface is missing (only a hook does without)\n"},
+        {"vip: {interface: eth0}", "f.yml: vip.interface without vip.address\n"},
         {"templates: {haproxy: {targt: /x}}",
          "f.yml: templates.haproxy.targt: unknown key; there are template, target, check, "
          "reload, mode, set\n"},

@@ -1,0 +1,221 @@
+"""The status page in a real browser, headless Chromium, during a failover: at three sizes, light and dark; and the
+events it lives on.
+
+    python3 -m pytest tests/integration/test_page.py
+    REGENT_SHOTS=DIR ...                              keeps the pictures there
+"""
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from cluster import Cluster, Ports, wait_until
+
+SIZES = {"desk": (1280, 900), "tablet": (820, 1180), "phone": (390, 844)}
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="module")
+def c():
+    with Cluster() as cluster:
+        cluster.form()
+        yield cluster
+
+
+def get(node, path, accept="*/*"):
+    link = http.client.HTTPConnection(node.address, node.ports["rest"], timeout=10)
+    with contextlib.closing(link):
+        link.request("GET", path, headers={"Accept": accept})
+        answer = link.getresponse()
+        return answer.status, dict(answer.headers), answer.read().decode()
+
+
+class Stream:
+    """Events of a node, one after the other."""
+
+    def __init__(self, node):
+        self.link = http.client.HTTPConnection(node.address, node.ports["rest"], timeout=30)
+        self.link.request("GET", "/events")
+        self.answer = self.link.getresponse()
+
+    def next(self):
+        while True:
+            line = self.answer.readline().decode()
+            assert line, "the stream has ended"
+            if line.startswith("data: "):
+                return json.loads(line[6:])
+
+    def close(self):
+        self.link.close()
+
+
+def test_a_browser_gets_the_page_and_a_load_balancer_the_check(c):
+    primary, standby = c.primary(), c.standbys()[0]
+    for node in (primary, standby):
+        status, headers, body = get(node, "/", "text/html,application/xhtml+xml,*/*;q=0.8")
+        assert status == 200 and headers["Content-Type"].startswith("text/html") and "<!DOCTYPE html>" in body
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "http://" not in body.replace("http://www.w3.org/2000/svg", "") and "https://" not in body, "it loads nothing from elsewhere"
+    assert get(primary, "/")[0] == 200 and get(standby, "/")[0] == 503
+
+
+def test_events_tell_what_is_so_and_go_on(c):
+    def opened():
+        s = Stream(c.standbys()[0])
+        event = s.next()
+        if event["lag"]["members"]:
+            return s, event
+        s.close()  # it has begun just now
+        return None
+    stream, first = wait_until(opened, "an event with a past")
+    assert stream.answer.headers["Content-Type"] == "text/event-stream"
+    assert first["leader"] == c.primary().name and {m["name"] for m in first["members"]} == {n.name for n in c.nodes}
+    assert first["dcs"]["voters"] == 3 and first["decisions"][0]["reason"]
+    second = stream.next()
+    assert "lag" not in second and second["wall_ms"] > first["wall_ms"]
+    stream.close()
+
+
+def test_streams_are_bounded_and_those_that_leave_make_room(c):
+    node = c.primary()
+    streams = [Stream(node) for _ in range(16)]
+    assert all(s.answer.status == 200 and s.next() for s in streams)
+    assert get(node, "/events")[0] == 503
+    for s in streams:
+        s.close()
+    def room():
+        stream = Stream(node)
+        with contextlib.closing(stream):
+            return stream.answer.status == 200
+    wait_until(room, "there is room again")
+    assert get(node, "/primary")[0] == 200
+
+
+class Browser:
+    """One page of headless Chromium, driven by its debugging protocol."""
+
+    def __init__(self, directory):
+        self.port = Ports.free()
+        self.process = subprocess.Popen(
+            [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run",
+             f"--user-data-dir={directory}/profile", f"--remote-debugging-port={self.port}", "--remote-allow-origins=*", "about:blank"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            env={**os.environ, "HOME": str(directory)})
+        import websocket
+        url = wait_until(self._page, "the browser runs")
+        self.socket = websocket.create_connection(url, timeout=60)
+        self.number = 0
+        self.problems = []
+        for domain in ("Page", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def _page(self):
+        with contextlib.suppress(OSError, ValueError, StopIteration):
+            link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+            link.request("GET", "/json")
+            return next(t["webSocketDebuggerUrl"] for t in json.load(link.getresponse()) if t["type"] == "page")
+
+    def call(self, method, **params):
+        self.number += 1
+        self.socket.send(json.dumps({"id": self.number, "method": method, "params": params}))
+        while True:
+            answer = json.loads(self.socket.recv())
+            if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+                self.problems.append(answer["params"])
+            if answer.get("id") == self.number:
+                assert "error" not in answer, answer
+                return answer["result"]
+
+    def run(self, script):
+        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+
+    def size(self, width, height, dark=False):
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+
+    def shot(self, path):
+        import base64
+        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
+        path.write_bytes(base64.b64decode(data))
+
+    def close(self):
+        self.socket.close()
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def browser(tmp_path):
+    pytest.importorskip("websocket")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    b = Browser(tmp_path)
+    yield b
+    b.close()
+
+
+def test_the_page_follows_a_failover_at_every_size(c, browser, tmp_path):
+    shots = pathlib.Path(os.environ.get("REGENT_SHOTS", tmp_path))
+    c.wait_healthy()
+    old = c.primary()
+    watcher = c.standbys()[0]
+    browser.size(*SIZES["desk"])
+    browser.call("Page.navigate", url=f"http://{watcher.address}:{watcher.ports['rest']}/")
+    def page(script):
+        return browser.run(script)
+    wait_until(lambda: page("document.getElementById('leader').textContent") == old.name, "the page names the leader")
+    wait_until(lambda: page("document.getElementById('health').textContent") == "running", "all is well")
+    assert page("document.querySelectorAll('#members tbody tr').length") == 3
+    assert page("document.querySelectorAll('#legend span').length") == 3
+    for _ in range(3):  # some past for the picture
+        old.sql("CREATE TABLE IF NOT EXISTS page (x text); INSERT INTO page SELECT repeat('x', 1000) FROM generate_series(1, 2000)")
+        time.sleep(2)
+    browser.shot(shots / "status-before.png")
+    old.kill()
+    seen = set()
+    def look():
+        seen.add(page("document.getElementById('health').textContent"))
+        return page("document.getElementById('leader').textContent") not in (old.name, "none")
+    wait_until(lambda: look() or None, "the page names another leader")
+    for name, size in SIZES.items():
+        for dark in (False, True):
+            browser.size(*size, dark=dark)
+            page("document.body.offsetWidth")
+            assert page("document.documentElement.scrollWidth <= innerWidth"), f"{name}: nothing is cut off to the right"
+            browser.shot(shots / f"status-{name}{'-dark' if dark else ''}.png")
+    new = c.new_leader(old)
+    wait_until(lambda: page("document.getElementById('leader').textContent") == new.name, "it is the one that leads")
+    assert page("document.querySelectorAll('#decisions li').length") >= 1
+    # by keyboard: the first stop is the link to the members, then the nodes' pages
+    page("document.activeElement.blur()")
+    browser.call("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
+    assert page("document.activeElement.className") == "skip"
+    browser.call("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
+    assert page("document.activeElement.closest('#members') !== null")
+    assert not browser.problems, browser.problems
+    old.start()
+    c.wait_healthy()
+    wait_until(lambda: page("document.querySelectorAll('#members tbody tr').length") == 3, "all members are back")
+    print(seen)
+
+
+def test_a_page_whose_node_has_died_says_so(c, browser):
+    watcher = c.standbys()[0]
+    browser.size(*SIZES["phone"])
+    browser.call("Page.navigate", url=f"http://{watcher.address}:{watcher.ports['rest']}/")
+    wait_until(lambda: browser.run("document.getElementById('health').textContent") == "running", "all is well")
+    watcher.kill()
+    wait_until(lambda: browser.run("document.getElementById('banner').hidden") is False, "the page says that it is old")
+    watcher.start()
+    wait_until(lambda: browser.run("document.getElementById('banner').hidden") is True, "and goes on by itself")
+    c.wait_healthy()

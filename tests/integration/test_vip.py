@@ -1,0 +1,209 @@
+"""The virtual address across hosts (network namespaces): it follows the primary, is never in two places, and goes
+with its node whatever is killed there. IPv4 and IPv6. Needs root; the nodes run as `postgres` with two capabilities.
+
+    python3 -m pytest tests/integration/test_vip.py
+"""
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import psycopg2
+import pytest
+
+from cluster import Cluster, Node, wait_until
+from netns import Net, sh, why_not
+
+VIPS = ("10.77.0.100", "fd77::100")
+CAPS = "+net_admin,+net_raw"
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")
+
+
+class VipNode(Node):
+    def command(self, *words):
+        user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", f"--inh-caps={CAPS}",
+                f"--ambient-caps={CAPS}", "--"]
+        return ["ip", "netns", "exec", self.namespace, *user, str(self.cluster.bin / words[0]), *words[1:]]
+
+    def holds(self):
+        """Which of the addresses it has."""
+        text = subprocess.run(["ip", "-n", self.namespace, "-o", "addr", "show", "dev", "eth0"], capture_output=True,
+                              text=True, check=True).stdout
+        return {v for v in VIPS if f" {v}/" in text}
+
+
+class Watch:
+    """Looks at every node for the addresses, all the time: two at once are a finding."""
+
+    def __init__(self, nodes):
+        self.nodes, self.twice, self.looks = nodes, [], 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._end.set()
+        self._thread.join(timeout=30)
+        assert self.looks > 0
+        assert not self.twice, self.twice
+
+    def _run(self):
+        while not self._end.is_set():
+            first = {n: n.holds() for n in self.nodes}
+            again = {n: n.holds() for n in self.nodes}
+            for i, n in enumerate(self.nodes):
+                for m in self.nodes[i + 1:]:  # n before, m, n after: both had it when m was looked at
+                    if first[n] & first[m] & again[n]:
+                        self.twice.append((time.monotonic(), n, m, first, again))
+            self.looks += 1
+            self._end.wait(0.05)
+
+
+class Knocker:
+    """Connects to the address again and again; when it got through, and to which node."""
+
+    def __init__(self, c, address):
+        self.c, self.address, self.through = c, address, []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._end.set()
+        self._thread.join(timeout=30)
+
+    def _run(self):
+        while not self._end.is_set():
+            with contextlib.suppress(OSError, psycopg2.Error):
+                socket.create_connection((self.address, 5432), timeout=0.2).close()  # without it a lost answer costs 2 s
+                with contextlib.closing(psycopg2.connect(host=self.address, user="postgres", dbname="postgres", connect_timeout=2, tcp_user_timeout=200,
+                                                         password=self.c.password)) as link, link.cursor() as cursor:
+                    cursor.execute("CREATE TEMP TABLE t AS SELECT 1")  # a primary's alone
+                    cursor.execute("SHOW data_directory")
+                    self.through.append((time.monotonic(), cursor.fetchone()[0].split("/")[-2]))
+            self._end.wait(0.02)
+
+    def since(self, at, node):
+        return next((t for t, name in self.through if t >= at and name == node.name), None)
+
+
+@pytest.fixture(scope="module")
+def c():
+    reason = why_not() or (None if shutil.which("setpriv") else "no setpriv")
+    if reason:
+        pytest.skip(reason)
+    with Net("rgv", 3) as net:
+        net.enter()
+        sh("ip", "-n", net.bridge, "addr", "add", "fd77::254/64", "dev", "br0", "nodad")
+        for i, host in enumerate(net.hosts):
+            sh("ip", "-n", host.namespace, "addr", "add", f"fd77::{i + 1}/64", "dev", "eth0", "nodad")
+        sets = [f"vip.address={VIPS[0]}/24, {VIPS[1]}/64", "vip.interface=eth0", 'postgresql.listen="*:5432"',
+                'postgresql.pg_hba=["host all all all scram-sha-256", "host replication all all scram-sha-256"]']
+        with Cluster(addresses=[h.address for h in net.hosts], namespaces=[h.namespace for h in net.hosts]) as cluster:
+            cluster.nodes = [VipNode(cluster, n.name, n.address, n.namespace) for n in cluster.nodes]
+            for node in cluster.nodes:
+                node.more = [*sets, f"postgresql.connect_address={node.address}:5432",
+                             f"vip.hook=sh {cluster.dir}/hook {node.name}"]
+            (cluster.dir / "hook").write_text(f"echo $2 $VIP_INTERFACE >>{cluster.dir}/$1.hook\n", encoding="utf-8")
+            (cluster.dir / "hook").chmod(0o644)
+            form(cluster)
+            yield cluster
+
+
+def form(c):
+    """As Cluster.form(), with settings for every node."""
+    setup = VipNode.setup
+    try:
+        VipNode.setup = lambda self, token=None, first=None, sets=(): setup(self, token, first, [*sets, *self.more])
+        c.form()
+    finally:
+        VipNode.setup = setup
+
+
+@pytest.fixture(autouse=True)
+def healthy(c):
+    c.wait_healthy()
+    wait_until(lambda: c.primary().holds() == set(VIPS), "the addresses are with the primary")
+
+
+def moved(c, watch, knocker, new, since):
+    """Client connections reach the new primary; how long that took after it took writers."""
+    wait_until(lambda: new.holds() == set(VIPS), "the addresses are with the new primary")
+    through = wait_until(lambda: knocker.since(since, new), "a client gets through")
+    print(f"by {knocker.address}: {through - since:.3f} s after the new primary was seen as one")
+    assert all(not n.holds() for n in c.nodes if n is not new)
+
+
+@pytest.mark.parametrize("address", VIPS)
+def test_it_follows_a_switchover(c, address):
+    old = c.primary()
+    candidate = c[[m["Member"] for m in c.members() if m["Role"] == "Sync Standby"][0]]
+    with Watch(c.nodes) as watch, Knocker(c, address) as knocker:
+        wait_until(lambda: knocker.through, "a client gets through before")
+        old.ctl("switchover", "--candidate", candidate.name)
+        new = c.new_leader(old)
+        moved(c, watch, knocker, new, time.monotonic())
+
+
+@pytest.mark.parametrize("address", VIPS)
+def test_it_leaves_a_node_whose_daemon_is_dead(c, address):
+    old = c.primary()
+    with Watch(c.nodes) as watch, Knocker(c, address) as knocker:
+        wait_until(lambda: knocker.through, "a client gets through before")
+        old.signal("regentd", signal.SIGKILL)
+        new = c.new_leader(old)
+        moved(c, watch, knocker, new, time.monotonic())
+    old.reap()
+    old.start()
+
+
+def test_it_leaves_a_node_where_everything_is_killed_but_the_machine(c):
+    old = c.primary()
+    with Watch(c.nodes) as watch, Knocker(c, VIPS[0]) as knocker:
+        old.kill()
+        new = c.new_leader(old)
+        moved(c, watch, knocker, new, time.monotonic())
+    old.start()
+
+
+def test_a_fence_that_is_killed_takes_the_address_along(c):
+    old = c.primary()
+    with Watch(c.nodes) as watch, Knocker(c, VIPS[0]) as knocker:
+        wait_until(lambda: knocker.through, "a client gets through before")
+        token = c.record("leader")["token"]
+        old.signal("fence", signal.SIGKILL)
+        wait_until(lambda: (c.record("leader") or {}).get("token", 0) > token and c.leader(), "somebody leads anew")
+        moved(c, watch, knocker, c.primary(), time.monotonic())
+
+
+def test_the_children_get_no_capability(c):
+    node = c.primary()
+    for program in ("postmaster", "worker"):
+        pid = node.pid_of(program)
+        if pid is None:
+            continue
+        with open(f"/proc/{pid}/status", encoding="ascii") as f:
+            held = {line.split()[0]: int(line.split()[1], 16) for line in f if line.startswith(("CapEff", "CapPrm", "CapAmb"))}
+        assert not any(held.values()), (program, held)
+
+
+def test_the_hook_is_told_of_every_change(c):
+    def told(node):
+        path = c.dir / f"{node.name}.hook"
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    old = c.primary()
+    wait_until(lambda: told(old)[-1:] == ["up eth0"], "the primary's hook was called")
+    old.ctl("switchover")
+    new = c.new_leader(old)
+    wait_until(lambda: told(old)[-1:] == ["down eth0"] and told(new)[-1:] == ["up eth0"], "both hooks were called")
