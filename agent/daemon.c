@@ -129,6 +129,7 @@ void daemon_finish(struct daemon *d)
     d->closing = true;
     rest_jobs_close(d->jobs); /* first: it wakes connections that sleep */
     rest_stop(TAKE(d->rest));
+    dns_stop(TAKE(d->dns));
     templates_stop(TAKE(d->templates));
     callbacks_stop(TAKE(d->callbacks), d->restarting);
     host_watch_stop(TAKE(d->host));
@@ -279,6 +280,7 @@ static enum err start_all(struct daemon *d, struct errmsg *e)
     /* What can be refused comes first: a fence outlives a daemon that does not start. */
     d->jobs = rest_jobs_new(&d->loop, &daemon_rest_ports, d);
     if ((rv = rest_start(&d->config, d->jobs, &d->rest, e)) != ERR_OK ||
+        (rv = dns_start(&d->config, &d->dns, e)) != ERR_OK ||
         (rv = templates_start(&d->loop, &d->config, &d->templates, e)) != ERR_OK ||
         (rv = start_dcs(d, e)) != ERR_OK ||
         (!d->witness && (rv = start_postgres(d, e)) != ERR_OK) ||

@@ -5,6 +5,7 @@
 #include <uv.h>
 
 #include "agent/callbacks.h"
+#include "agent/dns.h"
 #include "agent/engine.h"
 #include "agent/host_watch.h"
 #include "agent/rest.h"
@@ -32,6 +33,7 @@ struct daemon {
     struct rest_jobs *jobs;
     struct templates *templates;
     struct callbacks *callbacks; /* NULL: a witness */
+    struct dns *dns;
     struct host_watch *host;
     struct vip_keeper *vip;
     struct engine *engine;

@@ -190,6 +190,7 @@ static void port_published(void *arg, const struct view *v, const struct plan *p
     if (!d->closing && rest_dcs_due(d->rest, v->now_ms))
         client_call(d->client, METHOD_CLUSTER_STATUS, &(struct empty){}, 0, on_dcs_status, d);
     vip_keeper_look(d->vip, v);
+    dns_publish(d->dns, v);
     rest_publish(d->rest, &news);
     if (!d->closing)
         rest_jobs_look(d->jobs);

@@ -77,6 +77,10 @@ struct config {
         } authentication;
     } postgresql;
     struct {
+        char *listen; /* host:port, UDP; "" = off */
+        char *domain;
+    } dns;
+    struct {
         char *address; /* "10.0.0.100/24", several with commas */
         char *interface;
         char *hook; /* command, called with up or down */

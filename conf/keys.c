@@ -92,6 +92,10 @@ const struct conf_key conf_keys[] = {
     S("postgresql.authentication.rewind.password", postgresql.authentication.rewind.password,
       .help = "default: from secrets.yml"),
 
+    S("dns.listen", dns.listen, .host_port = true,
+      .help = "names of the nodes by DNS; empty: off"),
+    S("dns.domain", dns.domain, .fallback = "regent", .help = "the zone is SCOPE.DOMAIN"),
+
     S("vip.address", vip.address,
       .help = "addresses with bits that follow the primary, with commas between"),
     S("vip.interface", vip.interface, .help = "where they are put"),

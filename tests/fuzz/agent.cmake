@@ -1,1 +1,2 @@
 regent_fuzz_target(fuzz_rest_order LIBS regent_agent)
+regent_fuzz_target(fuzz_dns LIBS regent_agent)
