@@ -126,8 +126,8 @@ static ssize_t on_read(void *arg, uint64_t position, char *to, size_t room)
 static void on_free(void *arg)
 {
     struct stream *s = arg;
-    struct rest_events *e = s->events;
     CHECK_MAGIC(s, STREAM_MAGIC);
+    struct rest_events *e = s->events;
     (void)pthread_mutex_lock(&e->lock);
     struct stream **at = &e->streams;
     while (*at != s)
