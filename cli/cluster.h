@@ -25,4 +25,8 @@ const char *cluster_role(const struct cluster *cl, const struct member_rec *m);
 /* Where the leader is; without one, the most advanced member. */
 uint64_t cluster_top_lsn(const struct cluster *cl);
 
+/* why.c */
+int explain_why_not(struct cli *c, const char *node);
+int explain_durability(struct cli *c);
+
 #endif

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "cli/cluster.h"
 #include "cli/commands.h"
 
 struct journal {
@@ -52,8 +53,12 @@ int cmd_explain(struct cli *c, int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "-n") == 0) {
         if (str_parse_u64(argv[2], &count) != ERR_OK)
             return cli_usage("-n: \"%s\" is not a number", argv[2]);
+    } else if (argc == 3 && strcmp(argv[1], "why-not") == 0) {
+        return explain_why_not(c, argv[2]);
+    } else if (argc == 2 && strcmp(argv[1], "durability") == 0) {
+        return explain_durability(c);
     } else if (argc > 1) {
-        return cli_usage("explain takes -n COUNT");
+        return cli_usage("explain takes -n COUNT, why-not NODE, or durability");
     }
     enum err rv = cli_records(c, "journal/", NULL, count_journal, &j);
     if (rv == ERR_OK) {

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/str.h"
@@ -147,7 +148,7 @@ static void list_footer(const struct cluster *cl)
                      cl->failover.candidate[0] != '\0' ? " to " : "", cl->failover.candidate);
 }
 
-int cmd_list(struct cli *c, int argc, char **argv)
+static int show_list(struct cli *c)
 {
     static const struct output_column columns[] = {
         {.name = "Cluster", .optional = true},
@@ -165,9 +166,6 @@ int cmd_list(struct cli *c, int argc, char **argv)
         {.name = "Pending restart reason", .optional = true},
         {.name = "Scheduled restart", .optional = true}};
     static struct cluster cl;
-    int usage = cli_no_arguments(argc, argv);
-    if (usage != 0)
-        return usage;
     enum err rv = cluster_read(c, &cl);
     if (rv != ERR_OK)
         return cli_exit_code(rv);
@@ -181,6 +179,43 @@ int cmd_list(struct cli *c, int argc, char **argv)
         list_footer(&cl);
     cluster_close(&cl);
     return CLI_DONE;
+}
+
+/* -W: every two seconds; -w SECONDS. 0: once. */
+static int parse_watch(int argc, char **argv, uint64_t *ret_every_s)
+{
+    enum { USUAL_S = 2, MOST_S = 3600 };
+    *ret_every_s = 0;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "-W") == 0) {
+            *ret_every_s = USUAL_S;
+        } else if (strcmp(argv[i], "-w") == 0 && i + 1 < argc) {
+            if (str_parse_u64(argv[++i], ret_every_s) != ERR_OK || *ret_every_s == 0 ||
+                *ret_every_s > MOST_S)
+                return cli_usage("-w: \"%s\" is not a number of seconds up to %d", argv[i],
+                                 MOST_S);
+        } else {
+            return cli_usage("list takes -W or -w SECONDS at most");
+        }
+    }
+    return 0;
+}
+
+int cmd_list(struct cli *c, int argc, char **argv)
+{
+    uint64_t every_s;
+    int rv = parse_watch(argc, argv, &every_s);
+    if (rv != 0 || every_s == 0)
+        return rv != 0 ? rv : show_list(c);
+    for (;;) {
+        if (isatty(STDOUT_FILENO)) /* in place */
+            (void)printf("\033[H\033[J");
+        rv = show_list(c);
+        if (rv != CLI_DONE || fflush(stdout) != 0)
+            return rv != CLI_DONE ? rv : CLI_FAILED;
+        (void)sleep((unsigned)every_s);
+        (void)printf("\n");
+    }
 }
 
 /* patronictl's shape: a row for every timeline that has ended, where and why it did, and who leads the

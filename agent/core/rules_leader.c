@@ -284,7 +284,8 @@ bool rule_leader_roles(const struct view *v, struct plan *p)
         return false;
     p->action = ACTION_ENSURE_ROLES;
     p->token = v->leader.token;
-    return plan_say(p, "the roles for replication and rewind are missing");
+    return plan_say(
+        p, "making sure of the roles for replication and rewind, and of their passwords");
 }
 
 bool rule_leader_sync(const struct view *v, struct plan *p)

@@ -125,6 +125,18 @@ def test_a_standby_that_is_stopped_stays_so_until_it_is_started(c):
     assert node.postmaster() is not None
 
 
+def test_it_is_explained_who_could_lead_and_what_can_be_lost(c):
+    primary, sync = c.primary(), sync_standby(c)
+    other = next(n for n in c.standbys() if n is not sync)
+    assert f"{primary.name} leads." in primary.ctl("explain", "why-not", primary.name).stdout
+    assert "Nothing stands in its way" in primary.ctl("explain", "why-not", sync.name).stdout
+    text = primary.ctl("explain", "why-not", other.name).stdout
+    assert "it is not in the record" in text and "Its last decision" in text
+    assert primary.ctl("explain", "why-not", "n9", check=False).returncode == FAILED
+    text = primary.ctl("explain", "durability").stdout
+    assert "synchronous_mode is on." in text and "Any one node is lost" in text
+
+
 def test_what_is_scheduled_shows_can_be_taken_back_and_is_done(c):
     primary = c.primary()
     node = c.standbys()[0]

@@ -145,6 +145,20 @@ static void note(const struct plan *p)
     seen.acts += p->action != ACTION_NONE || p->txn != TXN_NONE;
 }
 
+/* The journal has the view as text: pasted into a test it must give the same plan. */
+static void check_as_text(const struct view *v, const struct plan *p)
+{
+    static char text[100000];
+    static struct view again;
+    struct plan plan;
+    struct errmsg e = {0};
+    assert_int_equal(view_print(v, text, sizeof text), ERR_OK);
+    if (view_parse(text, &again, &e) != ERR_OK)
+        fail_msg("%s", e.text);
+    decide(&again, &plan);
+    assert_memory_equal(p, &plan, sizeof plan);
+}
+
 static void check(const struct view *v)
 {
     struct plan p;
@@ -161,6 +175,8 @@ static void check(const struct view *v)
     struct plan again;
     decide(v, &again);
     assert_memory_equal(&p, &again, sizeof p);
+    if (seen.views % 50 == 0)
+        check_as_text(v, &p);
 }
 
 static void every_small_view_keeps_the_invariants(void **state)
