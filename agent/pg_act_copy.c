@@ -43,15 +43,19 @@ static void source_of(const struct postgres *p, const struct conf_user *user,
     memcpy(q->lineage, p->act.plan.lineage, sizeof q->lineage);
 }
 
+static void put_args(struct buf *b, char *const *options, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        buf_append(b, options[i], strlen(options[i]) + 1);
+}
+
 static void initdb(struct postgres *p)
 {
     struct worker_req q;
     struct buf args CLEANUP(buf_close) = BUF_INIT;
     const struct conf_user *u = &p->config->postgresql.authentication.superuser;
     postgres_req(p, &q, "initdb");
-    for (size_t i = 0; i < p->config->bootstrap.n_initdb; i++)
-        buf_append(&args, p->config->bootstrap.initdb[i],
-                   strlen(p->config->bootstrap.initdb[i]) + 1);
+    put_args(&args, p->config->bootstrap.initdb, p->config->bootstrap.n_initdb);
     q.args = buf_slice(&args);
     (void)snprintf(q.user, sizeof q.user, "%s", u->username != NULL ? u->username : "postgres");
     q.password = slice_str(u->password != NULL ? u->password : "");
@@ -62,8 +66,11 @@ static void initdb(struct postgres *p)
 static void clone_now(struct postgres *p, const struct worker_reply *r)
 {
     struct worker_req q;
+    struct buf args CLEANUP(buf_close) = BUF_INIT;
     (void)r;
     postgres_req(p, &q, "clone");
+    put_args(&args, p->config->postgresql.basebackup, p->config->postgresql.n_basebackup);
+    q.args = buf_slice(&args);
     source_of(p, &p->config->postgresql.authentication.replication, &q);
     action_worker(p, &q, 0, copied);
 }

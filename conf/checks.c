@@ -98,6 +98,23 @@ static void check_lines(struct loader *l)
             conf_complain(l, NULL, "postgresql.%s", e.text);
 }
 
+/* Where a copy comes from and how it is made is the agent's to say. */
+static void check_basebackup(struct loader *l)
+{
+    static const char *const ours[] = {
+        "--pgdata", "--format",      "--wal-method", "--checkpoint",  "--dbname",
+        "--host",   "--port",        "--username",   "--password",    "--no-password",
+        "--target", "--incremental", "--slot",       "--create-slot", "--write-recovery-conf"};
+    for (size_t i = 0; i < l->c->postgresql.n_basebackup; i++) {
+        const char *option = l->c->postgresql.basebackup[i];
+        size_t n = strcspn(option, "=");
+        for (size_t k = 0; k < ARRAY_LEN(ours); k++)
+            if (strlen(ours[k]) == n && strncmp(option, ours[k], n) == 0)
+                conf_complain(l, NULL, "postgresql.basebackup: Regent sets %s by itself",
+                              ours[k]);
+    }
+}
+
 static void check_ports(struct loader *l)
 {
     const struct {
@@ -183,6 +200,7 @@ void conf_check(struct loader *l)
     check_vip(l);
     check_templates(l);
     check_lines(l);
+    check_basebackup(l);
     if ((c->restapi.certfile[0] != '\0') != (c->restapi.keyfile[0] != '\0'))
         conf_complain(l, NULL, "restapi.certfile and restapi.keyfile belong together");
     if (c->dcs.heartbeat_ms == 0 || c->dcs.election_ms < 5 * c->dcs.heartbeat_ms)

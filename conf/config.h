@@ -66,6 +66,8 @@ struct config {
         size_t n_parameters;
         char *pg_hba[CONF_LIST_MAX];
         size_t n_pg_hba;
+        char *basebackup[CONF_LIST_MAX]; /* "--max-rate=100M", ... */
+        size_t n_basebackup;
         char *pg_ident[CONF_LIST_MAX];
         size_t n_pg_ident;
         struct {

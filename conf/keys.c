@@ -65,6 +65,8 @@ const struct conf_key conf_keys[] = {
      .count_offset = AT(postgresql.n_parameters), .help = "server parameters of this node"},
     {"postgresql.pg_hba", CONF_LIST, .offset = AT(postgresql.pg_hba),
      .count_offset = AT(postgresql.n_pg_hba), .help = "lines of pg_hba.conf"},
+    {"postgresql.basebackup", CONF_FLAGS, .offset = AT(postgresql.basebackup),
+     .count_offset = AT(postgresql.n_basebackup), .help = "further options of pg_basebackup"},
     {"postgresql.pg_ident", CONF_LIST, .offset = AT(postgresql.pg_ident),
      .count_offset = AT(postgresql.n_pg_ident), .help = "lines of pg_ident.conf"},
     S("postgresql.callbacks.on_start", postgresql.callbacks.on_start,

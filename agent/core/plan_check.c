@@ -227,13 +227,22 @@ static bool destroy_not_counted_on(const struct view *v, const struct plan *p)
     return !destroys(p) || (!view_in_v(v, v->pg.incarnation) && !view_is_record_leader(v));
 }
 
+/* A copy of a standby that streams from the leader on its timeline is as good as one of the leader. */
+static bool sound_source(const struct view *v, const struct plan *p)
+{
+    const struct member_rec *m = view_member(v, p->target);
+    return strcmp(p->target, v->leader.name) == 0 ||
+           (p->action == ACTION_CLONE && m != NULL && m->clonefrom &&
+            strcmp(m->upstream, v->leader.name) == 0 && strcmp(m->state, "streaming") == 0 &&
+            m->timeline == v->leader.timeline && strcmp(m->name, v->self) != 0);
+}
+
 static bool destroy_from_leader(const struct view *v, const struct plan *p)
 {
     if (p->action != ACTION_REWIND && p->action != ACTION_CLONE)
         return true;
-    return v->has_leader && p->token == v->leader.token &&
-           strcmp(p->target, v->leader.name) == 0 && strcmp(v->self, v->leader.name) != 0 &&
-           v->leader.timeline != 0;
+    return v->has_leader && p->token == v->leader.token && sound_source(v, p) &&
+           strcmp(v->self, v->leader.name) != 0 && v->leader.timeline != 0;
 }
 
 static bool initdb_in_empty(const struct view *v, const struct plan *p)

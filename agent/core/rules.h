@@ -30,6 +30,8 @@ rule_fn rule_resume_arm, rule_pause_disarm, rule_pause_release, rule_pause, rule
 /* rules_request.c: what a person asked of this node */
 rule_fn rule_request_cancel, rule_request_begin, rule_request_stop, rule_request_clone,
     rule_request_end, rule_request_hold;
+/* rules_follower.c: a standby with the tag clonefrom that can be cloned from now */
+bool clone_source(const struct view *v, const struct member_rec *m);
 /* rules_follower.c: the leader key is somebody else's */
 rule_fn rule_own_old_key, rule_leader_not_running, rule_clone, rule_stopped_follower,
     rule_follower_diverged, rule_follower_blocked, rule_follow, rule_following;

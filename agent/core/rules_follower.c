@@ -47,6 +47,27 @@ static bool leave_v_first(const struct view *v, struct plan *p)
     return plan_wait(p, UINT64_MAX);
 }
 
+/* It streams from the leader, on its timeline: what it has is a beginning of what the leader has. */
+bool clone_source(const struct view *v, const struct member_rec *m)
+{
+    return m->clonefrom && m->incarnation[0] != '\0' && strcmp(m->name, v->self) != 0 &&
+           is_state(m->state, "streaming") && strcmp(m->upstream, v->leader.name) == 0 &&
+           m->timeline == v->leader.timeline;
+}
+
+/* From a standby that is meant for it, unless that has just failed; else from the leader. */
+static bool plan_clone(const struct view *v, struct plan *p)
+{
+    bool failed = v->busy.failed && v->busy.failed_action == ACTION_CLONE;
+    (void)plan_follow(v, p, ACTION_CLONE);
+    for (size_t i = 0; i < v->members_n && !failed; i++)
+        if (clone_source(v, &v->members[i])) {
+            (void)memcpy(p->target, v->members[i].name, sizeof p->target);
+            break;
+        }
+    return true;
+}
+
 bool rule_clone(const struct view *v, struct plan *p)
 {
     if (!v->has_leader || (v->pg.data != PG_DATA_EMPTY && v->pg.data != PG_DATA_BROKEN))
@@ -57,10 +78,10 @@ bool rule_clone(const struct view *v, struct plan *p)
     }
     if (leave_v_first(v, p))
         return true;
-    (void)plan_say(p, "%s: cloning from %s",
-                   v->pg.data == PG_DATA_EMPTY ? "the data directory is empty" : v->pg.trouble,
-                   v->leader.name);
-    return plan_follow(v, p, ACTION_CLONE);
+    (void)plan_clone(v, p);
+    return plan_say(p, "%s: cloning from %s",
+                    v->pg.data == PG_DATA_EMPTY ? "the data directory is empty" : v->pg.trouble,
+                    p->target);
 }
 
 /* A seal is lifted only for a leader newer than the loss it was made for. */
@@ -93,7 +114,7 @@ bool rule_stopped_follower(const struct view *v, struct plan *p)
     }
     (void)plan_say(p, "this data cannot follow %s%s: cloning", v->leader.name,
                    v->pg.rewind_failed ? " and the rewind failed" : "");
-    return plan_follow(v, p, ACTION_CLONE);
+    return plan_clone(v, p);
 }
 
 bool rule_follower_diverged(const struct view *v, struct plan *p)

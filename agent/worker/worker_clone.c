@@ -113,8 +113,9 @@ static enum err run_basebackup(struct worker *w, const struct worker_req *q,
                           buf_cstr(&conninfo)};
     for (size_t i = 0; i < ARRAY_LEN(args); i++)
         tool_arg(&t, args[i]);
+    rv = tool_args(&t, q->args, NULL, e);
     p->free_before = free_bytes(p->parent);
-    return tool_run(w, &t, NULL, e);
+    return rv == ERR_OK ? tool_run(w, &t, NULL, e) : rv;
 }
 
 static enum err exchange(const struct place *p, struct worker_reply *r, struct errmsg *e)

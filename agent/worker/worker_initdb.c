@@ -25,20 +25,6 @@ static bool reserved(const char *option)
     return option[0] != '-' || option[1] != '-';
 }
 
-static enum err add_options(struct tool *t, struct slice args, struct errmsg *e)
-{
-    while (args.n > 0) {
-        const char *option = (const char *)args.p;
-        size_t n = strnlen(option, args.n);
-        if (n == args.n)
-            return err_set(e, ERR_INVALID, "a list without its last NUL");
-        if (!reserved(option))
-            tool_arg(t, option);
-        args = slice_of(args.p + n + 1, args.n - n - 1);
-    }
-    return ERR_OK;
-}
-
 static enum err run_initdb(struct worker *w, const struct worker_req *q, const char *bin_dir,
                            struct errmsg *e)
 {
@@ -66,7 +52,7 @@ static enum err run_initdb(struct worker *w, const struct worker_req *q, const c
     tool_arg(&t, "--data-checksums");
     tool_arg(&t, "--auth=scram-sha-256");
     tool_arg(&t, "--pwfile=/dev/stdin");
-    rv = add_options(&t, q->args, e);
+    rv = tool_args(&t, q->args, reserved, e);
     t.input = slice_str(input);
     if (rv == ERR_OK)
         rv = tool_run(w, &t, NULL, e);

@@ -23,7 +23,7 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
  * signal        data_dir pid signal                       to a process of this PostgreSQL; pid 0: the
  *                                                         postmaster
  * initdb        name data_dir bin_dir args user password
- * clone         name data_dir bin_dir host port user passfile slot
+ * clone         name data_dir bin_dir host port user passfile args
  * rewind        name data_dir bin_dir host port user passfile files dirs
  * tail          path                                      the end of a log, into text
  * cancel                                                  ends what runs; id is that request's */

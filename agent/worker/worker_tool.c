@@ -40,6 +40,27 @@ void tool_arg(struct tool *t, const char *arg)
     UNREACHABLE();
 }
 
+enum err tool_args(struct tool *t, struct slice args, bool (*skip)(const char *arg),
+                   struct errmsg *e)
+{
+    size_t used = 0;
+    while (t->argv[used] != NULL)
+        used++;
+    while (args.n > 0) {
+        const char *arg = (const char *)args.p;
+        size_t n = strnlen(arg, args.n);
+        if (n == args.n)
+            return err_set(e, ERR_INVALID, "a list without its last NUL");
+        bool wanted = skip == NULL || !skip(arg);
+        if (wanted && ++used == TOOL_ARGS_MAX)
+            return err_set(e, ERR_LIMIT, "too many options");
+        if (wanted)
+            tool_arg(t, arg);
+        args = slice_of(args.p + n + 1, args.n - n - 1);
+    }
+    return ERR_OK;
+}
+
 /* Messages untranslated, for they are parsed; encodings UTF-8; nothing of PG* from outside. */
 static void child_env(const char *env[static 6], struct buf *home)
 {

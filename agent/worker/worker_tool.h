@@ -27,6 +27,9 @@ struct tool {
 };
 
 void tool_arg(struct tool *t, const char *arg);
+/* Those of a list with a NUL behind each for which skip (NULL: none) is not true. */
+enum err tool_args(struct tool *t, struct slice args, bool (*skip)(const char *arg),
+                   struct errmsg *e) MUST_CHECK;
 /* Runs it to its end. ERR_OK: status 0; output (may be NULL) has what it wrote to stdout and
  * stderr, at most TOOL_OUTPUT_MAX bytes, the oldest dropped. Else e has the program's name, why, and
  * its last lines. ERR_CANCELLED after a cancel or when the agent went away. */

@@ -136,6 +136,9 @@ static bool extra_holds(const char *line, const struct plan *p)
     expected(line, " arm=", "?", want, sizeof want);
     if (strcmp(want, "?") != 0 && strcmp(want, p->arm ? "1" : "0") != 0)
         return false;
+    expected(line, " cancel=", "?", want, sizeof want);
+    if (strcmp(want, "?") != 0 && strcmp(want, p->cancel ? "1" : "0") != 0)
+        return false;
     expected(line, " wake=", "?", want, sizeof want);
     (void)snprintf(have, sizeof have, "%llu", (unsigned long long)p->wake_ms);
     return strcmp(want, "?") == 0 || strcmp(want, have) == 0;
