@@ -151,7 +151,10 @@ static struct callback_facts facts_of(struct callbacks *k, const struct view *v,
                                       const struct plan *p, uint64_t reloads)
 {
     bool runs = v->pg.proc == PG_PROC_RUNNING && v->pg.accepts;
-    if (p->rule != NULL && strcmp(p->rule, "follower_blocked") == 0)
+    bool asked = v->has_request && strcmp(v->request.kind, "restart") == 0 &&
+                 v->request.state[0] != '\0';
+    bool needed = p->rule != NULL && strcmp(p->rule, "follower_blocked") == 0;
+    if (needed || (asked && !runs))
         k->restart = true;
     struct callback_facts f = {.known = runs || v->pg.proc == PG_PROC_STOPPED,
                                .running = runs,

@@ -62,3 +62,5 @@ def test_each_event_is_told_once_and_nothing_waits_for_it(c):
     os.kill(other.postmaster(), signal.SIGKILL)
     wait_until(lambda: c.told(other)[-2:] == ["on_stop replica ha", "on_start replica ha"], "a crash was told")
     assert not any("on_restart" in line for n in c.nodes for line in c.told(n))
+    other.ctl("restart", other.name, "--force")
+    wait_until(lambda: c.told(other)[-2:] == ["on_start replica ha", "on_restart replica ha"], "a restart was told")
