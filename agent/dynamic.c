@@ -24,6 +24,8 @@ void config_defaults(struct config_rec *c)
         c->synchronous_node_count = 1;
     if (c->on_primary_crash[0] == '\0')
         str_cut(c->on_primary_crash, sizeof c->on_primary_crash, "auto");
+    if (c->member_slots_ttl == 0)
+        c->member_slots_ttl = 1800;
 }
 
 enum err config_from_json(struct slice json, struct config_rec *ret_config,

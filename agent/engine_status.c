@@ -253,6 +253,7 @@ void engine_configure(struct engine *g)
     d.parameters_json = c->postgresql;
     d.retry_interval_ms = g->view.config.retry_interval_ms;
     d.use_slots = c->use_slots;
+    d.slot_ttl_ms = c->member_slots_ttl * 1000; /* 0, of an older record: the default */
     d.strict = g->view.config.sync_strict;
     for (size_t i = 0; i < g->mirror.members_n; i++) {
         const struct member_rec *m = &g->mirror.members[i];

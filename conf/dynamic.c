@@ -35,6 +35,8 @@ const struct dynamic_key dynamic_keys[] = {
     {"use_pg_rewind", DYN_BOOL, "true", NULL, 0, 0,
      "diverged data is rewound where possible, else cloned"},
     {"use_slots", DYN_BOOL, "true", NULL, 0, 0, "a replication slot for every other member"},
+    {"member_slots_ttl", DYN_NUMBER, "1800", NULL, 1, 31536000,
+     "seconds that the slot, and with it the WAL, of a member that is away is kept"},
     {"postgresql", DYN_MAP, "{}", NULL, 0, 0, "see below"},
 };
 const size_t dynamic_keys_n = ARRAY_LEN(dynamic_keys);

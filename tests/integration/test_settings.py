@@ -153,3 +153,19 @@ def test_an_edit_is_in_force_everywhere_and_is_taken_back(c):
     for n in c.nodes:
         wait_until(lambda n=n: n.value("SHOW work_mem") == "4MB", f"{n} has not")
     wait_reasons(c, [], "")
+
+
+def test_the_slot_of_a_member_that_stays_away_is_dropped_and_comes_back_with_it(c):
+    edit(c, "-s", "member_slots_ttl=3")
+    away = c.standbys()[-1]
+    slot = f"regent_{away.name}"
+    others = [n for n in c.nodes if n is not away]
+    assert all(n.value("SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", slot) == 1 for n in others)
+    away.kill()
+    for n in others:
+        wait_until(lambda n=n: n.value("SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", slot) == 0,
+                   f"{n} lets go of the WAL that {away} would need")
+    away.start()
+    c.wait_healthy()
+    edit(c, "-s", "member_slots_ttl=null")
+    assert c.record("config")["member_slots_ttl"] == 1800
