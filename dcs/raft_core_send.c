@@ -86,14 +86,24 @@ static void note_sent(struct raft_core *c, uint64_t to, uint64_t last, uint64_t 
     p->tell_ms = 0;
 }
 
+/* A change of the membership binds whoever has it, and travels when it is stored here. If we could forget
+ * it, a member that it demotes would refuse our shorter log and not be a candidate itself: with two voters
+ * there is no leader any more. */
+static uint64_t sendable_index(const struct raft_core *c)
+{
+    uint64_t change = c->raft.configuration_uncommitted_index;
+    return change > raft_core_stored_index(c) ? change - 1 : core_last_index(c);
+}
+
 static void send_append(struct raft_core *c, uint64_t to, const struct raft_append_entries *a)
 {
     struct raft_frame f = {.type = RAFT_FRAME_APPEND, .term = a->term};
-    note_sent(c, to, a->prev_log_index + a->n_entries, a->leader_commit);
+    uint64_t last =
+        MAX(a->prev_log_index, MIN(a->prev_log_index + a->n_entries, sendable_index(c)));
+    note_sent(c, to, last, a->leader_commit);
     f.append.prev_index = a->prev_log_index;
     f.append.prev_term = a->prev_log_term;
     f.append.commit = a->leader_commit;
-    uint64_t last = a->prev_log_index + a->n_entries;
     do {
         uint64_t first = f.append.prev_index + 1;
         size_t n = frame_entries(c, first, last);
@@ -198,7 +208,7 @@ static bool term_at(const struct raft_core *c, uint64_t index, uint64_t *ret_ter
 /* Entries behind `from`, as many as fit one frame, or the commit index alone. */
 static void send_behind(struct raft_core *c, uint64_t to, uint64_t from)
 {
-    uint64_t last = core_last_index(c);
+    uint64_t last = sendable_index(c);
     struct raft_append_entries a = {.term = c->raft.current_term,
                                     .prev_log_index = from,
                                     .leader_commit = c->raft.commit_index};
@@ -221,7 +231,7 @@ enum {
 static void hurry_peer(struct raft_core *c, struct core_peer *p)
 {
     uint64_t match = raft_core_match_index(c, p->id);
-    uint64_t last = core_last_index(c);
+    uint64_t last = sendable_index(c);
     uint64_t tell_ms = p->tell_ms;
     p->tell_ms = 0;
     if (match == 0 || match + HURRY_ENTRIES_MAX < last || match < p->install_index ||

@@ -121,8 +121,9 @@ struct world {
     /* What is known to be committed. */
     struct {
         uint64_t term;
-        uint64_t hash;  /* of the entry; 0: not seen applied */
-        uint64_t chain; /* state behind it, when it was a command */
+        uint64_t in_term; /* of the member that first knew it to be committed */
+        uint64_t hash;    /* of the entry; 0: not seen applied */
+        uint64_t chain;   /* state behind it, when it was a command */
         bool command;
     } model[WORLD_INDEX_MAX];
     uint64_t model_last;

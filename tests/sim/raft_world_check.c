@@ -114,7 +114,8 @@ static uint64_t entry_hash(uint64_t term, enum raft_entry_type type, struct slic
     return world_hash(h, data.p, data.n) | 1;
 }
 
-/* A leader of a new term has every committed entry. */
+/* A leader has every entry that was committed in an earlier term. One whose last vote comes late, when a later
+ * term has its leader already, need not have what that one has committed. */
 void world_check_role(struct world_node *n, enum raft_core_state state, uint64_t term)
 {
     struct world *w = n->world;
@@ -130,7 +131,7 @@ void world_check_role(struct world_node *n, enum raft_core_state state, uint64_t
     for (uint64_t i = 1; i <= w->model_last; i++) {
         const struct world_entry *e = entry_at(&n->log, i);
         bool in_snapshot = n->log.has_snapshot && i <= n->log.snapshot.index;
-        if (w->model[i].term != 0 && w->model[i].term <= term &&
+        if (w->model[i].term != 0 && w->model[i].in_term < term &&
             (e == NULL ? !in_snapshot : e->term != w->model[i].term))
             world_violation(w,
                             "leader %llu of term %llu lacks committed entry %llu of term %llu",
@@ -154,6 +155,8 @@ void world_check_commit(struct world_node *n)
             world_violation(w, "%llu has another committed entry %llu (term %llu, was %llu)",
                             (unsigned long long)n->id, (unsigned long long)i,
                             (unsigned long long)e->term, (unsigned long long)w->model[i].term);
+        if (w->model[i].hash == 0)
+            w->model[i].in_term = raft_core_term(n->core);
         w->model[i].hash = h;
         w->model[i].term = e->term;
         w->model_last = MAX(w->model_last, i);

@@ -559,6 +559,23 @@ static void a_late_append_below_the_trimmed_prefix_changes_nothing(void **state)
     world_free(w);
 }
 
+/* Else 2 would refuse the log of 1, which has forgotten the demotion, and not be a candidate itself. */
+static void a_demotion_that_the_leader_can_forget_is_not_sent(void **state)
+{
+    (void)state;
+    struct world *w = world_of(2, 8192);
+    raft_script(w, "lead 1\n"
+                   "agree\n"
+                   "hold 1\n"
+                   "learner 2\n"
+                   "run 300\n"
+                   "crash 1\n"
+                   "release 1\n"
+                   "start 1\n"
+                   "agree\n");
+    world_free(w);
+}
+
 /* The library would never send this member an entry again. */
 static void a_late_rejection_does_not_stop_replication(void **state)
 {
@@ -700,6 +717,7 @@ int main(void)
         cmocka_unit_test(the_receiver_splits_before_a_change_too),
         cmocka_unit_test(a_change_that_was_overtaken_is_kept),
         cmocka_unit_test(a_late_append_below_the_trimmed_prefix_changes_nothing),
+        cmocka_unit_test(a_demotion_that_the_leader_can_forget_is_not_sent),
         cmocka_unit_test(a_late_rejection_does_not_stop_replication),
         cmocka_unit_test(a_leader_of_our_own_term_is_not_believed),
         cmocka_unit_test(a_member_that_contradicts_what_is_committed_is_named),
