@@ -16,13 +16,17 @@ pytestmark = [
 ]
 
 
-def test_a_node_is_cloned_from_the_standby_that_is_meant_for_it(request):
+def further(node, setting):
+    """One more --set for this node alone."""
+    setup = node.setup
+    node.setup = lambda sets=(), **more: setup(sets=[*sets, setting], **more)
+
+
+def test_a_node_is_cloned_from_the_standby_that_is_meant_for_it():
     with Cluster(sync=True) as c:
         n1, n2, n3 = c.nodes
-        join = n2.setup
-        n2.setup = lambda **more: join(**more, sets=["tags.clonefrom=true"])
-        join3 = n3.setup
-        n3.setup = lambda **more: join3(**more, sets=["postgresql.basebackup=[{label: by hand}]"])
+        further(n2, "tags.clonefrom=true")
+        further(n3, "postgresql.basebackup=[{label: by hand}]")
         c.form()
         assert c.primary() is n1
         n1.sql("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS id")
