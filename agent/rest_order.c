@@ -267,7 +267,7 @@ static bool parse_body(const json_t *j, struct slice body, const struct rest_fac
     switch (o->kind) {
     case VERB_CONFIG_PATCH:
     case VERB_CONFIG_PUT:
-        o->config = strndup((const char *)body.p, body.n);
+        o->config = mem_dup(body.p, body.n);
         return true;
     case VERB_SWITCHOVER:
     case VERB_FAILOVER:
@@ -305,7 +305,7 @@ bool rest_order_parse(enum rest_verb_kind kind, struct slice body, const struct 
 
 void rest_order_close(struct rest_order *o)
 {
-    free(o->config);
+    mem_free(o->config);
     o->config = NULL;
 }
 

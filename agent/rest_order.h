@@ -22,7 +22,7 @@ struct rest_order {
     /* VERB_SWITCHOVER, VERB_FAILOVER; id is set by who carries it out */
     struct failover_rec failover;
     struct request_rec request; /* VERB_RESTART, VERB_REINITIALIZE; likewise */
-    char *config;               /* VERB_CONFIG_*: the document as given; malloc'ed, owned */
+    char *config;               /* VERB_CONFIG_*: the document as given; owned */
 };
 
 /* True: *ret_order is to be carried out (rest_order_close() it). False: *ret_reply says why not. `wall_ms` for
