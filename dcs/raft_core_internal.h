@@ -136,6 +136,9 @@ void core_confirm_change(
 int core_submit(struct raft_core *c, enum raft_entry_type type, struct slice data) MUST_CHECK;
 
 /* raft_core_send.c */
+/* The transfer of that snapshot failed: the leader begins one anew. Its heartbeats do not bring it to that once it
+ * has a newer snapshot, they are anchored there: the library would wait for 30 s. */
+void core_send_rejection(struct raft_core *c, uint64_t to, uint64_t snapshot);
 void core_send(struct raft_core *c, const struct raft_message *m);
 void core_release_held(struct raft_core *c);
 void core_free_held(struct raft_core *c);

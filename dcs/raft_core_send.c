@@ -138,6 +138,14 @@ static void send_append_result(struct raft_core *c, uint64_t to,
     send_frame(c, to, &f);
 }
 
+void core_send_rejection(struct raft_core *c, uint64_t to, uint64_t snapshot)
+{
+    struct raft_frame f = {.type = RAFT_FRAME_APPEND_RESULT, .term = c->raft.current_term};
+    f.append_result.rejected = snapshot;
+    f.append_result.last_index = core_last_index(c);
+    send_frame(c, to, &f);
+}
+
 static void send_install(struct raft_core *c, uint64_t to,
                          const struct raft_install_snapshot *a)
 {

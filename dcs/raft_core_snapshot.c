@@ -194,6 +194,8 @@ void raft_core_snapshot_failed(struct raft_core *c, uint64_t now_ms)
     core_clock(c, now_ms);
     ASSERT(c->fetching.set);
     c->fetching.set = false;
+    if (c->fetching.term == c->raft.current_term && c->raft.state == RAFT_FOLLOWER)
+        core_send_rejection(c, c->fetching.from, c->fetching.info.index);
     run_waiting(c);
 }
 
