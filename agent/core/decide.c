@@ -61,6 +61,7 @@ static const struct rule rules[] = {
     {"own_old_key", rule_own_old_key},
     {"leader_not_running", rule_leader_not_running},
     {"clone", rule_clone},
+    {"follower_starting", rule_follower_starting},
     {"stopped_follower", rule_stopped_follower},
     {"follower_diverged", rule_follower_diverged},
     {"follower_blocked", rule_follower_blocked},

@@ -70,6 +70,18 @@ static bool obsolete_copy(const struct view *v)
     return v->busy.action != ACTION_CLONE || m == NULL || !clone_source(v, m);
 }
 
+/* A standby lets nobody in before it is consistent, and may need WAL for that which only the leader of now
+ * still has. It is left a TTL to get there: the fence has had its order, so that nothing is under way. */
+static bool obsolete_start(const struct view *v, uint64_t *ret_at_ms)
+{
+    if (v->busy.action != ACTION_START_STANDBY || v->pg.proc != PG_PROC_STARTING ||
+        v->config.pause || !v->has_leader || !is_state(v->leader.state, "running") ||
+        strcmp(v->leader.name, v->self) == 0 || strcmp(v->leader.name, v->busy.target) == 0)
+        return false;
+    *ret_at_ms = v->busy.since_ms + v->config.ttl_ms;
+    return true;
+}
+
 /* Only the record: the action under way is not touched. */
 static bool sync_beside(const struct view *v, struct plan *p)
 {
@@ -97,14 +109,15 @@ bool rule_busy(const struct view *v, struct plan *p)
     const char *name = v->busy.action < ACTION_COUNT
                            ? plan_action_name((enum plan_action)v->busy.action)
                            : "unknown";
-    if (obsolete_copy(v)) {
+    uint64_t late_ms = UINT64_MAX;
+    if (obsolete_copy(v) || (obsolete_start(v, &late_ms) && v->now_ms >= late_ms)) {
         p->cancel = true;
-        (void)plan_say(p, "%s from %s given up: %s leads now", name, v->busy.target,
-                       v->leader.name);
+        (void)plan_say(p, "%s from %s given up: %s leads now", name,
+                       v->busy.target[0] != '\0' ? v->busy.target : "nobody", v->leader.name);
         return plan_wait(p, UINT64_MAX);
     }
     (void)plan_say(p, "waiting for %s to end", name);
-    return plan_wait(p, UINT64_MAX);
+    return plan_wait(p, late_ms);
 }
 
 /* Also when the data is no node's of ours: what somebody put there is not moved aside for a clone. */

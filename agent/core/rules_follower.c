@@ -94,6 +94,20 @@ static bool sealed_too_new(const struct view *v, struct plan *p)
     return plan_wait(p, UINT64_MAX);
 }
 
+/* What rule_busy has given up. */
+bool rule_follower_starting(const struct view *v, struct plan *p)
+{
+    if (!v->has_leader || v->pg.proc != PG_PROC_STARTING || !v->pg.standby_signal)
+        return false;
+    bool given_up = v->busy.failed && v->busy.failed_action == ACTION_START_STANDBY;
+    bool elsewhere = v->pg.upstream[0] != '\0' && strcmp(v->pg.upstream, v->leader.name) != 0;
+    if (!given_up && !elsewhere)
+        return false;
+    p->action = ACTION_STOP_IMMEDIATE;
+    return plan_say(p, "started towards %s and not consistent yet, while %s leads: stopping it",
+                    elsewhere ? v->pg.upstream : "nobody", v->leader.name);
+}
+
 bool rule_stopped_follower(const struct view *v, struct plan *p)
 {
     if (!v->has_leader || v->pg.proc != PG_PROC_STOPPED)

@@ -10,5 +10,6 @@ foreach(test test_fence_client test_fence_freeze)
     target_compile_definitions(${test} PRIVATE
         FENCE_PROGRAM="$<TARGET_FILE:regent-fence>" FAKE_POSTGRES="$<TARGET_FILE:fake_postgres>")
     add_dependencies(${test} regent-fence fake_postgres)
+    set_tests_properties(${test} PROPERTIES RUN_SERIAL TRUE) # bounds in real time
 endforeach()
 regent_unit_test(test_fence_vip LIBS regent_fence_common)

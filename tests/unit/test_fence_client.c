@@ -85,7 +85,7 @@ static void everything_is_dead_at_the_deadline(void **state)
 {
     struct world *w = *state;
     world_start(w, false, NULL);
-    world_arm(w, 7, 600);
+    world_arm(w, 7, WORLD_BUDGET_MS + 400);
     uint64_t deadline = world_state(w)->deadline_ms;
     WORLD_UNTIL(w, is_dead);
     assert_swept_by(w, deadline);
@@ -99,7 +99,7 @@ static void a_postgres_that_ignores_sigquit_is_dead_at_the_deadline_too(void **s
 {
     struct world *w = *state;
     world_start(w, false, "--ignore-quit");
-    world_arm(w, 7, 600);
+    world_arm(w, 7, WORLD_BUDGET_MS + 400);
     uint64_t deadline = world_state(w)->deadline_ms;
     WORLD_UNTIL(w, is_dead);
     assert_swept_by(w, deadline);
@@ -111,7 +111,7 @@ static void a_stopped_postgres_is_killed_as_it_is(void **state)
 {
     struct world *w = *state;
     pid_t pid = world_start(w, false, NULL);
-    world_arm(w, 7, 600);
+    world_arm(w, 7, WORLD_BUDGET_MS + 400);
     uint64_t deadline = world_state(w)->deadline_ms;
     assert_int_equal(kill(pid, SIGSTOP), 0);
     WORLD_UNTIL(w, is_dead);
@@ -122,16 +122,16 @@ static void an_extension_keeps_it_alive(void **state)
 {
     struct world *w = *state;
     world_start(w, false, NULL);
-    world_arm(w, 7, 600);
+    world_arm(w, 7, WORLD_BUDGET_MS + 400);
     for (unsigned i = 0; i < 5; i++) {
-        world_run_ms(w, 250);
-        fence_extend(w->fence, clock_boot_ms() + 600);
+        world_run_ms(w, 150);
+        fence_extend(w->fence, clock_boot_ms() + WORLD_BUDGET_MS + 400);
     }
     assert_true(is_running(w));
     uint64_t deadline = world_state(w)->deadline_ms;
     fence_extend(w->fence, deadline - 300); /* never backwards */
     assert_int_equal(world_state(w)->deadline_ms, deadline);
-    world_arm(w, 8, 300); /* but an order shortens it */
+    world_arm(w, 8, WORLD_BUDGET_MS - 300); /* but an order shortens it */
     WORLD_UNTIL(w, is_dead);
     assert_true(world_state(w)->swept_ms < deadline);
 }
@@ -140,9 +140,9 @@ static void a_standby_runs_on_without_a_deadline(void **state)
 {
     struct world *w = *state;
     world_start(w, false, NULL);
-    world_arm(w, 7, 500);
+    world_arm(w, 7, WORLD_BUDGET_MS + 400);
     assert_int_equal(fence_disarm(w->fence), ERR_OK);
-    world_run_ms(w, 700);
+    world_run_ms(w, 600);
     assert_true(is_running(w));
     assert_false(world_state(w)->armed);
 }
@@ -194,12 +194,13 @@ static void without_a_daemon_it_kills_and_waits_for_one(void **state)
 {
     struct world *w = *state;
     world_start(w, false, NULL);
-    world_arm(w, 9, 500);
+    world_arm(w, 9, WORLD_BUDGET_MS + 400);
     uint64_t deadline = world_state(w)->deadline_ms;
     pid_t fence = world_fence_pid(w);
     world_disconnect(w);
-    struct timespec past = {.tv_nsec =
-                                550 * 1000000L}; /* the time that has to pass, no event */
+    /* No event reaches a daemon that is not there: time has to pass. */
+    struct timespec past = {.tv_sec = (WORLD_BUDGET_MS + 500) / 1000,
+                            .tv_nsec = (WORLD_BUDGET_MS + 500) % 1000 * 1000000L};
     (void)nanosleep(&past, NULL);
     assert_no_commit_after(w, deadline);
     world_connect(w);

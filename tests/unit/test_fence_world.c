@@ -37,8 +37,11 @@ const struct fence_state *world_state(const struct world *w)
 void world_connect(struct world *w)
 {
     static const struct fence_ops ops = {.changed = on_changed, .lost = on_lost};
-    struct fence_options o = {
-        .data_dir = w->dir, .program = FENCE_PROGRAM, .spawn = true, .pg_data_dir = w->dir};
+    struct fence_options o = {.data_dir = w->dir,
+                              .program = FENCE_PROGRAM,
+                              .spawn = true,
+                              .pg_data_dir = w->dir,
+                              .kill_budget_ms = WORLD_BUDGET_MS};
     struct errmsg e;
     assert_int_equal(uv_loop_init(&w->loop), 0);
     assert_int_equal(fence_open(&w->loop, &o, &ops, w, &w->fence, &e), ERR_OK);
