@@ -119,16 +119,20 @@ static void on_limit(uv_timer_t *t)
     command_kill(c);
 }
 
-/* Ours and then theirs; the array alone is allocated. */
+/* Of ours only what tells a program where and in which language it runs, then theirs; the array alone is allocated.
+ * What else is in our environment may be a key of the configuration: REGENT_..._PASSWORD. */
 static char **environment(const char *const *more)
 {
-    size_t n = 0;
+    static const char *const passed[] = {
+        "PATH=", "HOME=", "USER=", "LOGNAME=", "LANG=", "LC_ALL=", "TZ=", "TMPDIR="};
+    char **all = mem_array(ARRAY_LEN(passed) + COMMAND_ENV_MAX + 1, sizeof *all);
     size_t at = 0;
-    while (environ[n] != NULL)
-        n++;
-    char **all = mem_array(n + COMMAND_ENV_MAX + 1, sizeof *all);
-    for (size_t i = 0; i < n; i++)
-        all[at++] = environ[i];
+    for (size_t i = 0; i < ARRAY_LEN(passed); i++)
+        for (size_t k = 0; environ[k] != NULL; k++)
+            if (str_starts(environ[k], passed[i])) {
+                all[at++] = environ[k];
+                break;
+            }
     for (size_t i = 0; more != NULL && more[i] != NULL; i++) {
         ASSERT(i < COMMAND_ENV_MAX);
         all[at++] = (char *)(uintptr_t)more[i];

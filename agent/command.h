@@ -15,7 +15,8 @@ struct command_child;
 /* Once, later. ERR_OK: exit status 0. Else e says how it ended and what it said last. */
 typedef void command_cb(void *arg, enum err status, const struct errmsg *e);
 
-/* Runs it by /bin/sh; env: "NAME=VALUE", NULL-terminated, in addition to ours. After COMMAND_LIMIT_MS it
+/* Runs it by /bin/sh. Its environment: PATH, HOME, USER, LOGNAME, LANG, LC_ALL, TZ and TMPDIR as they are here, and
+ * env ("NAME=VALUE", NULL-terminated, or NULL); nothing else, for ours may hold passwords. After COMMAND_LIMIT_MS it
  * is killed with all it has started. ERR_IO: it could not be started, cb is not called. */
 enum err command_start(uv_loop_t *loop, const char *shell, const char *const *env,
                        command_cb *cb, void *arg, struct command_child **ret_child,

@@ -102,8 +102,24 @@ static int open_log(const struct fence *f)
     return fd >= 0 ? fd : open("/dev/null", O_WRONLY | O_CLOEXEC);
 }
 
+/* Ours but for keys of the configuration, passwords among them: the fence's environment becomes PostgreSQL's, and
+ * so archive_command's. The array alone is allocated. */
+static char **environment(void)
+{
+    size_t n = 0;
+    size_t at = 0;
+    while (environ[n] != NULL)
+        n++;
+    char **all = mem_array(n + 1, sizeof *all);
+    for (size_t i = 0; i < n; i++)
+        if (!str_starts(environ[i], "REGENT_") || str_starts(environ[i], "REGENT_MUTANT="))
+            all[at++] = environ[i];
+    return all;
+}
+
 static int run(struct fence *f, int log_fd, int ready_write)
 {
+    char **env CLEANUP(mem_cleanup) = environment();
     const char *args[] = {f->program, "--socket", f->socket_path, "--spawned", "--ready-fd",
                           "3",        NULL};
     uv_stdio_container_t stdio[] = {
@@ -116,6 +132,7 @@ static int run(struct fence *f, int log_fd, int ready_write)
     /* Detached: it outlives us, by design. */
     uv_process_options_t o = {.file = f->program,
                               .args = (char **)(uintptr_t)args,
+                              .env = env,
                               .flags = UV_PROCESS_DETACHED,
                               .exit_cb = on_exit_of_fence,
                               .stdio = stdio,

@@ -3,6 +3,7 @@
     python3 -m pytest tests/integration/test_callbacks.py
 """
 import os
+import pathlib
 import signal
 
 import pytest
@@ -19,7 +20,7 @@ EVENTS = ("on_start", "on_stop", "on_reload", "on_role_change", "on_restart")
 
 
 @pytest.fixture(name="c")
-def cluster_fixture(tmp_path, request):
+def cluster_fixture(tmp_path, request, monkeypatch):
     told = tmp_path / "told"
     told.mkdir()
     for directory in (told, *tmp_path.parents):
@@ -30,6 +31,7 @@ def cluster_fixture(tmp_path, request):
     script = tmp_path / "tell"
     script.write_text(f'#!/bin/sh\necho "$2 $3 $4" >> {told}/$1\n[ "$2" != on_reload ] || sleep 600\n')
     script.chmod(0o755)
+    monkeypatch.setenv("REGENT_RESTAPI_AUTHENTICATION_PASSWORD", "not for everybody")
     with Cluster(sync=False) as cluster:
         cluster.told = lambda node: (told / node.name).read_text().splitlines() if (told / node.name).exists() else []
         setup = type(cluster.nodes[0]).setup
@@ -50,6 +52,8 @@ def cluster_fixture(tmp_path, request):
 def test_each_event_is_told_once_and_nothing_waits_for_it(c):
     old = c.primary()
     new, other = c.standbys()
+    assert all(b"REGENT_" not in pathlib.Path(f"/proc/{pid}/environ").read_bytes() for pid in
+               (old.pid_of("fence"), old.postmaster())), "passwords of the configuration go nowhere"
     assert c.told(old)[0] == "on_start primary ha" and c.told(new)[0] == "on_start replica ha"
     # A callback that hangs holds up nothing.
     old.ctl("edit-config", "-p", "work_mem=9MB")
