@@ -150,6 +150,7 @@ void postgres_fence_changed(struct postgres *p)
                                       p->act.plan.action == ACTION_START_STANDBY);
         p->stopping = false;
         p->ever_seen = false;
+        p->starting_ms = clock_boot_ms();
         buf_clear(&p->catalogue);
         if (!ours) {
             p->follow.known = false;

@@ -119,6 +119,7 @@ void postgres_observe(struct postgres *p, struct view_pg *ret_pg)
     CHECK_MAGIC(p, POSTGRES_MAGIC);
     memset(ret_pg, 0, sizeof *ret_pg);
     ret_pg->proc = proc_of(p);
+    ret_pg->starting_ms = ret_pg->proc == PG_PROC_STARTING ? p->starting_ms : 0;
     ret_pg->data = data_of(p);
     /* Identity stays what it was while a stopped one is being looked at again. */
     from_probe(&p->probe, ret_pg);

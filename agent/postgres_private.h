@@ -104,7 +104,8 @@ struct postgres {
     bool stopping; /* asked to end */
     bool rewind_failed;
     bool roles_ready;
-    bool ever_seen; /* this postmaster has answered */
+    bool ever_seen;       /* this postmaster has answered */
+    uint64_t starting_ms; /* when it was first seen */
     /* stuck detection */
     bool stuck;
     char stuck_why[160];

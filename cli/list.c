@@ -185,20 +185,19 @@ static int show_list(struct cli *c)
 static int parse_watch(int argc, char **argv, uint64_t *ret_every_s)
 {
     enum { USUAL_S = 2, MOST_S = 3600 };
+    static const struct option none[] = {{NULL, 0, NULL, 0}};
+    int option;
     *ret_every_s = 0;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "-W") == 0) {
-            *ret_every_s = USUAL_S;
-        } else if (strcmp(argv[i], "-w") == 0 && i + 1 < argc) {
-            if (str_parse_u64(argv[++i], ret_every_s) != ERR_OK || *ret_every_s == 0 ||
-                *ret_every_s > MOST_S)
-                return cli_usage("-w: \"%s\" is not a number of seconds up to %d", argv[i],
-                                 MOST_S);
-        } else {
-            return cli_usage("list takes -W or -w SECONDS at most");
-        }
+    optind = 1;
+    while ((option = cli_option_short(argc, argv, ":Ww:", none)) != -1) {
+        if (option == CLI_BAD_OPTION)
+            return CLI_USAGE;
+        *ret_every_s = USUAL_S;
+        if (option == 'w' && (str_parse_u64(optarg, ret_every_s) != ERR_OK ||
+                              *ret_every_s == 0 || *ret_every_s > MOST_S))
+            return cli_usage("-w: \"%s\" is not a number of seconds up to %d", optarg, MOST_S);
     }
-    return 0;
+    return optind < argc ? cli_usage("unexpected argument \"%s\"", argv[optind]) : 0;
 }
 
 int cmd_list(struct cli *c, int argc, char **argv)

@@ -78,7 +78,7 @@ static bool obsolete_start(const struct view *v, uint64_t *ret_at_ms)
         v->config.pause || !v->has_leader || !is_state(v->leader.state, "running") ||
         strcmp(v->leader.name, v->self) == 0 || strcmp(v->leader.name, v->busy.target) == 0)
         return false;
-    *ret_at_ms = v->busy.since_ms + v->config.ttl_ms;
+    *ret_at_ms = v->pg.starting_ms + v->config.ttl_ms;
     return true;
 }
 

@@ -94,18 +94,21 @@ static bool sealed_too_new(const struct view *v, struct plan *p)
     return plan_wait(p, UINT64_MAX);
 }
 
-/* What rule_busy has given up. */
+/* What rule_busy has given up, or what an earlier daemon of this node started: not known towards whom. */
 bool rule_follower_starting(const struct view *v, struct plan *p)
 {
-    if (!v->has_leader || v->pg.proc != PG_PROC_STARTING || !v->pg.standby_signal)
+    if (!v->has_leader || v->pg.proc != PG_PROC_STARTING || !v->pg.standby_signal ||
+        strcmp(v->pg.upstream, v->leader.name) == 0 || MUTANT(wait_for_an_old_leader))
         return false;
-    bool given_up = v->busy.failed && v->busy.failed_action == ACTION_START_STANDBY;
-    bool elsewhere = v->pg.upstream[0] != '\0' && strcmp(v->pg.upstream, v->leader.name) != 0;
-    if (!given_up && !elsewhere)
-        return false;
+    uint64_t late_ms = v->pg.starting_ms + v->config.ttl_ms;
+    if (v->now_ms < late_ms) {
+        (void)plan_say(p, "waiting for PostgreSQL to become consistent");
+        return plan_wait(p, late_ms);
+    }
     p->action = ACTION_STOP_IMMEDIATE;
     return plan_say(p, "started towards %s and not consistent yet, while %s leads: stopping it",
-                    elsewhere ? v->pg.upstream : "nobody", v->leader.name);
+                    v->pg.upstream[0] != '\0' ? v->pg.upstream : "nobody known",
+                    v->leader.name);
 }
 
 bool rule_stopped_follower(const struct view *v, struct plan *p)

@@ -86,6 +86,8 @@ struct view_pg {
     /* follows, but cannot: timeline diverged or WAL missing. Stays until a rewind or clone,
      * also while stopped */
     bool stuck;
+    /* proc STARTING: since when, by the clock of now_ms, as far as this daemon knows; else 0 */
+    uint64_t starting_ms;
     /* the last rewind of this data failed (not: its source was not ready) */
     bool rewind_failed;
     /* Which promotions this data went through, "timeline:token" pairs, newest first, written durably by

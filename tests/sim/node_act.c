@@ -84,7 +84,7 @@ static void new_incarnation(struct sim_node *x)
 static void initdb_done(struct sim_node *x)
 {
     struct data *d = &x->data;
-    d->n = 0;
+    d->n = d->consistent_n = 0;
     data_append(d, 0);
     d->tl[0] = (struct timeline){1, 0};
     d->tl_n = 1;
@@ -106,12 +106,23 @@ static void take_all(struct data *d, const struct data *from)
     d->control_timeline = from->control_timeline;
     d->checkpoint_n = from->checkpoint_n;
     d->standby_signal = d->clean = true;
+    d->consistent_n = 0;
 }
 
 static bool source_answers(const struct sim_node *x, const struct sim_node *up)
 {
     return net_open(x->w, x, up) && net_open(x->w, up, x) && domain_runs(up, POSTGRES) &&
            pg_writable(up);
+}
+
+/* What the source wrote while pg_rewind copied has to be streamed. */
+static void forget_newest(struct sim_node *x)
+{
+    struct data *d = &x->data;
+    size_t fresh = d->n - d->tl[d->tl_n - 1].start;
+    d->consistent_n = d->n;
+    d->n -= MIN(fresh, (size_t)sim_random(x->w, 4));
+    d->checkpoint_n = MIN(d->checkpoint_n, d->n);
 }
 
 static void copied(struct sim_node *x)
@@ -131,6 +142,8 @@ static void copied(struct sim_node *x)
         return;
     }
     take_all(&x->data, &up->data);
+    if (rewind)
+        forget_newest(x);
     x->agent.rewind_failed = false;
     new_incarnation(x);
     ended_well(x);

@@ -37,6 +37,11 @@ static void on_accepts(struct sim *w, struct sim_node *x, void *arg)
 {
     bool primary = !x->pg.in_recovery;
     (void)arg;
+    x->pg.waiting = !primary && x->data.n < x->data.consistent_n;
+    if (x->pg.waiting) {
+        wal_wake(x);
+        return;
+    }
     x->pg.proc = PG_PROC_RUNNING;
     x->pg.accepts = true;
     sim_note(w, x, "PostgreSQL runs as %s", primary ? "primary" : "standby");
@@ -45,6 +50,12 @@ static void on_accepts(struct sim *w, struct sim_node *x, void *arg)
     else
         wal_wake(x);
     see_soon(x, sim_random(w, 20 * MS));
+}
+
+void pg_look_consistent(struct sim_node *x)
+{
+    if (x->pg.waiting && x->data.n >= x->data.consistent_n)
+        on_accepts(x->w, x, NULL);
 }
 
 void pg_start(struct sim_node *x, bool primary, uint64_t token)

@@ -120,6 +120,7 @@ void see_fence(struct sim_node *x)
         bool ours = a->act.active && (a->act.plan.action == ACTION_START_PRIMARY ||
                                       a->act.plan.action == ACTION_START_STANDBY);
         a->stopping = a->ever_seen = a->accepts = false;
+        a->starting_ms = clock_of(x);
         if (!ours) {
             a->follow_known = false;
             adopted(x);
@@ -329,6 +330,7 @@ void sim_observe(void *arg, struct view_pg *ret_pg)
     sim_fence(x, &f);
     memset(ret_pg, 0, sizeof *ret_pg);
     ret_pg->proc = proc_of(x, &f);
+    ret_pg->starting_ms = ret_pg->proc == PG_PROC_STARTING ? a->starting_ms : 0;
     view_data(x, ret_pg);
     ret_pg->rewind_failed = a->rewind_failed;
     ret_pg->roles_ready = a->roles_ready;

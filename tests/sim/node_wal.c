@@ -157,7 +157,8 @@ static void attempt_in(struct sim_node *x, uint64_t us)
 void wal_wake(struct sim_node *x)
 {
     if (domain_runs(x, POSTGRES) && x->pg.in_recovery && !x->pg.retrying && x->pg.conn == 0 &&
-        x->pg.upstream >= 0 && !x->pg.held && !x->pg.stopping && x->pg.accepts)
+        x->pg.upstream >= 0 && !x->pg.held && !x->pg.stopping &&
+        (x->pg.accepts || x->pg.waiting))
         attempt_in(x, sim_between(x->w, 1 * MS, RETRY_MS * MS));
 }
 
@@ -251,6 +252,7 @@ static void on_wal(struct sim *w, struct sim_node *x, void *arg)
     take_timelines(&x->data, m->tl, m->tl_n);
     if (!x->pg.held)
         x->pg.replayed = x->data.n;
+    pg_look_consistent(x);
     flushed(x, up);
 }
 

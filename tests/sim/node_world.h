@@ -87,6 +87,7 @@ struct data {
     size_t tl_n;
     uint64_t sealed_token, sealed_timeline;
     size_t sealed_n, shutdown_n, checkpoint_n;
+    size_t consistent_n;       /* nobody is let in before it has that much */
     uint64_t control_timeline; /* of the last checkpoint */
     bool roles;                /* the roles exist */
     int upstream;              /* as configured; -1: nobody */
@@ -130,6 +131,7 @@ struct pg {
     uint64_t conn;  /* walreceiver; 0: none */
     bool streaming; /* and it streams */
     bool retrying;  /* an attempt is on its way */
+    bool waiting;   /* for what it needs to be consistent */
     size_t replayed;
     uint64_t bad_since_us, unfed_us;
 };
@@ -159,6 +161,7 @@ struct agent_pg {
         follow_known;
     bool fence_connected, accepts;
     uint64_t postmaster; /* as last told; 0: none */
+    uint64_t starting_ms;
     struct look look;
     uint64_t look_us; /* when the next look is; 0: none */
     struct sync_set set, old[VIEW_SETS];
@@ -405,6 +408,7 @@ uint64_t data_timeline(const struct data *d);
 void data_append(struct data *d, uint32_t id);
 bool pg_writable(const struct sim_node *x);
 void pg_start(struct sim_node *x, bool primary, uint64_t token);
+void pg_look_consistent(struct sim_node *x); /* more has been received */
 /* Its processes get SIGQUIT or SIGKILL; dead after `for_us`. */
 void pg_kill(struct sim_node *x, uint64_t for_us, bool requested, bool fenced);
 void pg_gone(struct sim_node *x); /* at once: the machine lost power */
