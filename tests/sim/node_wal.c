@@ -242,8 +242,9 @@ static void on_wal(struct sim *w, struct sim_node *x, void *arg)
     struct sim_node *up = &w->node[m->from];
     if (x->pg.conn != m->conn)
         return;
-    if (!net_open(w, up, x) || m->at > x->data.n) { /* TCP: later, and in order */
-        uint64_t in = m->at > x->data.n ? 1 : RESEND_MS;
+    bool open = net_open(w, up, x);
+    if (!open || m->at > x->data.n) { /* TCP: later, and in order */
+        uint64_t in = open ? 1 : RESEND_MS;
         sim_at(w, x, POSTGRES, in * MS, "wal", on_wal, mem_dup(m, msg_size(m)));
         return;
     }
