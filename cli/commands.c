@@ -69,7 +69,11 @@ const struct command cli_commands[] = {
      "a connection string that finds the primary, or nodes of a role", cmd_dsn},
     {"generate", "haproxy|pgbouncer|keepalived|FILE [--set NAME=VALUE]... [-o FILE]",
      "a configuration file of another program, from a template and the members", cmd_generate},
-    {"dcs get", "KEY [END] [--prefix] [--keys-only] [--limit N] [--local] [--rev N]",
+    {"dcs get",
+     "KEY [END] [--prefix] [--from-key] [--limit N] [--rev N] [--local] "
+     "[--sort-by create|key|modify|value|version] [--order ascend|descend] "
+     "[--min-mod-rev N] [--max-mod-rev N] [--min-create-rev N] [--max-create-rev N] "
+     "[--keys-only|--print-value-only|--count-only]",
      "read keys, as they are or as they were", cmd_dcs_get},
     {"dcs put", "KEY VALUE [--lease ID]", "write a key", cmd_dcs_put},
     {"dcs del", "KEY [END] [--prefix]", "delete keys", cmd_dcs_del},

@@ -12,6 +12,8 @@ _regentctl() {
         -f|--format) mapfile -t COMPREPLY < <(compgen -W 'table json yaml tsv' -- "$current"); return ;;
         -c|--config|--dir|--data-dir|--pg-data|--pg-bin)
             mapfile -t COMPREPLY < <(compgen -o default -- "$current"); return ;;
+        --sort-by) mapfile -t COMPREPLY < <(compgen -W 'create key modify value version' -- "$current"); return ;;
+        --order) mapfile -t COMPREPLY < <(compgen -W 'ascend descend' -- "$current"); return ;;
         --role) mapfile -t COMPREPLY < <(compgen -W 'voter learner witness' -- "$current"); return ;;
     esac
     # The command so far: words before the cursor that are no options and no values of global ones.

@@ -1,4 +1,4 @@
-/* dcs get|put|del|watch|status|transfer: etcdctl's options where they exist. */
+/* dcs put|del|watch|status|transfer: etcdctl's options where they exist. */
 #include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -10,35 +10,36 @@
 #include "cli/commands.h"
 #include "cli/dcs.h"
 
-/* ---- options every key command shares ---- */
+/* ---- options that key commands share ---- */
 
 struct keys {
     struct slice key, end;
     char *text; /* owned: the end of a prefix */
-    bool prefix, keys_only, local, prev;
-    uint64_t limit, rev, lease;
+    bool prefix, prev;
+    uint64_t rev, lease;
     char **rest;
     int rest_n;
 };
 
-static const struct option key_options[] = {
-    {"prefix", no_argument, NULL, 'p'},      {"keys-only", no_argument, NULL, 'k'},
-    {"local", no_argument, NULL, 'l'},       {"prev-kv", no_argument, NULL, 'v'},
-    {"limit", required_argument, NULL, 'n'}, {"rev", required_argument, NULL, 'r'},
-    {"lease", required_argument, NULL, 'L'}, {NULL, 0, NULL, 0}};
+static const struct option key_options[] = {{"prefix", no_argument, NULL, 'p'},
+                                            {"prev-kv", no_argument, NULL, 'v'},
+                                            {"rev", required_argument, NULL, 'r'},
+                                            {"lease", required_argument, NULL, 'L'},
+                                            {NULL, 0, NULL, 0}};
 
-/* The range of a prefix ends at the prefix with its last byte that is not 0xff raised; everything: "\0". */
-static void prefix_range(struct keys *k)
+/* It ends at the prefix with its last byte that is not 0xff raised; everything: "\0". */
+char *dcs_prefix(struct slice *key, struct slice *ret_end)
 {
-    size_t n = k->key.n;
-    k->text = mem_dup(k->key.p, n);
-    while (n > 0 && (uint8_t)k->text[n - 1] == 0xff)
+    size_t n = key->n;
+    char *text = mem_dup(key->p, n);
+    while (n > 0 && (uint8_t)text[n - 1] == 0xff)
         n--;
     if (n > 0)
-        k->text[n - 1]++;
-    k->end = slice_of(n > 0 ? k->text : "", MAX(n, (size_t)1));
-    if (k->key.n == 0)
-        k->key = slice_of("", 1); /* an empty key names none: from "\0" on */
+        text[n - 1]++;
+    *ret_end = slice_of(n > 0 ? text : "", MAX(n, (size_t)1));
+    if (key->n == 0)
+        *key = slice_of("", 1); /* an empty key names none: from "\0" on */
+    return text;
 }
 
 static int parse_keys(struct keys *k, int argc, char **argv, int rest_min, int rest_max)
@@ -47,13 +48,9 @@ static int parse_keys(struct keys *k, int argc, char **argv, int rest_min, int r
     *k = (struct keys){0};
     optind = 1;
     while ((option = cli_option(argc, argv, key_options)) != -1) {
-        uint64_t *number = option == 'n' ? &k->limit : option == 'r' ? &k->rev : &k->lease;
+        uint64_t *number = option == 'r' ? &k->rev : &k->lease;
         if (option == 'p')
             k->prefix = true;
-        else if (option == 'k')
-            k->keys_only = true;
-        else if (option == 'l')
-            k->local = true;
         else if (option == 'v')
             k->prev = true;
         else if (option == CLI_BAD_OPTION)
@@ -68,7 +65,7 @@ static int parse_keys(struct keys *k, int argc, char **argv, int rest_min, int r
                                              : "one KEY is needed, and END at most");
     k->key = slice_str(k->rest[0]);
     if (k->prefix)
-        prefix_range(k);
+        k->text = dcs_prefix(&k->key, &k->end);
     else if (rest_min == 1 && k->rest_n == 2)
         k->end = slice_str(k->rest[1]);
     return 0;
@@ -87,79 +84,19 @@ void dcs_print_result(const struct msg *m, const void *result)
     dcs_print_bytes(buf_slice(&b));
 }
 
-/* *first: no pair has been printed yet. */
-static void print_pairs(const struct cli *c, struct slice kvs, bool keys_only, bool *first)
+void dcs_print_kvs(struct slice kvs)
 {
     struct msg_iter it;
     struct kv kv;
     if (msg_iter_init(&it, kvs) != ERR_OK)
         return;
     while (msg_iter_next(&it, &msg_kv, &kv, NULL) == ERR_OK) {
-        if (c->format == CLI_JSON) {
-            (void)printf("%s", *first ? "" : ",");
-            dcs_print_result(&msg_kv, &kv);
-            *first = false;
-        } else {
-            dcs_print_bytes(kv.key);
-            if (!keys_only)
-                dcs_print_bytes(kv.value);
-        }
+        dcs_print_bytes(kv.key);
+        dcs_print_bytes(kv.value);
     }
 }
 
-void dcs_print_kvs(const struct cli *c, struct slice kvs, bool keys_only)
-{
-    bool first = true;
-    if (c->format == CLI_JSON)
-        (void)printf("[");
-    print_pairs(c, kvs, keys_only, &first);
-    if (c->format == CLI_JSON)
-        (void)printf("]\n");
-}
-
 /* ---- commands ---- */
-
-int cmd_dcs_get(struct cli *c, int argc, char **argv)
-{
-    struct keys k;
-    struct range_reply reply;
-    int rv = parse_keys(&k, argc, argv, 1, 2);
-    if (rv != 0)
-        return rv;
-    struct range_req r = {.key = k.key,
-                          .end = k.end,
-                          .limit = k.limit,
-                          .local = k.local,
-                          .revision = k.rev,
-                          .keys_only = k.keys_only};
-    char *from CLEANUP(mem_cleanup) = NULL;
-    bool begun = false;
-    bool first = true;
-    enum err err;
-    do { /* a reply holds as much as fits into a message */
-        err = cli_call(c, METHOD_KV_RANGE, &r, &reply);
-        if (err != ERR_OK)
-            break;
-        if (c->format == CLI_JSON && !begun)
-            (void)printf("[");
-        begun = true;
-        print_pairs(c, reply.kvs, k.keys_only, &first);
-        struct msg_iter it;
-        struct kv kv = {0};
-        if (!reply.more || k.limit != 0 || msg_iter_init(&it, reply.kvs) != ERR_OK)
-            break;
-        while (msg_iter_next(&it, &msg_kv, &kv, NULL) == ERR_OK)
-            ;
-        mem_free(from);
-        from = mem_dup(kv.key.p, kv.key.n);
-        /* the key behind the last one: itself and a NUL */
-        r.key = slice_of(from, kv.key.n + 1);
-    } while (true);
-    if (c->format == CLI_JSON && begun)
-        (void)printf("]\n");
-    mem_free(k.text);
-    return cli_exit_code(err);
-}
 
 int cmd_dcs_put(struct cli *c, int argc, char **argv)
 {

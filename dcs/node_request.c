@@ -77,7 +77,8 @@ static enum err check_many(struct slice many, const struct msg *m, void *scratch
     return err == ERR_NOT_FOUND ? ERR_OK : err;
 }
 
-/* A malformed request never becomes part of an entry. */
+/* A malformed request never becomes part of an entry. (What is wrong inside an inner transaction is
+ * found when it is applied, which refuses the whole.) */
 enum err request_check(struct node *n, unsigned method, struct slice params,
                        uint64_t *ret_deadline_ms, struct errmsg *e)
 {

@@ -30,7 +30,10 @@ enum { STATE_APPLICATION_ID = 0x52474e54 }; /* "RGNT" */
 enum {
     STATE_KEY_MAX = 4096,
     STATE_VALUE_MAX = 1536 * 1024,
-    STATE_TXN_OPS_MAX = 128,             /* compares, and operations of one list */
+    STATE_TXN_OPS_MAX = 128, /* compares, and operations of one list */
+    /* transactions inside each other, the outermost counted */
+    STATE_TXN_DEPTH_MAX = 4,
+    STATE_TXN_TOTAL_MAX = 512,           /* compares, and operations, of all of them together */
     STATE_RANGE_BYTES_MAX = 1024 * 1024, /* pairs in the result of a write */
     STATE_RANGE_PAIRS_MAX = 4096, /* pairs in any result: a message is bounded in elements */
     STATE_DELETE_MAX = 32768,     /* keys that one request deletes: some 0.2 s of the loop */

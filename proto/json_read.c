@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "proto/mp.h"
 #include "proto/msg.h"
 
 /* ---- arena ---- */
@@ -46,10 +47,14 @@ static struct slice arena_copy(struct msg_arena *a, struct slice s)
 struct reader {
     struct msg_arena *arena;
     struct errmsg *e;
+    unsigned depth; /* of the message being read */
 };
 
+/* A message inside messages of its own kind is two containers of MessagePack for each. */
+enum { DEPTH_MAX = MP_DEPTH_MAX / 2 };
+
 static enum err read_object(const struct msg *m, json_t *j, void *ret_obj,
-                            const struct reader *r);
+                            const struct reader *around);
 
 static enum err wrong(const struct msg *m, const struct field *f, const char *want,
                       const struct reader *r)
@@ -195,11 +200,17 @@ static enum err read_field(const struct msg *m, const struct field *f, json_t *j
     UNREACHABLE();
 }
 
-/* Calls itself along the tables, not along the input. */
+/* Calls itself along the tables, of which one names itself: hence the bound. */
 static enum err read_object(const struct msg *m, json_t *j, void *ret_obj,
-                            const struct reader *r)
+                            const struct reader *around)
 {
+    struct reader inside = *around;
+    const struct reader *r = &inside;
+    inside.depth++;
     memset(ret_obj, 0, m->size);
+    if (r->depth > DEPTH_MAX)
+        return err_set(r->e, ERR_LIMIT, "%s: more than %d levels deep", m->name,
+                       (int)DEPTH_MAX);
     if (!json_is_object(j))
         return err_set(r->e, ERR_INVALID, "%s: object expected", m->name);
     for (size_t i = 0; i < m->n_fields; i++) {

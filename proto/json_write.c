@@ -108,6 +108,7 @@ static void put_list(struct buf *out, const struct field *f, const uint8_t *obj)
     buf_append_u8(out, ']');
 }
 
+/* As deep as the lists are inside each other, which whoever decoded them has bounded. */
 static void put_many(struct buf *out, const struct field *f, struct slice many)
 {
     void *element CLEANUP(mem_cleanup) = mem_alloc(f->sub->size);

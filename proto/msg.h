@@ -84,7 +84,8 @@ void msg_arena_close(struct msg_arena *a);
  * are not UTF-8 become '?', so that a text cut in the middle of a character never spoils a record. */
 void msg_to_json(const struct msg *m, const void *obj, struct buf *out);
 /* Unknown names are skipped, absent and null fields are zero. `arena` may be NULL for messages
- * without BYTES, RAW and MANY. RAW comes back as compact JSON text. ERR_INVALID names the field. */
+ * without BYTES, RAW and MANY. RAW comes back as compact JSON text. ERR_INVALID names the field;
+ * ERR_LIMIT: messages too deep inside each other. */
 enum err msg_from_json(const struct msg *m, struct slice json, void *ret_obj,
                        struct msg_arena *arena, struct errmsg *e) MUST_CHECK;
 

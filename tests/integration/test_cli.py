@@ -275,8 +275,23 @@ def test_the_keys_of_the_dcs_by_etcdctl_s_commands(demo):
     assert demo.ctl("n1", "dcs", "txn", stdin=txn.replace('= "1"', '= "2"')).stdout.startswith("FAILURE\n")
     bad = demo.ctl("n1", "dcs", "txn", stdin='val("/t/a") = "1"\n\nput /t/b\n')
     says(bad, USAGE, 'line 3: "put /t/b" is not `put KEY VALUE`')
-    keys = [kv["key"] for kv in json.loads(demo.ctl("n1", "dcs", "get", "--prefix", "/t/", "-f", "json").stdout)]
-    assert keys == ["/t/a", "/t/b"]
+    inner = '\nput /t/a 2\ntxn {\nval("/t/a") = "1"\n\nput /t/c "{}"\n\nget /t/a\n}\nget /t/a\n'
+    assert demo.ctl("n1", "dcs", "txn", stdin=inner).stdout == "SUCCESS\n\nOK\n\nSUCCESS\n\nOK\n\n/t/a\n2\n"
+    get = [demo.ctl, "n1", "dcs", "get", "--prefix", "/t/"]
+    keys = [kv["key"] for kv in json.loads(get[0](*get[1:], "-f", "json").stdout)]
+    assert keys == ["/t/a", "/t/b", "/t/c"]
+    for options, want in (["--sort-by", "modify", "--keys-only"], "/t/b /t/a /t/c"), (["--sort-by=VERSION", "--order=descend", "--limit=1"], "/t/a 2"), \
+            (["--order", "descend", "--print-value-only"], "{} x y 2"), (["--count-only"], "3"), (["--limit", 2, "--keys-only"], "/t/a /t/b"):
+        assert get[0](*get[1:], *options).stdout.split("\n") == [*want.replace("x y", "x_y").replace(" ", "\n").replace("_", " ").split("\n"), ""]
+    b = json.loads(demo.ctl("n1", "dcs", "get", "/t/b", "-f", "json").stdout)[0]["mod_revision"]
+    for bound, want in ("--min-mod-rev", "/t/a /t/b /t/c"), ("--max-mod-rev", "/t/b"), ("--max-create-rev", "/t/a /t/b"), ("--min-create-rev", "/t/b /t/c"):
+        assert get[0](*get[1:], bound, b, "--keys-only").stdout.split() == want.split(), bound
+    assert demo.ctl("n1", "dcs", "get", "/t/b", "/t/c", "--keys-only").stdout == demo.ctl("n1", "dcs", "get", "/t/b", "--keys-only").stdout == "/t/b\n"
+    assert demo.ctl("n1", "dcs", "get", "--from-key", "/t/b", "--keys-only").stdout.startswith("/t/b\n/t/c\n")
+    assert demo.ctl("n1", "dcs", "get", "/t/a", "--rev", b, "--print-value-only").stdout == "1\n"
+    says(demo.ctl("n1", "dcs", "get", "/t/", "/u", "--prefix"), USAGE, "three ways to say one thing")
+    says(demo.ctl("n1", "dcs", "get", "/t/", "--sort-by", "colour"), USAGE, "none of create, key, modify, value, version")
+    assert demo.ctl("n1", "dcs", "del", "/t/c").stdout == "1\n"
     assert demo.ctl("n1", "dcs", "del", "--prefix", "/t/").stdout == "2\n"
 
 

@@ -84,6 +84,33 @@ def test_transactions(client):
     assert refused.value.name == "invalid" and refused.value.outcome == "none"
 
 
+def test_a_transaction_inside_a_transaction(client):
+    def absent(key):
+        return {"key": key, "target": "version", "op": "="}
+    inner = {"op": "txn", "compare": [absent("n/b")], "then": [{"op": "put", "key": "n/b", "value": "2"}, {"op": "range", "key": "n/a"}],
+             "otherwise": [{"op": "delete", "key": "n/b", "prev_kv": True}]}
+    parts = {"compare": [absent("n/a")], "then": [{"op": "put", "key": "n/a", "value": "1"}, inner], "otherwise": [inner]}
+    made = client.txn(**parts)
+    put, txn = made["results"]
+    assert made["succeeded"] and txn["succeeded"] and put["revision"] == txn["revision"] == made["revision"]
+    assert [r["op"] for r in txn["results"]] == ["put", "range"] and txn["results"][1]["kvs"][0]["value"] == b"1"
+    again = client.txn(**parts)
+    gone = again["results"][0]["results"][0]
+    assert not again.get("succeeded") and gone["count"] == 1 and gone["kvs"][0]["value"] == b"2"
+    assert [kv["key"] for kv in client.range("n/", end="n0")["kvs"]] == [b"n/a"]
+    deep = {"op": "range", "key": "n/a"}
+    for _ in range(3):
+        deep = {"op": "txn", "then": [deep]}
+    found = client.txn(then=[deep])
+    for _ in range(4):
+        assert len(found["results"]) == 1
+        found = found["results"][0]
+    assert found["kvs"][0]["key"] == b"n/a"
+    with pytest.raises(RegentError) as refused:
+        client.txn(then=[{"op": "txn", "then": [deep]}])
+    assert refused.value.name == "limit" and refused.value.outcome == "none"
+
+
 def test_a_write_that_is_sent_again_is_applied_once(lab, client):
     client.put("once", "0")
     compare = [{"key": "once", "target": "value", "op": "=", "value": "0"}]

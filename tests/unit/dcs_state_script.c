@@ -130,19 +130,29 @@ static void print_op(struct buf *out, const struct op_result *r)
         buf_printf(out, "+");
 }
 
-static void print_txn(struct buf *out, struct slice result)
+static void print_results(struct buf *out, bool succeeded, struct slice results)
 {
-    struct txn_reply r;
     struct msg_iter it;
     struct op_result op;
-    assert_int_equal(msg_decode(&msg_txn_reply, result, &r, NULL), ERR_OK);
-    buf_printf(out, "rev %llu %s", (unsigned long long)r.revision,
-               r.succeeded ? "then" : "else");
-    assert_int_equal(msg_iter_init(&it, r.results), ERR_OK);
+    buf_printf(out, "%s", succeeded ? "then" : "else");
+    assert_int_equal(msg_iter_init(&it, results), ERR_OK);
     while (msg_iter_next(&it, &msg_op_result, &op, NULL) == ERR_OK) {
         buf_printf(out, " %s", op.op);
         print_op(out, &op);
+        if (strcmp(op.op, "txn") != 0)
+            continue;
+        buf_printf(out, "(");
+        print_results(out, op.succeeded, op.results);
+        buf_printf(out, ")");
     }
+}
+
+static void print_txn(struct buf *out, struct slice result)
+{
+    struct txn_reply r;
+    assert_int_equal(msg_decode(&msg_txn_reply, result, &r, NULL), ERR_OK);
+    buf_printf(out, "rev %llu ", (unsigned long long)r.revision);
+    print_results(out, r.succeeded, r.results);
 }
 
 static void print_op_result(struct buf *out, struct slice result)
@@ -411,11 +421,32 @@ static size_t parse_compare(const struct script *x, const struct words *w, size_
     return i + 4;
 }
 
+static size_t parse_parts(const struct script *x, const struct words *w, size_t i,
+                          struct buf bufs[3]);
+
+/* ( COMPARE ? OPS : OPS ) */
+static size_t parse_inner(const struct script *x, const struct words *w, size_t i,
+                          struct msg_list *list)
+{
+    struct buf bufs[3] = {0};
+    i = parse_parts(x, w, i + 1, bufs) + 1;
+    struct txn_op o = {.op = "txn",
+                       .compare = buf_slice(&bufs[0]),
+                       .then = buf_slice(&bufs[1]),
+                       .otherwise = buf_slice(&bufs[2])};
+    msg_list_append(list, &msg_txn_op, &o);
+    for (size_t k = 0; k < 3; k++)
+        buf_close(&bufs[k]);
+    return i;
+}
+
 static size_t parse_op(const struct script *x, const struct words *w, size_t i,
                        struct msg_list *list)
 {
     struct words op = {0};
-    for (; i < w->n && strchr(",:", w->v[i][0]) == NULL && strncmp(w->v[i], "s=", 2) != 0; i++)
+    if (w->v[i][0] == '(')
+        return parse_inner(x, w, i, list);
+    for (; i < w->n && strchr(",:)", w->v[i][0]) == NULL && strncmp(w->v[i], "s=", 2) != 0; i++)
         memcpy(op.v[op.n++], w->v[i], WORD_MAX);
     const char *lease = option(&op, "lease");
     struct txn_op o = {.key = key_of(op.v[1]),
@@ -434,12 +465,13 @@ static size_t parse_op(const struct script *x, const struct words *w, size_t i,
     return i;
 }
 
-static void do_txn(struct script *x, const struct words *w)
+/* Up to the end of the line or a closing parenthesis. */
+static size_t parse_parts(const struct script *x, const struct words *w, size_t i,
+                          struct buf bufs[3])
 {
     struct msg_list lists[3] = {0};
-    struct buf bufs[3] = {0};
     size_t part = 0;
-    for (size_t i = 1; i < w->n;) {
+    while (i < w->n && w->v[i][0] != ')') {
         if (w->v[i][0] == '?' || w->v[i][0] == ':') {
             part++;
             i++;
@@ -449,8 +481,15 @@ static void do_txn(struct script *x, const struct words *w)
             i = part == 0 ? parse_compare(x, w, i, &lists[0]) : parse_op(x, w, i, &lists[part]);
         }
     }
-    for (size_t i = 0; i < 3; i++)
-        msg_list_end(&lists[i], &bufs[i]);
+    for (size_t k = 0; k < 3; k++)
+        msg_list_end(&lists[k], &bufs[k]);
+    return i;
+}
+
+static void do_txn(struct script *x, const struct words *w)
+{
+    struct buf bufs[3] = {0};
+    (void)parse_parts(x, w, 1, bufs);
     struct txn_req r = {.compare = buf_slice(&bufs[0]),
                         .then = buf_slice(&bufs[1]),
                         .otherwise = buf_slice(&bufs[2])};
@@ -764,6 +803,15 @@ static void run_line(struct script *x, const struct words *w)
         fail_msg("unknown line: %s", w->v[0]);
 }
 
+static const char *shown(struct script *x)
+{
+    if (x->events.len != 0) {
+        buf_printf(&x->out, " | ");
+        buf_append_slice(&x->out, buf_slice(&x->events));
+    }
+    return buf_cstr(&x->out);
+}
+
 const char *script_run(struct script *x, const char *line)
 {
     struct words w;
@@ -771,11 +819,16 @@ const char *script_run(struct script *x, const char *line)
     buf_clear(&x->events);
     split(line, &w);
     run_line(x, &w);
-    if (x->events.len != 0) {
-        buf_printf(&x->out, " | ");
-        buf_append_slice(&x->out, buf_slice(&x->events));
-    }
-    return buf_cstr(&x->out);
+    return shown(x);
+}
+
+const char *script_command(struct script *x, enum state_command cmd, const struct msg *m,
+                           const void *req)
+{
+    buf_clear(&x->out);
+    buf_clear(&x->events);
+    apply(x, cmd, m, req);
+    return shown(x);
 }
 
 void script_rows(struct script *x, const struct script_row *rows, size_t n)

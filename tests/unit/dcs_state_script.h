@@ -9,7 +9,7 @@
  *     put KEY VALUE [lease=L1] [prev] [s=S1/SEQ]     del KEY [END] [prev] [s=..]
  *     get KEY [END] [limit=N] [rev=N] [keys] [count]  END * is "everything from KEY on"
  *         [sort=mod] [down] [min_mod=N] [max_mod=N] [min_create=N] [max_create=N]
- *     txn [COMPARE , COMPARE] ? [OP , OP] : [OP , OP] [s=..]
+ *     txn [COMPARE , COMPARE] ? [OP , OP] : [OP , OP] [s=..]     OP may be ( COMPARE ? OPS : OPS )
  *     grant TTL NONCE [s=..]   renew L1 NONCE N [ttl=] [held=]   expire L1 NONCE N   revoke L1 [s=..]
  *     leases                   expired
  *     session NONCE            compact REV               replay FROM
@@ -53,6 +53,9 @@ struct script_row {
 void script_open(struct script *x);
 void script_close(struct script *x); /* removes the files */
 const char *script_run(struct script *x, const char *line);
+/* The same of a command that no line can say. */
+const char *script_command(struct script *x, enum state_command cmd, const struct msg *m,
+                           const void *req);
 /* Runs each row and fails the test at the first one that answers something else. */
 void script_rows(struct script *x, const struct script_row *rows, size_t n);
 

@@ -83,18 +83,22 @@ static uint64_t random_u64(struct rng *r)
                                 : rng_u64(r) >> rng_below(r, 64);
 }
 
+/* A message may have lists of its own kind: three levels are enough of them. */
 static struct slice random_many(struct rng *r, const struct msg *m, bool raw_is_json)
 {
+    static unsigned depth;
     struct buf out CLEANUP(buf_close) = BUF_INIT;
     struct msg_list list = {.n = 0};
     void *element CLEANUP(mem_cleanup) = mem_alloc(m->size);
     size_t n = rng_below(r, 5);
-    if (n == 0)
+    if (n == 0 || depth == 3)
         return slice_of(NULL, 0);
+    depth++;
     for (; n > 0; n--) {
         proto_random_fill(r, m, element, raw_is_json);
         msg_list_append(&list, m, element);
     }
+    depth--;
     msg_list_end(&list, &out);
     return keep(buf_slice(&out));
 }

@@ -134,6 +134,83 @@ static void a_transaction_that_cannot_run_whole_does_nothing(void **t)
         {"txn ? jump a :", "invalid"}, {"meta a", "create 1 mod 1 version 1 lease L0"});
 }
 
+static void a_transaction_inside_another_is_part_of_it(void **t)
+{
+    (void)t;
+    SCRIPT({"txn version a = 0 ? put a 1 , ( version b = 0 ? put b 2 , get a : get b ) , put c "
+            "3 :",
+            "rev 1 then put txn(then put range1(a=1)) put | put a=1, put b=2, put c=3 @1"},
+           {"txn value a = 1 ? ( value b = 9 ? put a 5 : get b , ( ? put d 4 : ) ) :",
+            "rev 2 then txn(else range1(b=2) txn(then put)) | put d=4 @2"},
+           {"txn value a = 9 ? : ( ? get a , ( value a = 9 ? : del a prev ) : )",
+            "rev 3 else txn(then range1(a=1) txn(else delete1(a=1))) | del a was 1 @3"},
+           {"txn ? ( ? : ) :", "rev 3 then txn(then)"},
+           {"replay 1", "next 4 | put a=1, put b=2, put c=3 @1, put d=4 @2, del a was 1 @3"});
+}
+
+static void inner_compares_are_decided_before_anything_runs(void **t)
+{
+    (void)t;
+    SCRIPT({"txn ? put a 1 , ( version a = 0 ? put b 1 : put b 2 ) , "
+            "( value a = 1 ? put c 1 : put c 2 ) :",
+            "rev 1 then put txn(then put) txn(else put) | put a=1, put b=1, put c=2 @1"},
+           {"txn ? del a , ( version a > 0 ? get a : ) :",
+            "rev 2 then delete1 txn(then range0) | del a was 1 @2"});
+}
+
+static void an_inner_transaction_that_cannot_run_spoils_the_whole(void **t)
+{
+    (void)t;
+    SCRIPT({"txn ? put a 1 , ( ? put b 2 lease=99 : ) :", "not_found"},
+           {"txn ? put a 1 , ( ? jump b : ) :", "invalid"},
+           {"txn ? put a 1 , ( colour b = 1 ? : ) :", "invalid"},
+           {"txn ? put a 1 , ( ? ( ? ( ? ( ? get a : ) : ) : ) : ) :", "limit"},
+           {"txn ? put a 1 : ( ? ( ? ( ? ( ? get a : ) : ) : ) : )", "limit"},
+           /* what does not run must be sound, no more */
+           {"txn ? put a 1 : ( ? put b \"\" : put \"\" b )", "invalid"}, {"get a", "0"},
+           {"txn ? ( ? ( ? ( ? put a 1 : ) : ) : ) : ( ? put b 2 lease=99 : )",
+            "rev 1 then txn(then txn(then txn(then put))) | put a=1 @1"},
+           {"txn value a = 2 ? ( ? put b 2 lease=99 : ) : ( value a = 1 ? : put b 2 lease=99 )",
+            "rev 1 else txn(then)"});
+}
+
+static struct slice many_of(struct buf *out, const struct txn_op *op, size_t n)
+{
+    struct msg_list list = {0};
+    buf_clear(out);
+    for (size_t i = 0; i < n; i++)
+        msg_list_append(&list, &msg_txn_op, op);
+    msg_list_end(&list, out);
+    return buf_slice(out);
+}
+
+static void operations_are_bounded_over_all_levels(void **t)
+{
+    (void)t;
+    struct script *x = script_new();
+    struct buf leaves = BUF_INIT, inner = BUF_INIT;
+    struct txn_op get = {.op = "range", .key = slice_str("a")};
+    struct txn_op txn = {.op = "txn"};
+    struct txn_req r = {0};
+    /* 4 lists of 127 and the 4 that hold them: 512 */
+    txn.then = many_of(&leaves, &get, 127);
+    r.then = many_of(&inner, &txn, 4);
+    assert_memory_equal(script_command(x, STATE_CMD_TXN, &msg_txn_req, &r),
+                        "rev 0 then txn(then range0", 26);
+    txn.then = many_of(&leaves, &get, 128);
+    r.then = many_of(&inner, &txn, 4);
+    assert_string_equal(script_command(x, STATE_CMD_TXN, &msg_txn_req, &r), "limit");
+    r.otherwise = r.then = many_of(&inner, &txn, 2); /* those that do not run count as well */
+    assert_string_equal(script_command(x, STATE_CMD_TXN, &msg_txn_req, &r), "limit");
+    txn.then = many_of(&leaves, &get, 129);
+    r.otherwise = (struct slice){0};
+    r.then = many_of(&inner, &txn, 1);
+    assert_string_equal(script_command(x, STATE_CMD_TXN, &msg_txn_req, &r), "limit");
+    buf_close(&leaves);
+    buf_close(&inner);
+    script_free(x);
+}
+
 static void history_is_replayed_from_a_revision(void **t)
 {
     (void)t;
@@ -228,6 +305,10 @@ int main(void)
         cmocka_unit_test(compares_see_value_version_create_mod),
         cmocka_unit_test(a_transaction_is_one_revision_and_sees_itself),
         cmocka_unit_test(a_transaction_that_cannot_run_whole_does_nothing),
+        cmocka_unit_test(a_transaction_inside_another_is_part_of_it),
+        cmocka_unit_test(inner_compares_are_decided_before_anything_runs),
+        cmocka_unit_test(an_inner_transaction_that_cannot_run_spoils_the_whole),
+        cmocka_unit_test(operations_are_bounded_over_all_levels),
         cmocka_unit_test(history_is_replayed_from_a_revision),
         cmocka_unit_test(a_compacted_revision_is_an_error),
         cmocka_unit_test(a_range_of_the_past_is_as_it_was),

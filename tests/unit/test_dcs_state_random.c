@@ -90,42 +90,80 @@ static void gen_delete(struct gen *g, struct state_batch *b)
     add(b, STATE_CMD_DELETE, &msg_delete_req, &r);
 }
 
-static void gen_ops(struct gen *g, struct buf *out)
+static void gen_compare(struct gen *g, struct buf *out)
 {
-    static const char *const names[] = {"put", "put", "delete", "range"};
+    static const char *const ops[] = {"=", "!=", "<", ">"};
+    char key[8];
     struct msg_list list = {0};
-    for (uint64_t n = below(g, 4); n > 0; n--) {
-        char key[8];
-        struct txn_op op = {
-            .key = pick_key(g, key), .value = slice_str("t"), .lease = pick_lease(g)};
-        const char *name = names[below(g, ARRAY_LEN(names))];
-        memcpy(op.op, name, strlen(name));
-        msg_list_append(&list, &msg_txn_op, &op);
+    struct compare c = {.key = pick_key(g, key), .target = "version", .number = below(g, 4)};
+    const char *op = ops[below(g, ARRAY_LEN(ops))];
+    memcpy(c.op, op, strlen(op));
+    msg_list_append(&list, &msg_compare, &c);
+    msg_list_end(&list, out);
+}
+
+static void gen_ops(struct gen *g, unsigned depth, struct buf *out);
+
+struct parts {
+    struct buf compare, then, otherwise;
+};
+
+static void gen_parts(struct gen *g, unsigned depth, struct parts *p)
+{
+    *p = (struct parts){BUF_INIT, BUF_INIT, BUF_INIT};
+    gen_compare(g, &p->compare);
+    gen_ops(g, depth, &p->then);
+    gen_ops(g, depth, &p->otherwise);
+}
+
+static void parts_close(struct parts *p)
+{
+    buf_close(&p->compare);
+    buf_close(&p->then);
+    buf_close(&p->otherwise);
+}
+
+/* depth: of the transaction it is a list of; 1: the outermost. */
+static void gen_op(struct gen *g, unsigned depth, struct msg_list *list)
+{
+    static const char *const names[] = {"put", "put", "delete", "range", "txn"};
+    const char *name = names[below(g, ARRAY_LEN(names))];
+    struct txn_op op = {.op = ""};
+    struct parts inner = {BUF_INIT, BUF_INIT, BUF_INIT};
+    char key[8];
+    memcpy(op.op, name, strlen(name));
+    if (strcmp(name, "txn") == 0) { /* rarely too deep */
+        gen_parts(g, depth + 1, &inner);
+        op.compare = buf_slice(&inner.compare);
+        op.then = buf_slice(&inner.then);
+        op.otherwise = buf_slice(&inner.otherwise);
+    } else {
+        op.key = pick_key(g, key);
+        op.value = slice_str("t");
+        op.lease = pick_lease(g);
     }
+    msg_list_append(list, &msg_txn_op, &op);
+    parts_close(&inner);
+}
+
+static void gen_ops(struct gen *g, unsigned depth, struct buf *out)
+{
+    struct msg_list list = {0};
+    for (uint64_t n = depth > 5 ? 0 : below(g, 4); n > 0; n--)
+        gen_op(g, depth, &list);
     msg_list_end(&list, out);
 }
 
 static void gen_txn(struct gen *g, struct state_batch *b)
 {
-    static const char *const ops[] = {"=", "!=", "<", ">"};
-    char key[8];
-    struct msg_list list = {0};
-    struct buf compare = BUF_INIT, then = BUF_INIT, otherwise = BUF_INIT;
-    struct compare c = {.key = pick_key(g, key), .target = "version", .number = below(g, 4)};
-    const char *op = ops[below(g, ARRAY_LEN(ops))];
-    memcpy(c.op, op, strlen(op));
-    msg_list_append(&list, &msg_compare, &c);
-    msg_list_end(&list, &compare);
-    gen_ops(g, &then);
-    gen_ops(g, &otherwise);
-    struct txn_req r = {.compare = buf_slice(&compare),
-                        .then = buf_slice(&then),
-                        .otherwise = buf_slice(&otherwise)};
+    struct parts p;
+    gen_parts(g, 1, &p);
+    struct txn_req r = {.compare = buf_slice(&p.compare),
+                        .then = buf_slice(&p.then),
+                        .otherwise = buf_slice(&p.otherwise)};
     pick_session(g, &r.session, &r.seq);
     add(b, STATE_CMD_TXN, &msg_txn_req, &r);
-    buf_close(&compare);
-    buf_close(&then);
-    buf_close(&otherwise);
+    parts_close(&p);
 }
 
 static void gen_lease(struct gen *g, struct state_batch *b)

@@ -20,7 +20,9 @@ static void the_same_request_again_is_answered_and_not_applied(void **t)
            {"put a 9 prev s=S1/2", "rev 3 (a=1)"}, {"reopen", "at 0"},
            {"put a 9 prev s=S1/2", "rev 3 (a=1)"},
            {"txn mod a = 3 ? del a prev : s=S1/3", "rev 4 then delete1(a=9) | del a was 9 @4"},
-           {"txn mod a = 3 ? del a prev : s=S1/3", "rev 4 then delete1(a=9)"});
+           {"txn mod a = 3 ? del a prev : s=S1/3", "rev 4 then delete1(a=9)"},
+           {"txn ? ( ? put a 5 : ) : s=S1/4", "rev 5 then txn(then put) | put a=5 @5"},
+           {"txn ? ( ? put a 5 : ) : s=S1/4", "rev 5 then txn(then put)"});
 }
 
 static void a_refusal_is_kept_as_well(void **t)

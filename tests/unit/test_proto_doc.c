@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "proto/conn.h"
+#include "proto/mp.h"
 #include "proto_random.h"
 
 static const char *path;
@@ -94,6 +95,113 @@ static void every_error_is_there_with_its_number(void **state)
     }
 }
 
+/* The bytes of a block of the examples: hexadecimal up to a #, line by line. */
+static void read_block(const char *text, const char *end, struct buf *ret)
+{
+    bool comment = false;
+    int high = -1;
+    for (; text < end; text++) {
+        static const char digits[] = "0123456789abcdef";
+        comment = *text == '#' || (comment && *text != '\n');
+        const char *digit = comment || *text == '\0' ? NULL : strchr(digits, *text);
+        if (digit == NULL)
+            continue;
+        int value = (int)(digit - digits);
+        if (high >= 0)
+            buf_append_u8(ret, (uint8_t)(high << 4 | value));
+        high = high >= 0 ? -1 : value;
+    }
+    assert_int_equal(high, -1);
+}
+
+/* As this program writes it: nothing unknown in it, nothing left out. */
+static void must_be_as_written(const struct msg *m, struct slice bytes)
+{
+    void *obj CLEANUP(mem_cleanup) = mem_alloc(m->size);
+    struct buf again CLEANUP(buf_close) = BUF_INIT;
+    struct errmsg e = {.text = ""};
+    if (msg_decode(m, bytes, obj, &e) != ERR_OK)
+        fail_msg("%s: %s", m->name, e.text);
+    msg_encode(m, obj, &again);
+    if (!slice_eq(buf_slice(&again), bytes))
+        fail_msg("an example of %s is not as it is written", m->name);
+}
+
+static struct slice only_element(struct mp_reader *r)
+{
+    size_t n;
+    struct slice params;
+    assert_int_equal(mp_read_array(r, &n), ERR_OK);
+    assert_int_equal(n, 1);
+    assert_int_equal(mp_read_raw(r, &params), ERR_OK);
+    return params;
+}
+
+static void check_error(struct mp_reader *r)
+{
+    size_t n;
+    uint64_t code;
+    struct slice name, text, details;
+    assert_int_equal(mp_read_array(r, &n), ERR_OK);
+    assert_int_equal(n, 4);
+    assert_int_equal(mp_read_u64(r, &code), ERR_OK);
+    assert_int_equal(mp_read_bytes(r, &name), ERR_OK);
+    assert_int_equal(mp_read_bytes(r, &text), ERR_OK);
+    assert_int_equal(mp_read_raw(r, &details), ERR_OK);
+    assert_int_equal(err_grpc(err_from_name(name)), code);
+    must_be_as_written(&msg_rpc_error_details, details);
+    assert_int_equal(mp_read_nil(r), ERR_OK);
+}
+
+/* *method: of the newest request, which a response answers. */
+static void check_frame(struct slice frame, enum method *method)
+{
+    static const struct mp_limits limits = {CONN_FRAME_MAX, CONN_DEPTH_MAX, CONN_ELEMENTS_MAX};
+    struct mp_reader r = {.rest = frame};
+    struct slice name, result;
+    size_t n;
+    uint64_t type, msgid;
+    assert_int_equal(mp_scan(frame, &limits, &n), ERR_OK);
+    assert_int_equal(n, frame.n);
+    assert_int_equal(mp_read_array(&r, &n), ERR_OK);
+    assert_int_equal(mp_read_u64(&r, &type), ERR_OK);
+    if (type < 2)
+        assert_int_equal(mp_read_u64(&r, &msgid), ERR_OK);
+    if (type == 1 && mp_read_nil(&r) != ERR_OK) {
+        check_error(&r);
+    } else if (type == 1) {
+        assert_int_equal(mp_read_raw(&r, &result), ERR_OK);
+        must_be_as_written(method_table[*method].result, result);
+    } else {
+        assert_int_equal(mp_read_bytes(&r, &name), ERR_OK);
+        *method = method_find(name);
+        bool event = type == 2 && slice_eq(name, slice_str("watch.event"));
+        assert_true(event || *method != METHOD_COUNT);
+        must_be_as_written(event ? &msg_watch_event : method_table[*method].params,
+                           only_element(&r));
+    }
+    assert_int_equal(r.rest.n, 0);
+}
+
+static void every_example_is_what_this_program_sends(void **state)
+{
+    (void)state;
+    const char *at = strstr(buf_cstr(&page), "\n## Example bytes\n");
+    assert_non_null(at);
+    const char *end = strstr(at + 4, "\n## ");
+    enum method method = METHOD_COUNT;
+    size_t n = 0;
+    for (; (at = strstr(at, "\n```\n")) != NULL && at < end; n++) {
+        struct buf frame CLEANUP(buf_close) = BUF_INIT;
+        const char *close = strstr(at + 5, "```");
+        assert_non_null(close);
+        read_block(at + 5, close, &frame);
+        check_frame(buf_slice(&frame), &method);
+        at = close + 3;
+    }
+    assert_true(n >= 9);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -115,6 +223,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(no_field_is_there_that_does_not_exist),
         cmocka_unit_test(every_method_is_there_with_params_result_and_kind),
         cmocka_unit_test(every_error_is_there_with_its_number),
+        cmocka_unit_test(every_example_is_what_this_program_sends),
     };
     if (argc != 2)
         return 2;
