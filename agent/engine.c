@@ -26,6 +26,7 @@ enum err engine_new(const struct engine_options *o, struct engine **ret_engine,
         return err_set(e, ERR_LIMIT, "scope, name or connect address is too long");
     }
     str_cut(g->mirror.self, sizeof g->mirror.self, o->name);
+    g->since_ms = o->ports->wall_ms(o->arg);
     config_view(o->bootstrap, &g->view.config);
     *ret_engine = g;
     return ERR_OK;
@@ -126,6 +127,10 @@ static void see_orders(struct engine *g, struct view *v)
     bool late = false;
     v->has_failover = v->has_failover && time_has_come(v->failover.at_ms, wall_ms, &late);
     v->failover_late = late;
+    if (!v->has_failover || strcmp(g->failover_id, v->failover.id) != 0)
+        g->failover_ms = v->now_ms;
+    str_cut(g->failover_id, sizeof g->failover_id, v->has_failover ? v->failover.id : "");
+    v->failover_ms = v->has_failover ? g->failover_ms : 0;
     v->has_request = m->request_meta.present && time_has_come(m->request.at_ms, wall_ms, &late);
     v->request_late = v->has_request && late;
     if (v->has_request)

@@ -64,6 +64,7 @@ struct engine {
     bool may_write; /* a promotion or a start as primary was ordered of this postmaster */
     bool watching_closely;
 
+    uint64_t since_ms; /* wall clock of the start */
     struct member_rec published;
     bool member_known; /* `published` hangs on our lease */
     bool publishing;
@@ -79,6 +80,8 @@ struct engine {
 
     char request_id[40]; /* of the request seen last, and since when */
     uint64_t request_ms;
+    char failover_id[40]; /* the same of the request for another leader */
+    uint64_t failover_ms;
 
     bool tilt;
     bool stopping, restarting, stopped, revoking;

@@ -53,6 +53,7 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
         .lease = g->keeper.id,
         .armed = g->fence.connected,
         .paused = v->config.pause,
+        .since_ms = g->since_ms,
         .conn_port = g->o.conn_port,
         .nofailover = v->nofailover,
         .nosync = v->nosync || view_request_leaves(v),

@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-enum { EXIT_CONFIG = 2 };
+enum { EXIT_CONFIG = 2, EXIT_CONTRADICTION = 4 };
 
 static enum err read_config(struct daemon *d, const char *path)
 {
@@ -123,8 +123,9 @@ int main(int argc, char **argv)
     (void)umask(077); /* whatever is written below data_dir is nobody else's */
     if (a.task == OFFLINE_STATUS)
         return offline_run(a.task, NULL, a.file);
-    if (read_config(&d, config_path(a.config)) != ERR_OK)
-        return EXIT_CONFIG;
+    enum err read = read_config(&d, config_path(a.config));
+    if (read != ERR_OK)
+        return read == ERR_PRECONDITION ? EXIT_CONTRADICTION : EXIT_CONFIG;
     if (a.task != OFFLINE_NONE)
         return offline_run(a.task, &d.config, a.file);
     if (a.check) {

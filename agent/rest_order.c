@@ -232,6 +232,7 @@ static bool parse_reinitialize(const json_t *body, const struct rest_facts *f,
     const struct view *v = &f->view;
     str_cut(o->request.kind, sizeof o->request.kind, "reinitialize");
     o->request.force = json_is_true(json_object_get(body, "force"));
+    o->request.from_leader = json_is_true(json_object_get(body, "from-leader"));
     if (!v->has_leader)
         return no(ret_reply, rest_text(BUSY, "Cluster has no leader, can not reinitialize"));
     if (strcmp(v->leader.name, v->self) == 0)

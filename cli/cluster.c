@@ -51,6 +51,28 @@ enum err cluster_read(struct cli *c, struct cluster *ret)
     return rv == ERR_OK ? cli_records(c, "leader", "sync0", take_record, ret) : rv;
 }
 
+/* An agent renews four times a TTL: who has missed two is not there, or was not a moment ago. */
+static void note_age(struct cluster *cl, const struct lease_state *s)
+{
+    uint64_t age_ms = s->ttl_ms - MIN(s->ttl_ms, s->remaining_ms);
+    for (size_t i = 0; i < cl->members_n; i++)
+        if (cl->members[i].lease == s->id && age_ms > s->ttl_ms / 2)
+            cl->unheard_ms[i] = age_ms;
+}
+
+enum err cluster_read_ages(struct cli *c, struct cluster *cl)
+{
+    struct lease_list list;
+    struct msg_iter it;
+    struct lease_state s;
+    enum err rv = cli_call(c, METHOD_LEASE_INFO, &(struct lease_ref){.local = true}, &list);
+    if (rv == ERR_OK)
+        rv = msg_iter_init(&it, list.leases);
+    while (rv == ERR_OK && (rv = msg_iter_next(&it, &msg_lease_state, &s, NULL)) == ERR_OK)
+        note_age(cl, &s);
+    return rv == ERR_NOT_FOUND ? ERR_OK : rv;
+}
+
 void cluster_close(struct cluster *cl)
 {
     msg_arena_close(&cl->arena);

@@ -14,10 +14,15 @@ struct cluster {
     struct failover_rec failover; /* id "": nothing is asked for */
     struct status_rec status;
     bool has_leader;
+    /* Since when a member's agent has not renewed its lease, by the clock of the node asked; 0: it did lately,
+     * or that is not known. What its record says is as old. */
+    uint64_t unheard_ms[MEMBERS_MAX];
     struct msg_arena arena; /* owns what config points to */
 };
 
 enum err cluster_read(struct cli *c, struct cluster *ret) MUST_CHECK;
+/* Fills unheard_ms: one more question. */
+enum err cluster_read_ages(struct cli *c, struct cluster *cl) MUST_CHECK;
 void cluster_close(struct cluster *cl);
 bool cluster_leads(const struct cluster *cl, const struct member_rec *m);
 /* "Leader", "Sync Standby", "Quorum Standby", "Replica": patronictl's words. */

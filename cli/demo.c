@@ -152,7 +152,7 @@ int demo_open(struct demo *d, const struct cli *c, int argc, char **argv, bool n
     int option;
     int rv = 0;
     struct errmsg e = {0};
-    *d = (struct demo){.cli = c, .start_ms = clock_mono_ms()};
+    *d = (struct demo){.cli = c, .start_ms = clock_mono_ms(), .start_wall_ms = clock_wall_ms()};
     clear_environment();
     optind = 1;
     while (rv == 0 && (option = cli_option(argc, argv, options)) != -1)

@@ -45,7 +45,7 @@ struct demo {
     char self[DEMO_PATH_MAX], regentd[DEMO_PATH_MAX]; /* programs that user can run */
     int sources[DEMO_PROGRAMS];                       /* open while they are copied */
     struct demo_node node[DEMO_NODES_MAX];
-    uint64_t start_ms;
+    uint64_t start_ms, start_wall_ms;
     char **rest; /* arguments behind the options */
     int rest_n;
 };

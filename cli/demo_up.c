@@ -302,6 +302,38 @@ static bool is_synchronous(struct demo *d)
     return on;
 }
 
+/* Records hang on leases, which outlive a power cut: what a node said before we started its daemon is old. */
+static bool is_old(const struct demo *d, const char *json)
+{
+    json_t *record = json_loads(json, 0, NULL);
+    const char *name = text_of(record, "name");
+    bool old = false;
+    for (size_t i = 0; i < DEMO_NODES_MAX; i++)
+        old = old || (d->node[i].started != 0 && strcmp(d->node[i].name, name) == 0 &&
+                      (uint64_t)json_integer_value(json_object_get(record, "since_ms")) <
+                          d->start_wall_ms);
+    json_decref(record);
+    return old;
+}
+
+static bool all_fresh(struct demo *d)
+{
+    static const char *const words[] = {
+        "-f", "json", "dcs", "get", "--prefix", "/regent/demo/members/", NULL};
+    struct buf out CLEANUP(buf_close) = {.max = 1 << 20};
+    struct buf complaints CLEANUP(buf_close) = {.max = 65536};
+    size_t i;
+    json_t *kv;
+    for (i = 0; i < DEMO_NODES_MAX; i++)
+        if (d->node[i].exists && demo_run(d, &d->node[i], words, &out, &complaints) == CLI_DONE)
+            break;
+    json_t *list = json_loadb((const char *)out.p, out.len, 0, NULL);
+    bool fresh = json_is_array(list);
+    json_array_foreach(list, i, kv) fresh = fresh && !is_old(d, text_of(kv, "value"));
+    json_decref(list);
+    return fresh;
+}
+
 static struct demo_node *dead_node(struct demo *d)
 {
     for (size_t i = 0; i < DEMO_NODES_MAX; i++)
@@ -325,10 +357,12 @@ static enum err wait_health(struct demo *d, struct demo_node **ret_failed, struc
     struct buf complaints CLEANUP(buf_close) = {.max = 65536};
     bool asked = false;
     bool synchronous = false;
+    bool fresh = false;
     for (; !out_of_time(d); wait_a_little()) {
         struct health h = {0};
         json_t *list;
-        if (demo_list(d, &list, &complaints))
+        fresh = fresh || all_fresh(d); /* before the look that goes by it */
+        if (demo_list(d, &list, &complaints) && fresh)
             look_at(d, list, &h);
         json_decref(list);
         bool all = h.leaders == 1 && h.streaming + 1 == demo_count(d);

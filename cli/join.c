@@ -22,9 +22,13 @@ static enum err redeem(struct setup *s, const char *host, struct slice csr,
                                .ca_fingerprint = token.ca_fingerprint,
                                .name = s->name,
                                .no_session = true};
-    rv = client_sync_open(&o, CLIENT_DEADLINE_MS, ret_client, e);
+    struct errmsg why = {0};
+    rv = client_sync_open(&o, CLIENT_DEADLINE_MS, ret_client, &why);
     if (rv != ERR_OK)
-        return err_wrap(e, rv, "cannot reach %s", host);
+        return err_set(e, rv == ERR_PRECONDITION ? ERR_DENIED : rv,
+                       "cannot join by %s: %s; is regentd running there, and is this its "
+                       "dcs.connect_address? `regentctl member list` on a member shows them",
+                       host, why.text);
     struct token_redeem r = {.csr = csr};
     bool v6 = strchr(s->host, ':') != NULL;
     if (str_copy(r.token, sizeof r.token, s->token) != ERR_OK ||

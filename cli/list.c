@@ -1,4 +1,4 @@
-/* list, history, dsn: what the HA records say about the nodes. */
+/* list, topology, history: what the HA records say about the nodes. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -79,9 +79,11 @@ static const char *lag_text(uint64_t top, uint64_t lsn, char ret[static LSN_TEXT
     return ret;
 }
 
+/* `below`: how many stand between it and the root of the tree; 0: no tree, or the root. */
 static void list_row(struct output *o, const struct cli *c, const struct cluster *cl,
-                     const struct member_rec *m)
+                     const struct member_rec *m, size_t below)
 {
+    char name[128];
     char restart_at[CLOCK_TEXT_MAX];
     char host[200];
     char tl[LSN_TEXT];
@@ -89,6 +91,8 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
     char lag[LSN_TEXT];
     char replay[LSN_TEXT];
     char replay_lag[LSN_TEXT];
+    char as_of[LSN_TEXT];
+    uint64_t unheard_ms = cl->unheard_ms[m - cl->members];
     struct buf tags CLEANUP(buf_close) = BUF_INIT;
     struct buf pending CLEANUP(buf_close) = BUF_INIT;
     uint64_t top = cluster_top_lsn(cl);
@@ -100,11 +104,14 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
                        m->conn_port);
     else
         str_cut(host, sizeof host, m->conn_host);
+    (void)snprintf(name, sizeof name, "%*s%s%s", below > 0 ? (int)(2 * (below - 1)) : 0, "",
+                   below > 0 ? "+ " : "", m->name);
     (void)snprintf(tl, sizeof tl, "%" PRIu64, m->timeline);
     clock_wall_text(m->restart_at_ms, restart_at);
+    (void)snprintf(as_of, sizeof as_of, "%.1f s ago", (double)unheard_ms / 1000);
     const char *const cells[] = {
         c->config.scope,
-        m->name,
+        name,
         host,
         cluster_role(cl, m),
         m->state,
@@ -117,6 +124,7 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
         m->pending_restart ? "*" : NULL,
         pending_of(m, &pending),
         m->restart_at_ms != 0 ? restart_at : NULL,
+        unheard_ms != 0 ? as_of : NULL,
     };
     output_row(o, cells);
 }
@@ -148,9 +156,35 @@ static void list_footer(const struct cluster *cl)
                      cl->failover.candidate[0] != '\0' ? " to " : "", cl->failover.candidate);
 }
 
-static int show_list(struct cli *c)
+struct listing {
+    bool tree, extended, timestamp;
+    uint64_t every_s; /* 0: once */
+};
+
+/* The rows of who streams from `upstream`, each with those below it; NULL: of who streams from no member. */
+static void rows_below(struct output *o, const struct cli *c, const struct cluster *cl,
+                       const char *upstream, size_t depth)
 {
-    static const struct output_column columns[] = {
+    for (size_t i = 0; i < cl->members_n && depth < MEMBERS_MAX; i++) {
+        const struct member_rec *m = &cl->members[i];
+        bool root = cluster_leads(cl, m) || m->upstream[0] == '\0';
+        if (upstream == NULL ? !root : root || strcmp(m->upstream, upstream) != 0)
+            continue;
+        list_row(o, c, cl, m, depth);
+        rows_below(o, c, cl, m->name, depth + 1);
+    }
+}
+
+static void say_time(void)
+{
+    char now[CLOCK_TEXT_MAX];
+    clock_wall_text(clock_wall_ms(), now);
+    (void)printf("%s\n", now);
+}
+
+static int show_list(struct cli *c, const struct listing *w)
+{
+    struct output_column columns[] = {
         {.name = "Cluster", .optional = true},
         {.name = "Member"},
         {.name = "Host"},
@@ -161,19 +195,26 @@ static int show_list(struct cli *c)
         {.name = "Receive Lag", .heading = "Lag", .number = true, .right = true},
         {.name = "Replay LSN", .right = true},
         {.name = "Replay Lag", .heading = "Lag", .number = true, .right = true},
-        {.name = "Tags", .json = true, .optional = true},
-        {.name = "Pending restart", .optional = true},
-        {.name = "Pending restart reason", .optional = true},
-        {.name = "Scheduled restart", .optional = true}};
+        {.name = "Tags", .json = true, .optional = !w->extended},
+        {.name = "Pending restart", .optional = !w->extended},
+        {.name = "Pending restart reason", .optional = !w->extended},
+        {.name = "Scheduled restart", .optional = !w->extended},
+        {.name = "As of", .optional = true}};
     static struct cluster cl;
     enum err rv = cluster_read(c, &cl);
+    if (rv == ERR_OK)
+        rv = cluster_read_ages(c, &cl);
     if (rv != ERR_OK)
         return cli_exit_code(rv);
     char title[160];
     list_title(c, &cl, title, sizeof title);
+    if (w->timestamp && c->format == CLI_TABLE)
+        say_time();
     struct output *o = output_new(c, title, columns, ARRAY_LEN(columns));
-    for (size_t i = 0; i < cl.members_n; i++)
-        list_row(o, c, &cl, &cl.members[i]);
+    if (w->tree)
+        rows_below(o, c, &cl, NULL, 0);
+    for (size_t i = 0; i < cl.members_n && !w->tree; i++)
+        list_row(o, c, &cl, &cl.members[i], 0);
     output_print(o);
     if (c->format == CLI_TABLE)
         list_footer(&cl);
@@ -181,40 +222,62 @@ static int show_list(struct cli *c)
     return CLI_DONE;
 }
 
-/* -W: every two seconds; -w SECONDS. 0: once. */
-static int parse_watch(int argc, char **argv, uint64_t *ret_every_s)
+/* -W: every two seconds. The cluster's name may stand behind, as with patronictl. */
+static int parse_listing(struct cli *c, int argc, char **argv, struct listing *w)
 {
     enum { USUAL_S = 2, MOST_S = 3600 };
-    static const struct option none[] = {{NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"extended", no_argument, NULL, 'e'},
+                                            {"timestamp", no_argument, NULL, 't'},
+                                            {"watch", required_argument, NULL, 'w'},
+                                            {NULL, 0, NULL, 0}};
     int option;
-    *ret_every_s = 0;
     optind = 1;
-    while ((option = cli_option_short(argc, argv, ":Ww:", none)) != -1) {
+    while ((option = cli_option_short(argc, argv, ":etWw:", options)) != -1) {
         if (option == CLI_BAD_OPTION)
             return CLI_USAGE;
-        *ret_every_s = USUAL_S;
-        if (option == 'w' && (str_parse_u64(optarg, ret_every_s) != ERR_OK ||
-                              *ret_every_s == 0 || *ret_every_s > MOST_S))
+        w->extended = w->extended || option == 'e';
+        w->timestamp = w->timestamp || option == 't';
+        if (option == 'W')
+            w->every_s = USUAL_S;
+        else if (option == 'w' && (str_parse_u64(optarg, &w->every_s) != ERR_OK ||
+                                   w->every_s == 0 || w->every_s > MOST_S))
             return cli_usage("-w: \"%s\" is not a number of seconds up to %d", optarg, MOST_S);
     }
-    return optind < argc ? cli_usage("unexpected argument \"%s\"", argv[optind]) : 0;
+    enum err rv = optind < argc ? cli_config(c) : ERR_OK;
+    if (rv != ERR_OK)
+        return cli_exit_code(rv);
+    if (optind < argc && (optind + 1 < argc || strcmp(argv[optind], c->config.scope) != 0))
+        return cli_usage("this node is of cluster \"%s\", not \"%s\"", c->config.scope,
+                         argv[optind]);
+    return 0;
+}
+
+static int list(struct cli *c, struct listing *w, int argc, char **argv)
+{
+    int rv = parse_listing(c, argc, argv, w);
+    if (rv != 0 || w->every_s == 0)
+        return rv != 0 ? rv : show_list(c, w);
+    for (;;) {
+        if (isatty(STDOUT_FILENO)) /* in place */
+            (void)printf("\033[H\033[J");
+        rv = show_list(c, w);
+        if (rv != CLI_DONE || fflush(stdout) != 0)
+            return rv != CLI_DONE ? rv : CLI_FAILED;
+        (void)sleep((unsigned)w->every_s);
+        (void)printf("\n");
+    }
 }
 
 int cmd_list(struct cli *c, int argc, char **argv)
 {
-    uint64_t every_s;
-    int rv = parse_watch(argc, argv, &every_s);
-    if (rv != 0 || every_s == 0)
-        return rv != 0 ? rv : show_list(c);
-    for (;;) {
-        if (isatty(STDOUT_FILENO)) /* in place */
-            (void)printf("\033[H\033[J");
-        rv = show_list(c);
-        if (rv != CLI_DONE || fflush(stdout) != 0)
-            return rv != CLI_DONE ? rv : CLI_FAILED;
-        (void)sleep((unsigned)every_s);
-        (void)printf("\n");
-    }
+    struct listing w = {.tree = false};
+    return list(c, &w, argc, argv);
+}
+
+int cmd_topology(struct cli *c, int argc, char **argv)
+{
+    struct listing w = {.tree = true};
+    return list(c, &w, argc, argv);
 }
 
 /* patronictl's shape: a row for every timeline that has ended, where and why it did, and who leads the

@@ -135,8 +135,9 @@ static int follow(struct cli *c, const struct pause *q)
 static int run(struct cli *c, struct pause *q)
 {
     bool changed = false;
-    if (cli_config(c) != ERR_OK)
-        return CLI_FAILED;
+    enum err loaded = cli_config(c);
+    if (loaded != ERR_OK)
+        return cli_exit_code(loaded);
     enum err rv = set_pause(c, q->on, &changed);
     if (rv == ERR_OK && q->force)
         rv = take_flag_back(c);

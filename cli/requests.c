@@ -217,7 +217,14 @@ static int run(struct cli *c, struct order *o)
 
 /* ---- options ---- */
 
-enum { OPTION_ANY = 256, OPTION_VERSION, OPTION_PENDING, OPTION_SCHEDULED, OPTION_WAIT };
+enum {
+    OPTION_ANY = 256,
+    OPTION_VERSION,
+    OPTION_PENDING,
+    OPTION_SCHEDULED,
+    OPTION_WAIT,
+    OPTION_LEADER
+};
 
 static int take(struct order *o, int option)
 {
@@ -243,6 +250,9 @@ static int take(struct order *o, int option)
         return cli_take_schedule(optarg, &o->rec.at_ms);
     case OPTION_WAIT:
         o->wait = true;
+        return 0;
+    case OPTION_LEADER:
+        o->rec.from_leader = true;
         return 0;
     case 'F':
         o->rec.force = true;
@@ -311,6 +321,7 @@ int cmd_reload(struct cli *c, int argc, char **argv)
 int cmd_reinit(struct cli *c, int argc, char **argv)
 {
     static const struct option options[] = {{"wait", no_argument, NULL, OPTION_WAIT},
+                                            {"from-leader", no_argument, NULL, OPTION_LEADER},
                                             {"force", no_argument, NULL, 'F'},
                                             {"timeout", required_argument, NULL, 't'},
                                             {NULL, 0, NULL, 0}};
@@ -403,11 +414,12 @@ int cmd_flush(struct cli *c, int argc, char **argv)
         return rv;
     const char *what = o.names_n > 0 ? o.names[--o.names_n] : "";
     if (strcmp(what, "switchover") == 0)
-        return cli_config(c) != ERR_OK ? CLI_FAILED : flush_switchover(c);
+        return flush_switchover(c);
     if (strcmp(what, "restart") != 0)
         return cli_usage("say restart or switchover at the end");
-    if (cluster_read(c, &cl) != ERR_OK)
-        return CLI_FAILED;
+    enum err read = cluster_read(c, &cl);
+    if (read != ERR_OK)
+        return cli_exit_code(read);
     rv = choose(c, &cl, &o, members, &n);
     for (size_t i = 0; i < n && rv == 0; i++)
         rv = flush_restart(c, members[i]->name);

@@ -381,7 +381,8 @@ int setup_finish(struct setup *s, enum err rv, const struct errmsg *e, const cha
 {
     if (rv != ERR_OK) {
         setup_undo(s);
-        return cli_fail(rv == ERR_OUTCOME_UNKNOWN ? rv : ERR_IO, "%s", e->text);
+        return cli_fail(rv == ERR_OUTCOME_UNKNOWN || rv == ERR_PRECONDITION ? rv : ERR_IO, "%s",
+                        e->text);
     }
     setup_done(s);
     (void)printf("Node %s of cluster %s is ready.\nStart it: ", s->name, s->scope);

@@ -168,14 +168,13 @@ static enum err check_dynamic(const char *text, struct errmsg *e)
 }
 
 /* One finding is the message; several are listed first. */
-static enum err refuse(struct buf *report, struct errmsg *e)
+static enum err refuse(struct buf *report, enum err why, struct errmsg *e)
 {
     report->len -= report->len > 0; /* the last newline */
     if (memchr(report->p, '\n', report->len) == NULL)
-        return err_set(e, ERR_INVALID, "%s", buf_cstr(report));
+        return err_set(e, why, "%s", buf_cstr(report));
     (void)fprintf(stderr, "%s\n", buf_cstr(report));
-    return err_set(e, ERR_INVALID,
-                   "the new configuration has these errors; nothing is written");
+    return err_set(e, why, "the new configuration has these errors; nothing is written");
 }
 
 enum err setup_config_text(const struct setup *s, struct buf *ret, struct errmsg *e)
@@ -189,8 +188,9 @@ enum err setup_config_text(const struct setup *s, struct buf *ret, struct errmsg
         return rv;
     buf_printf(ret, "# Written by regentctl; see regent.yml(5).\n");
     lay_out(l, "", 0, ret);
-    if (config_parse("new configuration", buf_slice(ret), &parsed, &report) != ERR_OK)
-        return refuse(&report, e);
+    rv = config_parse("new configuration", buf_slice(ret), &parsed, &report);
+    if (rv != ERR_OK)
+        return refuse(&report, rv, e);
     rv = check_dynamic(parsed.bootstrap.dcs_json, e);
     config_close(&parsed);
     return rv;

@@ -9,9 +9,10 @@
 
 enum { MIB = 1048576 };
 
-/* Warnings as they are found; any makes the exit code 1. */
+/* Warnings as they are found; any makes the exit code 1. Notes do not: they say what is not there to be
+ * well, such as a second node. */
 struct health {
-    struct buf warnings;
+    struct buf warnings, notes;
     size_t n;
 };
 
@@ -25,6 +26,11 @@ static void warn(struct health *h, const char *fmt, ...)
     va_end(ap);
     buf_printf(&h->warnings, "  ! %s\n", text);
     h->n++;
+}
+
+static void note(struct health *h, const char *text)
+{
+    buf_printf(&h->notes, "  - %s\n", text);
 }
 
 static void look_at_quorum(struct health *h, const struct status_reply *s)
@@ -44,10 +50,8 @@ static void look_at_quorum(struct health *h, const struct status_reply *s)
         warn(h, "%" PRIu64 " voter(s) cannot be reached from here",
              s->voters - s->reachable_voters);
     if (s->voters < 3)
-        warn(h,
-             "%" PRIu64
-             " voter(s): the loss of one stops everything; join nodes until there are 3",
-             s->voters);
+        note(h, "fewer than 3 voters: the loss of one stops everything; join nodes until there "
+                "are 3");
 }
 
 static void look_at_leader(struct health *h, const struct cluster *cl)
@@ -66,7 +70,32 @@ static void look_at_leader(struct health *h, const struct cluster *cl)
         warn(h, "leader %s does not run; `regentctl explain` says why", cl->leader.name);
 }
 
-static void look_at_standbys(struct health *h, const struct cluster *cl)
+/* Nodes with PostgreSQL that the DCS knows of, and those among them that nobody hears. */
+static size_t look_at_members(struct health *h, const struct cluster *cl,
+                              const struct member_list *list)
+{
+    size_t with_postgres = 0;
+    for (size_t i = 0; i < list->members_n; i++) {
+        const struct member *m = &list->members[i];
+        bool heard = false;
+        if (strcmp(m->role, "witness") == 0 || strcmp(m->state, "active") != 0)
+            continue;
+        with_postgres++;
+        for (size_t j = 0; j < cl->members_n; j++) {
+            bool it = strcmp(cl->members[j].name, m->name) == 0;
+            heard = heard || it;
+            if (it && cl->unheard_ms[j] != 0)
+                warn(h, "%s has not been heard of for %.1f s: what is said of it is as old",
+                     m->name, (double)cl->unheard_ms[j] / 1000);
+        }
+        if (!heard)
+            warn(h, "%s is a member, but its agent is not heard: is regentd running there?",
+                 m->name);
+    }
+    return with_postgres;
+}
+
+static void look_at_standbys(struct health *h, const struct cluster *cl, size_t nodes)
 {
     size_t synchronous = 0;
     size_t streaming = 0;
@@ -88,9 +117,11 @@ static void look_at_standbys(struct health *h, const struct cluster *cl)
     }
     (void)printf("replication  %zu of %zu stream, synchronous_mode %s\n", streaming, standbys,
                  cl->config.synchronous_mode[0] != '\0' ? cl->config.synchronous_mode : "off");
-    if (standbys == 0)
+    if (nodes <= 1)
+        note(h, "this is the only node: its loss cannot be survived");
+    else if (standbys == 0)
         warn(h, "there is no standby: a failure of the leader cannot be survived");
-    if (strcmp(cl->config.synchronous_mode, "on") == 0 && synchronous == 0)
+    if (strcmp(cl->config.synchronous_mode, "on") == 0 && synchronous == 0 && nodes > 1)
         warn(h, "no standby is synchronous now: a failover may wait or lose commits");
 }
 
@@ -113,6 +144,7 @@ int cmd_status(struct cli *c, int argc, char **argv)
 {
     static struct cluster cl;
     static const struct empty nothing;
+    static struct member_list list;
     struct status_reply s = {0};
     struct health h = {0};
     int usage = cli_no_arguments(argc, argv);
@@ -124,50 +156,26 @@ int cmd_status(struct cli *c, int argc, char **argv)
     bool readable = s.leader[0] != '\0' || s.reachable_voters >= s.quorum;
     if (rv == ERR_OK && readable)
         rv = cluster_read(c, &cl);
+    if (rv == ERR_OK && readable)
+        rv = cluster_read_ages(c, &cl);
+    if (rv == ERR_OK && readable)
+        rv = cli_call(c, METHOD_MEMBER_LIST, &nothing, &list);
     if (rv != ERR_OK)
         return cli_exit_code(rv);
     (void)printf("cluster      %s, asked %s\n", c->config.scope, s.name);
     look_at_quorum(&h, &s);
     if (readable) {
         look_at_leader(&h, &cl);
-        look_at_standbys(&h, &cl);
+        look_at_standbys(&h, &cl, look_at_members(&h, &cl, &list));
         look_at_requests(&h, &cl);
     }
     (void)printf("storage      state %" PRIu64 " KiB, log %" PRIu64 " KiB, fsync p99 %" PRIu64
                  " us\n",
                  s.db_bytes / 1024, s.log_bytes / 1024, s.fsync_us_p99);
-    (void)printf("health       %s\n%s", h.n == 0 ? "good" : "not good:", buf_cstr(&h.warnings));
+    (void)printf("health       %s\n%s%s",
+                 h.n == 0 ? "good" : "not good:", buf_cstr(&h.warnings), buf_cstr(&h.notes));
     buf_close(&h.warnings);
+    buf_close(&h.notes);
     cluster_close(&cl);
     return h.n == 0 ? CLI_DONE : CLI_FAILED;
-}
-
-/* ---- topology ---- */
-
-static void print_below(const struct cluster *cl, const char *upstream, size_t depth)
-{
-    for (size_t i = 0; i < cl->members_n && depth < MEMBERS_MAX; i++) {
-        const struct member_rec *m = &cl->members[i];
-        bool root = cluster_leads(cl, m) || m->upstream[0] == '\0';
-        if (upstream == NULL ? !root : root || strcmp(m->upstream, upstream) != 0)
-            continue;
-        (void)printf("%*s%s%s  %s, %s, timeline %" PRIu64 "\n", (int)(2 * depth), "",
-                     depth > 0 ? "+ " : "", m->name, cluster_role(cl, m), m->state,
-                     m->timeline);
-        print_below(cl, m->name, depth + 1);
-    }
-}
-
-int cmd_topology(struct cli *c, int argc, char **argv)
-{
-    static struct cluster cl;
-    int usage = cli_no_arguments(argc, argv);
-    if (usage != 0)
-        return usage;
-    enum err rv = cluster_read(c, &cl);
-    if (rv != ERR_OK)
-        return cli_exit_code(rv);
-    print_below(&cl, NULL, 0);
-    cluster_close(&cl);
-    return CLI_DONE;
 }

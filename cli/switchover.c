@@ -69,19 +69,20 @@ static int check(struct cli *c, struct request *q)
     bool switchover = strcmp(q->rec.kind, "switchover") == 0;
     if (switchover && !has_leader)
         return cli_fail(
-            ERR_INVALID,
+            ERR_PRECONDITION,
             "there is no leader to switch over from; see `regentctl list`, or use `failover`");
     if (q->rec.leader[0] != '\0' && strcmp(q->rec.leader, leader.name) != 0)
-        return cli_fail(ERR_INVALID, "the leader is \"%s\", not \"%s\"; nothing changed",
+        return cli_fail(ERR_PRECONDITION, "the leader is \"%s\", not \"%s\"; nothing changed",
                         leader.name, q->rec.leader);
     if (has_leader && strcmp(q->rec.candidate, leader.name) == 0)
-        return cli_fail(ERR_INVALID, "\"%s\" is the leader already; nothing changed",
+        return cli_fail(ERR_PRECONDITION, "\"%s\" is the leader already; nothing changed",
                         leader.name);
     if (q->rec.candidate[0] != '\0') {
         (void)snprintf(name, sizeof name, "members/%s", q->rec.candidate);
         rv = cli_record(c, name, &msg_member_rec, &member, NULL, NULL);
         if (rv == ERR_NOT_FOUND)
-            return cli_fail(rv, "no node \"%s\" is running; `regentctl list` shows the nodes",
+            return cli_fail(ERR_PRECONDITION,
+                            "no node \"%s\" is running; `regentctl list` shows the nodes",
                             q->rec.candidate);
         if (rv != ERR_OK)
             return cli_exit_code(rv);
@@ -98,6 +99,12 @@ static enum err submit(struct cli *c, const struct request *q, bool *ret_taken)
     struct buf json CLEANUP(buf_close) = BUF_INIT;
     msg_to_json(&msg_failover_rec, &q->rec, &json);
     return cli_replace(c, "failover", 0, buf_slice(&json), ret_taken);
+}
+
+/* By the leader, before it did anything: it could not be done without a loss. */
+static bool was_refused(const struct status_rec *s)
+{
+    return str_starts(s->request_result, "refused");
 }
 
 /* The new leader must run: the key alone moves some milliseconds before PostgreSQL is promoted. */
@@ -121,8 +128,9 @@ static int follow(struct cli *c, const struct request *q)
             rv = cli_record(c, "status", &msg_status_rec, &status, NULL, NULL);
         if (rv == ERR_OK && strcmp(status.request_id, q->rec.id) == 0 &&
             strcmp(status.request_result, "done") != 0 && !moved)
-            return cli_fail(ERR_IO, "%s was called off: %s; the leader is unchanged",
-                            q->rec.kind, status.request_result);
+            return cli_fail(was_refused(&status) ? ERR_PRECONDITION : ERR_IO,
+                            "%s was called off: %s; the leader is unchanged", q->rec.kind,
+                            status.request_result);
         if (took_ms > q->timeout_s * 1000)
             return cli_fail(
                 ERR_OUTCOME_UNKNOWN,
@@ -136,8 +144,9 @@ static int follow(struct cli *c, const struct request *q)
 static int request(struct cli *c, struct request *q)
 {
     bool taken;
-    if (cli_config(c) != ERR_OK)
-        return CLI_FAILED;
+    enum err loaded = cli_config(c);
+    if (loaded != ERR_OK)
+        return cli_exit_code(loaded);
     int exit_code = check(c, q);
     if (exit_code != 0)
         return exit_code;

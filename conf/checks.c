@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <inttypes.h>
 
+#include "base/assert.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "conf/dynamic.h"
@@ -96,6 +97,25 @@ static void check_lines(struct loader *l)
     for (size_t i = 0; i < l->c->postgresql.n_pg_ident; i++)
         if (ident_check(l->c->postgresql.pg_ident[i], &e) != ERR_OK)
             conf_complain(l, NULL, "postgresql.%s", e.text);
+}
+
+static bool is_given(const struct loader *l, const char *path)
+{
+    for (size_t i = 0; i < conf_keys_n; i++)
+        if (strcmp(conf_keys[i].path, path) == 0)
+            return l->seen[i];
+    UNREACHABLE();
+}
+
+/* One tag says never, the other how gladly: nobody knows which was meant. */
+static void check_tag(struct loader *l, const char *never, bool is_never, const char *priority,
+                      int64_t value)
+{
+    if (!is_given(l, never) || !is_given(l, priority) || is_never == (value <= 0))
+        return;
+    conf_complain(l, NULL, "%s: %s contradicts %s: %" PRId64 "; leave one of them out", never,
+                  is_never ? "true" : "false", priority, value);
+    l->contradictions++;
 }
 
 /* Where a copy comes from and how it is made is the agent's to say. */
@@ -201,6 +221,9 @@ void conf_check(struct loader *l)
     check_templates(l);
     check_lines(l);
     check_basebackup(l);
+    check_tag(l, "tags.nofailover", c->tags.nofailover, "tags.failover_priority",
+              c->tags.failover_priority);
+    check_tag(l, "tags.nosync", c->tags.nosync, "tags.sync_priority", c->tags.sync_priority);
     if ((c->restapi.certfile[0] != '\0') != (c->restapi.keyfile[0] != '\0'))
         conf_complain(l, NULL, "restapi.certfile and restapi.keyfile belong together");
     if (c->dcs.heartbeat_ms == 0 || c->dcs.election_ms < 5 * c->dcs.heartbeat_ms)

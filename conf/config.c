@@ -98,7 +98,9 @@ enum err config_parse(const char *name, struct slice text, struct config *ret_co
         buf_printf(ret_report, "%s: and %zu more\n", name, l.findings - CONF_FINDINGS_MAX);
     if (l.findings > 0)
         config_close(ret_config);
-    return l.findings > 0 ? ERR_INVALID : ERR_OK;
+    if (l.findings == 0)
+        return ERR_OK;
+    return l.findings == l.contradictions ? ERR_PRECONDITION : ERR_INVALID;
 }
 
 /* Whole file; complaints go to the report. */

@@ -101,7 +101,8 @@ struct config {
     } log;
 };
 
-/* Reads, overrides from the environment, fills defaults, checks. Without a file the environment alone will do, when
+/* Reads, overrides from the environment, fills defaults, checks. ERR_INVALID, or ERR_PRECONDITION when each value is
+ * good and they contradict each other. Without a file the environment alone will do, when
  * it has all that is required. All findings go to ret_report, one
  * a line ("FILE:LINE: what, why, remedy"), also when the result is ERR_OK (warnings). */
 enum err config_load(const char *path, struct config *ret_config, struct buf *ret_report)

@@ -23,8 +23,8 @@ struct loader {
     yaml_document_t doc; /* of what is read now */
     struct config *c;
     struct buf *report;
-    bool *seen; /* by key: given by the file or the environment */
-    size_t findings;
+    bool *seen;                      /* by key: given by the file or the environment */
+    size_t findings, contradictions; /* the second are among the first */
     size_t values;
 };
 

@@ -284,6 +284,19 @@ const struct member_rec *candidate_switchover(const struct view *v, const char *
     return best;
 }
 
+bool candidate_unseen(const struct view *v, const char *wanted)
+{
+    for (size_t i = 0; i < v->members_n; i++) {
+        const struct member_rec *m = &v->members[i];
+        if (strcmp(m->name, v->self) != 0 &&
+            (wanted[0] == '\0' || strcmp(m->name, wanted) == 0) &&
+            is_state(m->state, "streaming") && strcmp(m->upstream, v->self) == 0 &&
+            sender_to(v, m->incarnation) == NULL)
+            return true;
+    }
+    return false;
+}
+
 /* The same number, another promotion: pg_rewind would call that "no rewind required". */
 static bool other_promotion(const struct view_pg *pg, const struct lineage *recorded)
 {

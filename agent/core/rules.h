@@ -54,6 +54,8 @@ bool plan_acquire(const struct view *v, struct plan *p);
 bool plan_release(const struct view *v, struct plan *p);
 /* Actions that make this node follow the leader: target, token, timeline and lineage. */
 bool plan_follow(const struct view *v, struct plan *p, enum plan_action a);
+/* ACTION_CLONE, from the member that is meant for it: a tagged standby, else the leader. */
+bool plan_clone(const struct view *v, struct plan *p);
 bool is_state(const char *state, const char *wanted);
 /* A running standby that is not pointed at the leader there is. */
 bool follow_due(const struct view *v);

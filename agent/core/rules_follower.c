@@ -56,11 +56,12 @@ bool clone_source(const struct view *v, const struct member_rec *m)
 }
 
 /* From a standby that is meant for it, unless that has just failed; else from the leader. */
-static bool plan_clone(const struct view *v, struct plan *p)
+bool plan_clone(const struct view *v, struct plan *p)
 {
+    bool from_leader = v->has_request && v->request.from_leader;
     bool failed = v->busy.failed && v->busy.failed_action == ACTION_CLONE;
     (void)plan_follow(v, p, ACTION_CLONE);
-    for (size_t i = 0; i < v->members_n && !failed; i++)
+    for (size_t i = 0; i < v->members_n && !failed && !from_leader; i++)
         if (clone_source(v, &v->members[i])) {
             (void)memcpy(p->target, v->members[i].name, sizeof p->target);
             break;

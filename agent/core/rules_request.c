@@ -199,8 +199,8 @@ bool rule_request_clone(const struct view *v, struct plan *p)
                        v->leader.name);
         return plan_wait(p, UINT64_MAX);
     }
-    (void)plan_say(p, "reinitialize: cloning from %s", v->leader.name);
-    return plan_follow(v, p, ACTION_CLONE);
+    (void)plan_clone(v, p);
+    return plan_say(p, "reinitialize: cloning from %s", p->target);
 }
 
 static bool fails(const struct view *v)

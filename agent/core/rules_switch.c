@@ -20,6 +20,20 @@ static const struct member_rec *receiver(const struct view *v, struct plan *p)
     return candidate_switchover(v, v->has_failover ? v->failover.candidate : "", p);
 }
 
+/* PostgreSQL is looked at four times a second: a standby that has just connected may not have been seen, and
+ * is no reason to refuse. */
+static bool look_again(const struct view *v, struct plan *p)
+{
+    enum { LOOK_AGAIN_MS = 2000 };
+    uint64_t until_ms = v->failover_ms + LOOK_AGAIN_MS;
+    if (!v->has_failover || v->now_ms >= until_ms ||
+        !candidate_unseen(v, v->failover.candidate))
+        return false;
+    (void)plan_say(p, "switchover: waiting for a look at %s, which has just begun to stream",
+                   v->failover.candidate[0] != '\0' ? v->failover.candidate : "a standby");
+    return plan_wait(p, until_ms);
+}
+
 /* Ends the request; plan.reason is its result. */
 static bool refuse(struct plan *p)
 {
@@ -51,6 +65,8 @@ bool rule_switch_checkpoint(const struct view *v, struct plan *p)
         return refuse(p);
     }
     const struct member_rec *to = receiver(v, p);
+    if (to == NULL && look_again(v, p))
+        return true;
     if (to == NULL && v->has_failover)
         return refuse(p); /* the reason is there already */
     if (to == NULL)

@@ -152,8 +152,9 @@ struct view {
     bool txn_unknown; /* the last one has an unknown outcome: read again before acting */
     struct view_config config;
     bool has_initialize, has_leader, has_sync;
-    bool has_failover;  /* asked for, and its time has come */
-    bool failover_late; /* long ago */
+    bool has_failover;    /* asked for, and its time has come */
+    bool failover_late;   /* long ago */
+    uint64_t failover_ms; /* since when it is known here that its time has come */
     struct initialize_rec initialize;
     bool initialize_leased; /* bootstrap under way (not final) */
     struct leader_rec leader;

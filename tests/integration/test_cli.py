@@ -105,6 +105,20 @@ def test_a_wrong_use_is_told_in_one_line(words, parts):
     says(ctl(*words), USAGE, *parts)
 
 
+@pytest.mark.parametrize("never, priority", [("nofailover", "failover_priority"), ("nosync", "sync_priority")])
+def test_tags_that_contradict_each_other_are_refused(home, never, priority):
+    config, _ = made(home, "n1", **{f"tags.{never}": "true"})
+    assert run("regentd", "--check-config", "-c", config).returncode == DONE
+    with config.open("a") as f:
+        f.write(f"  {priority}: 5\n" if config.read_text().rstrip().endswith(f"{never}: true") else f"tags:\n  {priority}: 5\n")
+    part = f"tags.{never}: true contradicts tags.{priority}: 5; leave one of them out"
+    for done in (run("regentd", "--check-config", "-c", config), ctl("-c", config, "list")):
+        assert done.returncode == REFUSED and part in done.stderr, done
+    says(ctl("-c", home / "x.yml", "init", "--scope", "s", "--name", "n", "--listen", "127.0.0.1", "--data-dir", home / "x", "--pg-bin",
+             PG_BIN, "--set", f"tags.{never}=true", "--set", f"tags.{priority}=5"), REFUSED, part)
+    assert not (home / "x").exists()
+
+
 def test_a_failover_wants_force():
     says(ctl("failover", "--candidate", "n2"), REFUSED, "--force")
 
@@ -267,6 +281,17 @@ def test_a_token_that_is_no_good_costs_nothing(demo, home):
     assert demo.ctl("n1", "member", "remove", "n9").returncode == DONE
 
 
+def test_a_wrong_address_to_join_by_is_named_with_a_remedy(demo, home):
+    token = demo.ctl("n1", "token", "create").stdout.strip()
+    rest = json.loads(demo.ctl("n1", "-f", "json", "dcs", "get", "/regent/demo/members/n1").stdout)[0]["value"]
+    rest = json.loads(rest)["api_url"].split("/")[2]
+    for address, why in ((f"127.0.0.1:{Ports.free()}", "connection refused"), (rest, "does not speak TLS")):
+        done = ctl("-c", home / "r.yml", "join", address, "--token", token, "--name", "n", "--listen", "127.0.0.1", "--data-dir",
+                   home / "j", "--pg-bin", PG_BIN)
+        says(done, FAILED, f"cannot join by {address}: ", why, "is regentd running there", "`regentctl member list`")
+    assert not on_disk(home)
+
+
 def test_the_keys_of_the_dcs_by_etcdctl_s_commands(demo):
     assert demo.ctl("n1", "dcs", "put", "/t/a", "1").stdout == "OK\n"
     assert demo.ctl("n1", "dcs", "get", "/t/a").stdout == "/t/a\n1\n"
@@ -312,11 +337,12 @@ def test_the_configuration_is_changed_by_name_and_type(demo):
 
 def test_health_in_one_screen(demo):
     done = demo.ctl("n1", "status")
-    assert done.returncode == FAILED, done  # one voter, no standby: up, but not well
+    assert done.returncode == DONE, done  # one node is well, though it cannot be lost
     assert "leader       n1, running, timeline 1" in done.stdout
-    assert "! there is no standby" in done.stdout
+    assert "health       good\n" in done.stdout and "- this is the only node" in done.stdout
     assert demo.ctl("n1", "dcs", "health").stdout.startswith("healthy: ")
-    assert demo.ctl("n1", "topology").stdout == "n1  Leader, running, timeline 1\n"
+    assert "n1" in demo.ctl("n1", "topology", "demo").stdout
+    says(demo.ctl("n1", "list", "other"), USAGE, 'this node is of cluster "demo", not "other"')
 
 
 def test_keys_end_with_their_lease(demo):
@@ -330,8 +356,8 @@ def test_keys_end_with_their_lease(demo):
 
 
 def test_what_is_no_node_is_told(demo):
-    says(demo.ctl("n1", "switchover", "--candidate", "n7"), FAILED, 'no node "n7" is running', "regentctl list")
-    says(demo.ctl("n1", "switchover", "--leader", "n7"), FAILED, 'the leader is "n1", not "n7"', "nothing changed")
+    says(demo.ctl("n1", "switchover", "--candidate", "n7"), REFUSED, 'no node "n7" is running', "regentctl list")
+    says(demo.ctl("n1", "switchover", "--leader", "n7"), REFUSED, 'the leader is "n1", not "n7"', "nothing changed")
     says(demo("kill", "n7"), FAILED, 'no node "n7", but n1')
 
 

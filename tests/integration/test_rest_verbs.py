@@ -103,6 +103,11 @@ def test_the_configuration_is_patched_and_replaced(c):
                        ({"postgresql": {"parameters": {"work_mem": "5 parsecs"}}}, "work_mem")):
         status, text = does(node, "PATCH /config", body)
         assert status == 400 and part in text, (body, status, text)
+    # The same words of the CLI and of the document as a whole.
+    bad = {**kept, "postgresql": {"parameters": {"work_mem": "5 parsecs"}}}
+    status, text = does(node, "PUT /config", bad)
+    done = node.ctl("edit-config", "-p", "work_mem=5 parsecs", check=False)
+    assert (status, done.returncode) == (400, 1) and text.strip() in done.stderr, (text, done)
     assert does(node, "PATCH /config", "")[0] == 411
     assert c.record("config") == kept
     assert does(node, "PATCH /config", {"pause": True})[0] == 200
