@@ -202,6 +202,8 @@ static const struct {
     {"apply", "regent_raft_apply_duration_seconds", "Applying an entry to the state."},
     {"round", "regent_raft_quorum_round_duration_seconds",
      "On the leader, one round of its voters for linearizable reads."},
+    {"loop", "regent_dcs_loop_duration_seconds",
+     "One turn of the DCS's loop, from waking up to the next wait."},
 };
 
 static void latency_series(struct out *o, const char *name, const struct latency_reply *l)

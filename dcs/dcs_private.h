@@ -73,6 +73,8 @@ struct dcs {
     bool loop_open, handles_open, server_open, log_started;
     uv_async_t wake;
     uv_prepare_t pass;
+    /* when the present turn of the loop began to wait; waits before it */
+    uint64_t turn_us, idle_ns;
     uv_timer_t tick, house;
     pthread_t thread;
 

@@ -127,6 +127,11 @@ static void snapshot_path(void *arg, uint64_t index, char *ret_path, size_t size
     snapshot_files_path(&((struct dcs *)arg)->files, index, ret_path, size);
 }
 
+static void restore(void *arg, struct state_restoring *r)
+{
+    snapshot_files_restore(&((struct dcs *)arg)->files, r);
+}
+
 static void snapshot_sweep(void *arg, uint64_t index)
 {
     snapshot_files_sweep(&((struct dcs *)arg)->files, index);
@@ -165,6 +170,7 @@ const struct node_ops dcs_node_ops = {
     .hash = hash,
     .snapshot_fetch = snapshot_fetch,
     .snapshot_path = snapshot_path,
+    .restore = restore,
     .snapshot_sweep = snapshot_sweep,
     .out = out,
     .fatal = dcs_fatal,
@@ -277,6 +283,11 @@ static void fetched(void *arg, const struct raft_snapshot_info *info, bool ok)
     node_snapshot_fetched(((struct dcs *)arg)->node, info, ok);
 }
 
+static void restored(void *arg, struct state_restoring *r, enum err status, const char *text)
+{
+    node_restored(((struct dcs *)arg)->node, r, status, text);
+}
+
 static bool call_snapshot_read(void *arg, uint64_t member, uint32_t number, struct slice params)
 {
     return peers_call(&((struct dcs *)arg)->peers, member, number, WIRE_SNAPSHOT_READ, params);
@@ -285,6 +296,7 @@ static bool call_snapshot_read(void *arg, uint64_t member, uint32_t number, stru
 const struct snapshot_files_ops dcs_files_ops = {
     .copied = copied,
     .fetched = fetched,
+    .restored = restored,
     .call = call_snapshot_read,
     .fatal = dcs_fatal,
 };

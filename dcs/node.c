@@ -14,6 +14,21 @@ enum {
     NODE_SNAPSHOT_EVERY = 8192
 };
 
+/* Replies do not wait for it: what they tell is in the log of a quorum, and is applied again if this
+ * process ends. So the passes of a few milliseconds share a commit, and a page that all of them change is
+ * written once. */
+static void commit_state(struct node *n)
+{
+    if (!state_uncommitted(n->state)) {
+        return;
+    }
+    uint64_t began_us = n->ops->now_us(n->arg);
+    state_commit(n->state,
+                 MIN(raft_core_stored_index(n->raft), raft_core_commit_index(n->raft)));
+    n->uncommitted_bytes = 0;
+    latency_add(&n->state_commit, n->ops->now_us(n->arg) - began_us);
+}
+
 /* ---- what Raft asks for -------------------------------------------------------------------- */
 
 /* When each entry came here: a renewal counts from then, not from when this member learned that it is
@@ -105,29 +120,56 @@ static void rewatch(struct node *n)
     }
 }
 
-static void restore(struct node *n, const struct raft_snapshot_info *info)
+static void check_restore(struct node *n, enum err status, const char *text)
 {
-    char path[4096];
-    n->ops->snapshot_path(n->arg, info->index, path, sizeof path);
-    struct errmsg e;
-    if (state_restore(n->state, path, info->index, n->now, &e) != ERR_OK) {
-        n->ops->fatal(n->arg, e.text);
+    if (status != ERR_OK) {
+        n->ops->fatal(n->arg, text);
         UNREACHABLE();
     }
+}
+
+static void restored(struct node *n)
+{
     compare_forget(n);
-    log_event(LOG_INFO, "snapshot_restored", KV(KV_U64("index", info->index)),
+    log_event(LOG_INFO, "snapshot_restored", KV(KV_U64("index", state_db_applied(n->state))),
               "the state is that of a snapshot");
 }
 
-static void snapshot_restore(void *arg, const struct raft_snapshot_info *info)
+/* At the start, where nobody waits for the loop. */
+static void restore_now(struct node *n, const struct raft_snapshot_info *info)
+{
+    char path[4096];
+    struct errmsg e = {.text = ""};
+    n->ops->snapshot_path(n->arg, info->index, path, sizeof path);
+    enum err status = state_restore(n->state, path, info->index, n->now, &e);
+    check_restore(n, status, e.text);
+    restored(n);
+}
+
+static void restore_beside(struct node *n, const struct raft_snapshot_info *info)
+{
+    char path[4096];
+    struct errmsg e = {.text = ""};
+    struct state_restoring *r = NULL;
+    n->ops->snapshot_path(n->arg, info->index, path, sizeof path);
+    commit_state(n);
+    enum err status = state_restore_begin(n->state, path, info->index, &r, &e);
+    check_restore(n, status, e.text);
+    n->ops->restore(n->arg, r);
+}
+
+static bool snapshot_restore(void *arg, const struct raft_snapshot_info *info)
 {
     struct node *n = arg;
     CHECK_MAGIC(n, NODE_MAGIC);
     /* Being ahead is no harm: what the state has was committed. */
-    if (state_db_applied(n->state) < info->index) {
-        restore(n, info);
-        rewatch(n);
+    bool needed = state_db_applied(n->state) < info->index;
+    if (needed && n->running) {
+        restore_beside(n, info);
+    } else if (needed) {
+        restore_now(n, info);
     }
+    return needed && n->running;
 }
 
 static const struct raft_core_ops core_ops = {
@@ -144,21 +186,6 @@ static const struct raft_core_ops core_ops = {
 };
 
 /* ---- life ---------------------------------------------------------------------------------- */
-
-/* Replies do not wait for it: what they tell is in the log of a quorum, and is applied again if this
- * process ends. So the passes of a few milliseconds share a commit, and a page that all of them change is
- * written once. */
-static void commit_state(struct node *n)
-{
-    if (!state_uncommitted(n->state)) {
-        return;
-    }
-    uint64_t began_us = n->ops->now_us(n->arg);
-    state_commit(n->state,
-                 MIN(raft_core_stored_index(n->raft), raft_core_commit_index(n->raft)));
-    n->uncommitted_bytes = 0;
-    latency_add(&n->state_commit, n->ops->now_us(n->arg) - began_us);
-}
 
 static uint64_t commit_deadline(const struct node *n)
 {
@@ -256,13 +283,14 @@ enum err node_start(struct node *n, const struct raft_core_disk *disk, struct er
     n->admitted = disk->has_snapshot || disk->n > 0;
     /* A crash came between recording an installed snapshot and its restoration. */
     if (disk->has_snapshot && state_db_applied(n->state) + 1 < disk->first_index) {
-        restore(n, &disk->snapshot);
+        restore_now(n, &disk->snapshot);
     }
     state_leases_restart(n->state, n->now);
     enum err err = raft_core_start(n->raft, disk, n->now, e);
     if (err == ERR_OK) {
         n->ops->membership(n->arg, raft_core_membership(n->raft));
     }
+    n->running = true;
     return err;
 }
 
@@ -366,6 +394,12 @@ void node_pass(struct node *n)
     n->ops->flush(n->arg);
 }
 
+void node_turn_took(struct node *n, uint64_t us)
+{
+    CHECK_MAGIC(n, NODE_MAGIC);
+    latency_add(&n->loop, us);
+}
+
 uint64_t node_deadline(const struct node *n)
 {
     uint64_t at = raft_core_deadline(n->raft);
@@ -447,6 +481,17 @@ void node_snapshot_fetched(struct node *n, const struct raft_snapshot_info *info
     } else {
         raft_core_snapshot_failed(n->raft, n->now);
     }
+}
+
+void node_restored(struct node *n, struct state_restoring *r, enum err status, const char *text)
+{
+    CHECK_MAGIC(n, NODE_MAGIC);
+    n->now = n->ops->now_ms(n->arg);
+    state_restore_end(n->state, r, n->now);
+    check_restore(n, status, text);
+    restored(n);
+    rewatch(n);
+    raft_core_snapshot_restored(n->raft, n->now);
 }
 
 void node_set_disk_full(struct node *n, bool full)

@@ -73,6 +73,8 @@ struct node_ops {
     void (*snapshot_fetch)(void *arg, uint64_t from, const struct raft_snapshot_info *info);
     /* The name of the file of the snapshot at `index`. */
     void (*snapshot_path)(void *arg, uint64_t index, char *ret_path, size_t size);
+    /* state_restore_run() off the loop, then node_restored(). */
+    void (*restore)(void *arg, struct state_restoring *r);
     /* Snapshots below index are no longer needed. */
     void (*snapshot_sweep)(void *arg, uint64_t index);
 
@@ -128,6 +130,8 @@ enum err node_start(struct node *n, const struct raft_core_disk *disk, struct er
 void node_set_authority(struct node *n, const struct node_authority *a);
 
 void node_pass(struct node *n);
+/* How long the loop was busy with this turn, which node_pass() ended. */
+void node_turn_took(struct node *n, uint64_t us);
 uint64_t node_deadline(const struct node *n);
 
 /* Any public method but hello, watch.*, ca.fetch and cert.renew; or NODE_METHOD_PRESENT. params are
@@ -151,6 +155,8 @@ void node_truncate_stored(struct node *n);
 void node_meta_stored(struct node *n);
 void node_snapshot_stored(struct node *n);
 void node_snapshot_copied(struct node *n, const struct raft_snapshot_info *info, bool ok);
+void node_restored(struct node *n, struct state_restoring *r, enum err status,
+                   const char *text);
 void node_snapshot_fetched(struct node *n, const struct raft_snapshot_info *info, bool ok);
 
 /* Watches of one receiver `arg`. reply (encoded) goes out before the first event: the receiver's `send`

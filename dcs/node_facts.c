@@ -99,6 +99,7 @@ static void tell_latencies(const struct node *n, struct status_reply *s)
     latency_tell(&n->apply, "apply", &s->latencies[s->latencies_n++]);
     latency_tell(&n->round, "round", &s->latencies[s->latencies_n++]);
     latency_tell(&n->state_commit, "state", &s->latencies[s->latencies_n++]);
+    latency_tell(&n->loop, "loop", &s->latencies[s->latencies_n++]);
 }
 
 static void tell_trouble(const struct node *n, struct status_reply *s)

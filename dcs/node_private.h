@@ -145,6 +145,7 @@ struct node {
     uint64_t commit_ms; /* when the state is to be committed, if it has anything to commit */
     size_t uncommitted_bytes;
     bool commit_due; /* at the next pass, behind the replies of this one */
+    bool running;    /* started: nothing may hold up the loop any more */
     bool copying;
     uint64_t copy_ms; /* not before: the last one failed */
     bool disk_full;
@@ -162,8 +163,8 @@ struct node {
     struct request *role_op; /* promote, demote: waits for its entry */
     uint64_t fsync_us;
     /* On the leader from an entry's submission until it is committed here; of each entry that is applied; of
-     * each round for reads, on the leader; of each commit of the state. */
-    struct latency fsync, commit, apply, round, state_commit;
+     * each round for reads, on the leader; of each commit of the state; of each turn of the loop. */
+    struct latency fsync, commit, apply, round, state_commit, loop;
     uint64_t round_us;         /* when the newest round began, 0: it is confirmed */
     uint64_t hash_index, hash; /* newest mark, and its hash once hash_ready */
     bool hash_ready, hashing;

@@ -63,6 +63,8 @@ enum err raft_core_new(const struct raft_core_options *o, struct raft_core **ret
     struct raft_core *c = mem_alloc(sizeof *c);
     c->magic = CORE_MAGIC;
     c->o = *o;
+    if (c->o.apply_bytes_max == 0)
+        c->o.apply_bytes_max = CORE_APPLY_BYTES_MAX;
     c->ops_end = &c->ops;
     c->held_end = &c->held;
     raft_log_init(&c->log, 1);
@@ -96,10 +98,9 @@ void raft_core_free(struct raft_core *c)
 
 /* ---- time ---- */
 
-uint64_t raft_core_deadline(const struct raft_core *c)
+/* When the library wants to be called. */
+static uint64_t lib_deadline(const struct raft_core *c)
 {
-    CHECK_MAGIC(c, CORE_MAGIC);
-    ASSERT(c->started);
     uint64_t t = raft_timeout(&c->raft);
     /* A member that gets no heartbeats (a spare) keeps the library's deadline in the past. */
     if (t <= c->ticked_ms)
@@ -107,10 +108,21 @@ uint64_t raft_core_deadline(const struct raft_core *c)
     return t;
 }
 
+uint64_t raft_core_deadline(const struct raft_core *c)
+{
+    CHECK_MAGIC(c, CORE_MAGIC);
+    ASSERT(c->started);
+    return core_behind(c) ? c->now_ms : lib_deadline(c);
+}
+
 void raft_core_tick(struct raft_core *c, uint64_t now_ms)
 {
     core_clock(c, now_ms);
     ASSERT(c->started);
+    if (c->now_ms < lib_deadline(c)) {
+        core_go_on(c);
+        return;
+    }
     c->ticked_ms = c->now_ms;
     if (c->raft.state == RAFT_FOLLOWER && c->now_ms >= raft_timeout(&c->raft) &&
         !c->installing && c->raft.last_stored == core_last_index(c) &&

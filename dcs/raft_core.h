@@ -68,8 +68,10 @@ struct raft_core_ops {
      * then call raft_core_snapshot_received() or _failed(). */
     void (*snapshot_fetch)(void *arg, uint64_t from, const struct raft_snapshot_info *info);
     /* Replace the state database by the file of `info` (already stored by store_snapshot). Called at start
-     * too, for a crash may have come between: do nothing when the state is at or above info->index. */
-    void (*snapshot_restore)(void *arg, const struct raft_snapshot_info *info);
+     * too, for a crash may have come between. False: it is done, or the state is at or above info->index
+     * already. True: it goes on beside the loop, raft_core_snapshot_restored() will be called. Until then
+     * nothing is applied; the member votes and stores entries all the same, for the snapshot is durable. */
+    bool (*snapshot_restore)(void *arg, const struct raft_snapshot_info *info);
 };
 
 struct raft_core_options {
@@ -82,6 +84,8 @@ struct raft_core_options {
     size_t log_bytes_max;
     uint64_t snapshot_every; /* entries, 8192 */
     uint64_t trailing;       /* entries kept behind a snapshot, >= snapshot_every */
+    /* at once, 0: 512 KiB; what is left is applied at the next tick, which is due at once */
+    size_t apply_bytes_max;
     const struct raft_core_ops *ops;
     void *arg;
 };
@@ -149,6 +153,7 @@ void raft_core_snapshot_abandoned(struct raft_core *c);
 void raft_core_snapshot_received(struct raft_core *c, const struct raft_snapshot_info *info,
                                  uint64_t now_ms);
 void raft_core_snapshot_failed(struct raft_core *c, uint64_t now_ms);
+void raft_core_snapshot_restored(struct raft_core *c, uint64_t now_ms);
 
 /* Facts. */
 enum raft_core_state raft_core_state(const struct raft_core *c);

@@ -27,7 +27,8 @@ enum {
     CORE_PEER_INFLIGHT_ENTRIES = 512, /* unacknowledged, per follower */
     CORE_PROMOTE_LAG_MAX = 1024,      /* entries, of a learner that becomes a voter */
     CORE_LOG_SHARE_MAX = 4,           /* times log_bytes_max, with a large state */
-    CORE_HELD_BYTES_MAX = 16 * 1024 * 1024
+    CORE_HELD_BYTES_MAX = 16 * 1024 * 1024,
+    CORE_APPLY_BYTES_MAX = 512 * 1024 /* some 50 ms of small puts */
 };
 
 enum core_op_type { CORE_OP_APPEND, CORE_OP_TRUNCATE, CORE_OP_META, CORE_OP_SNAPSHOT };
@@ -105,7 +106,7 @@ struct raft_core {
     size_t held_bytes;
     struct buf frame; /* scratch */
 
-    /* Snapshots. At most one of taking, fetching, installing. */
+    /* Snapshots. At most one of taking, fetching, installing, restoring. */
     bool has_snapshot;
     struct raft_snapshot_info snapshot; /* newest stored */
     bool taking;
@@ -113,6 +114,8 @@ struct raft_core {
     struct core_install fetching;
     struct core_install waiting; /* arrived while another one was under way */
     bool installing;
+    /* `snapshot` is stored, the state does not have it yet: nothing is applied */
+    bool restoring;
     const struct raft_snapshot_info *delivering; /* while the library is handed the message */
 
     /* As last told to the owner. */
@@ -130,7 +133,10 @@ void core_clock(struct raft_core *c, uint64_t now_ms); /* never runs backwards *
  * transfer and for a message that contradicts a committed entry. */
 int core_event(struct raft_core *c, struct raft_event *event) MUST_CHECK;
 void core_event_ok(struct raft_core *c, struct raft_event *event); /* must not fail */
-void core_raise_term(struct raft_core *c); /* for a sole voter, before it elects itself */
+/* Applies what may be applied, as far as is good at once, and tells what follows from it. */
+void core_go_on(struct raft_core *c);
+bool core_behind(const struct raft_core *c); /* there is more to apply */
+void core_raise_term(struct raft_core *c);   /* for a sole voter, before it elects itself */
 void core_confirm_change(
     struct raft_core *c); /* the uncommitted change is known to be committed */
 int core_submit(struct raft_core *c, enum raft_entry_type type, struct slice data) MUST_CHECK;
@@ -155,6 +161,7 @@ void core_free_ops(struct raft_core *c);
 void core_install_arrived(struct raft_core *c, const struct core_install *i);
 void core_install_begin(struct raft_core *c, struct raft_update *u);
 void core_snapshot_done(struct raft_core *c, struct core_op *op);
+void core_restore(struct raft_core *c); /* the state gets c->snapshot, now or later */
 bool core_fetches_from(const struct raft_core *c, uint64_t leader);
 
 /* A copy in the library's memory, which takes it over. */

@@ -5,8 +5,8 @@
 
 static bool idle(const struct raft_core *c)
 {
-    ASSERT(c->taking + c->fetching.set + c->installing <= 1);
-    return !c->taking && !c->fetching.set && !c->installing;
+    ASSERT(c->taking + c->fetching.set + c->installing + c->restoring <= 1);
+    return !c->taking && !c->fetching.set && !c->installing && !c->restoring;
 }
 
 bool core_fetches_from(const struct raft_core *c, uint64_t leader)
@@ -226,10 +226,29 @@ static void installed_done(struct raft_core *c, const struct core_op *op)
     c->has_snapshot = true;
     c->snapshot = *op->info;
     c->committed = op->info->membership;
-    c->applied = op->info->index;
-    CORE_CALL(c, snapshot_restore, &c->snapshot);
-    CORE_CALL(c, membership, &c->committed);
+    core_restore(c);
     core_event_ok(c, &e);
+}
+
+void core_restore(struct raft_core *c)
+{
+    ASSERT(!c->restoring && !c->in_callback);
+    c->in_callback = true;
+    c->restoring = c->o.ops->snapshot_restore(c->o.arg, &c->snapshot);
+    c->in_callback = false;
+    if (!c->restoring)
+        c->applied = c->snapshot.index;
+    CORE_CALL(c, membership, &c->committed);
+}
+
+void raft_core_snapshot_restored(struct raft_core *c, uint64_t now_ms)
+{
+    core_clock(c, now_ms);
+    ASSERT(c->restoring && c->applied < c->snapshot.index);
+    c->restoring = false;
+    c->applied = c->snapshot.index;
+    core_go_on(c);
+    run_waiting(c);
 }
 
 void core_snapshot_done(struct raft_core *c, struct core_op *op)

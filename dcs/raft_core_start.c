@@ -77,7 +77,6 @@ static void load(struct raft_core *c, const struct raft_core_disk *d)
         c->has_snapshot = true;
         c->snapshot = d->snapshot;
         c->committed = d->snapshot.membership;
-        c->applied = d->snapshot.index;
     }
     newest_membership(d, &c->membership);
 }
@@ -120,10 +119,8 @@ enum err raft_core_start(struct raft_core *c, const struct raft_core_disk *disk,
     load(c, disk);
     c->started = true;
     c->told_term = UINT64_MAX; /* the first role is always told */
-    if (c->has_snapshot) {
-        CORE_CALL(c, snapshot_restore, &c->snapshot);
-        CORE_CALL(c, membership, &c->committed);
-    }
+    if (c->has_snapshot)
+        core_restore(c);
     start_lib(c, disk);
     return ERR_OK;
 }

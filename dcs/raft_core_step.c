@@ -93,12 +93,21 @@ static void apply_change(struct raft_core *c, uint64_t index,
 }
 
 /* While a snapshot is being installed the commit index may already lie behind it. */
+bool core_behind(const struct raft_core *c)
+{
+    return !c->installing && !c->restoring && c->applied < c->raft.commit_index;
+}
+
+/* Not all at once: behind a snapshot, or a restart, there may be tens of MiB, and a leader would not be
+ * answered meanwhile. */
 static void apply_committed(struct raft_core *c)
 {
-    while (!c->installing && c->applied < c->raft.commit_index) {
+    enum { ENTRY_COST = 64 }; /* of applying, in bytes, besides those of the entry */
+    for (size_t bytes = 0; core_behind(c) && bytes < c->o.apply_bytes_max;) {
         uint64_t index = c->applied + 1;
         const struct raft_log_entry *entry = raft_log_get(&c->log, index);
         c->applied = index;
+        bytes += entry->len + ENTRY_COST;
         switch (entry->type) {
         case RAFT_ENTRY_COMMAND:
             CORE_CALL(c, apply, index, entry->term, raft_log_view(entry).data);
@@ -145,13 +154,18 @@ static void tell_role(struct raft_core *c)
     CORE_CALL(c, role, state, c->told_term, leader);
 }
 
-int core_event(struct raft_core *c, struct raft_event *event)
+void core_go_on(struct raft_core *c)
 {
-    int r = step(c, event);
     on_leadership(c);
     apply_committed(c);
     on_leadership(c); /* an applied change may have deposed us */
     tell_role(c);
+}
+
+int core_event(struct raft_core *c, struct raft_event *event)
+{
+    int r = step(c, event);
+    core_go_on(c);
     return r;
 }
 

@@ -69,6 +69,7 @@ struct job {
     void (*after)(struct job *j);
     struct raft_snapshot_info info;
     struct state_copy *copy;
+    struct state_restoring *restoring;
     struct snapshot_fetch *fetch;
     uint64_t below;
     uint64_t size; /* that the file will have, about */
@@ -195,6 +196,32 @@ void snapshot_files_copy(struct snapshot_files *s, struct state_copy *copy, uint
     j->copy = copy;
     j->size = bytes;
     j->info = *info;
+    start(s, j);
+}
+
+/* ---- putting in the state's place ----------------------------------------------------------- */
+
+static void run_restore(struct job *j)
+{
+    j->status = state_restore_run(j->restoring, &j->e);
+}
+
+static void after_restore(struct job *j)
+{
+    struct snapshot_files *s = j->files;
+    if (s->closing) {
+        state_restore_cancel(TAKE(j->restoring));
+    } else {
+        s->ops->restored(s->arg, TAKE(j->restoring), j->status, j->e.text);
+    }
+}
+
+void snapshot_files_restore(struct snapshot_files *s, struct state_restoring *r)
+{
+    struct job *j = mem_alloc(sizeof *j);
+    j->run = run_restore;
+    j->after = after_restore;
+    j->restoring = r;
     start(s, j);
 }
 

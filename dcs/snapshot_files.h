@@ -11,6 +11,7 @@
 struct snapshot_files_ops {
     void (*copied)(void *arg, const struct raft_snapshot_info *info, bool ok);
     void (*fetched)(void *arg, const struct raft_snapshot_info *info, bool ok);
+    void (*restored)(void *arg, struct state_restoring *r, enum err status, const char *text);
     /* Sends snapshot.read to a member; false: no link. The answer comes by snapshot_files_answer(). */
     bool (*call)(void *arg, uint64_t member, uint32_t number, struct slice params);
     void (*fatal)(void *arg, const char *what); /* must not return */
@@ -39,6 +40,8 @@ void snapshot_files_sweep(struct snapshot_files *s, uint64_t below);
 /* Fills size and sha256 of a copy of info; bytes: what it will have, about. */
 void snapshot_files_copy(struct snapshot_files *s, struct state_copy *copy, uint64_t bytes,
                          const struct raft_snapshot_info *info);
+/* Runs it; `restored` takes it back. */
+void snapshot_files_restore(struct snapshot_files *s, struct state_restoring *r);
 /* A newer fetch replaces one under way; that one is not reported any more. */
 void snapshot_files_fetch(struct snapshot_files *s, uint64_t from,
                           const struct raft_snapshot_info *info);

@@ -15,8 +15,10 @@
 enum {
     WAL_PAGES_SOFT = 8192,   /* the worker is woken: 32 MiB */
     VACUUM_PAGES_MIN = 1024, /* free ones: 4 MiB */
-    WAL_PAGES_HARD =
-        16384, /* 64 MiB: under a load that leaves the worker no gap, the loop helps */
+    /* 64 MiB: under a load that leaves the worker no gap, the loop moves the rest, when it is little, so
+     * that the file can begin anew. */
+    WAL_PAGES_HARD = 16384,
+    WAL_PAGES_HELP = 1024,
 };
 
 #define QUOTA_BYTES ((uint64_t)256 * 1024 * 1024)
@@ -29,11 +31,12 @@ static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)
     CHECK_MAGIC(s, STATE_MAGIC);
     if (pages < s->wal_woken_pages)
         s->wal_woken_pages = 0; /* it began anew */
-    if (pages >= s->wal_woken_pages + WAL_PAGES_SOFT) {
+    bool hard = pages >= WAL_PAGES_HARD;
+    if (hard || pages >= s->wal_woken_pages + WAL_PAGES_SOFT) {
         s->wal_woken_pages = pages;
         checkpointer_wake(s->checkpointer);
     }
-    if (pages >= WAL_PAGES_HARD) {
+    if (hard && pages - checkpointer_moved(s->checkpointer) <= WAL_PAGES_HELP) {
         int rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
         if (rc != SQLITE_OK && rc != SQLITE_BUSY)
             state_fatal(s, "checkpoint");

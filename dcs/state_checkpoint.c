@@ -14,6 +14,7 @@ struct checkpointer {
     pthread_cond_t changed;
     bool wanted; /* under lock */
     bool stop;   /* under lock */
+    int moved;   /* under lock */
 };
 
 struct checkpointer *checkpointer_new(const char *path)
@@ -62,9 +63,15 @@ static void *run(void *arg)
     if (rc != SQLITE_OK)
         fail(c, db);
     while (wait_for_work(c)) {
-        rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+        int moved = 0;
+        rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, &moved);
         if (rc != SQLITE_OK && rc != SQLITE_BUSY)
             fail(c, db);
+        if (rc == SQLITE_OK) {
+            (void)pthread_mutex_lock(&c->lock);
+            c->moved = moved;
+            (void)pthread_mutex_unlock(&c->lock);
+        }
     }
     (void)sqlite3_close(db);
     return NULL;
@@ -81,6 +88,14 @@ void checkpointer_wake(struct checkpointer *c)
         ASSERT(rc == 0);
         c->running = true;
     }
+}
+
+int checkpointer_moved(struct checkpointer *c)
+{
+    (void)pthread_mutex_lock(&c->lock);
+    int moved = c->moved;
+    (void)pthread_mutex_unlock(&c->lock);
+    return moved;
 }
 
 void checkpointer_free(struct checkpointer *c)

@@ -12,7 +12,8 @@
  *     state_session.c    sessions and kept results
  *     state_token.c      tokens; state_member.c: members
  *     state_rebirth.c    a state for a new cluster
- *     state_snapshot.c   copies; state_checkpoint.c: the WAL's worker; state_hash.c: content hash */
+ *     state_snapshot.c   copies; state_restore.c: put in its place
+ *     state_checkpoint.c the WAL's worker; state_hash.c: content hash */
 #ifndef REGENT_DCS_STATE_INTERNAL_H
 #define REGENT_DCS_STATE_INTERNAL_H
 
@@ -80,6 +81,7 @@ struct state {
     struct state_marks m;  /* as of the last apply */
     uint64_t disk_applied; /* as of the last commit */
     bool in_txn;
+    bool restoring;      /* a file is put in its place beside the loop: nothing is applied */
     bool marked;         /* the entry applied last asks for a hash */
     uint64_t small_sum;  /* rows of tokens and members, added up */
     int wal_woken_pages; /* length of the WAL when the checkpointer was woken last */
@@ -104,6 +106,12 @@ struct apply {
     uint64_t revision; /* made by this command; 0: nothing changed so far */
     struct errmsg error;
 };
+
+/* ---- state_snapshot.c ---- */
+/* Copies all pages, in one transaction of each side. synced: the file that grows, each step of which is made
+ * durable before the next one. Hundreds of MiB flushed at once would be in the way of every fsync of the log. */
+enum err state_copy_pages(sqlite3 *from, sqlite3 *to, const char *path, const char *synced,
+                          struct errmsg *e) MUST_CHECK;
 
 /* ---- state_sql.c ---- */
 /* A local failure: SQLite said no to something that every other member does. Ends the process. */
@@ -300,6 +308,8 @@ void hash_small(struct state *s);
 /* ---- state_checkpoint.c ---- */
 struct checkpointer *checkpointer_new(const char *path);
 void checkpointer_wake(struct checkpointer *c); /* starts the thread when there is none yet */
+/* Pages of the WAL that were in the file after its last round. */
+int checkpointer_moved(struct checkpointer *c);
 void checkpointer_free(struct checkpointer *c); /* waits for it; NULL is allowed */
 
 #endif

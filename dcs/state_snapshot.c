@@ -1,4 +1,4 @@
-/* Copies of state.db: taken for Raft snapshots and backups, and put in its place.
+/* Copies of state.db: taken for Raft snapshots and backups. See state_restore.c for the way back.
  *
  * The copy is consistent because a second connection pins a read transaction on the loop, right
  * after a full commit; the pages are then copied on any thread while the loop goes on. When
@@ -66,11 +66,8 @@ static enum err sync_file(const char *path, bool may_be_absent, struct errmsg *e
     return ok ? ERR_OK : err_set(e, err_from_errno(saved), "%s: %s", path, strerror(saved));
 }
 
-/* Copies all pages within the transactions that are open on both sides. synced, NULL for none: the file of
- * `to`, each step of which is made durable before the next one. Hundreds of MiB flushed at once would be in
- * the way of every fsync of the log. */
-static enum err backup(sqlite3 *from, sqlite3 *to, const char *path, const char *synced,
-                       struct errmsg *e)
+enum err state_copy_pages(sqlite3 *from, sqlite3 *to, const char *path, const char *synced,
+                          struct errmsg *e)
 {
     sqlite3_backup *b = sqlite3_backup_init(to, "main", from, "main");
     if (b == NULL)
@@ -80,8 +77,8 @@ static enum err backup(sqlite3 *from, sqlite3 *to, const char *path, const char 
     enum err durable = ERR_OK;
     do {
         rc = sqlite3_backup_step(b, COPY_PAGES_PER_STEP);
-        if (rc == SQLITE_OK && synced != NULL)
-            durable = sync_file(synced, false, e);
+        if (rc == SQLITE_OK)
+            durable = sync_file(synced, true, e);
     } while (rc == SQLITE_OK && durable == ERR_OK);
     (void)sqlite3_backup_finish(b);
     if (durable != ERR_OK)
@@ -107,7 +104,7 @@ static enum err write_copy(struct state_copy *c, const char *path, struct errmsg
             to, path,
             "PRAGMA page_size = 4096; PRAGMA synchronous = OFF; PRAGMA cache_size = 16", e);
     if (rc == ERR_OK)
-        rc = backup(c->db, to, path, path, e);
+        rc = state_copy_pages(c->db, to, path, path, e);
     if (rc == ERR_OK)
         rc = state_exec(
             to, path,
@@ -167,54 +164,6 @@ void state_copy_cancel(struct state_copy *c)
         return;
     CHECK_MAGIC(c, COPY_MAGIC);
     copy_free(c);
-}
-
-/* ---- restore ---- */
-
-static enum err open_source(struct state *s, const char *path, sqlite3 **ret_db,
-                            struct errmsg *e)
-{
-    sqlite3 *db = NULL;
-    int sq = sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
-    enum err rc = sq == SQLITE_OK
-                      ? ERR_OK
-                      : err_set(e, state_sqlite_err(sq), "%s: %s", path, sqlite3_errmsg(db));
-    if (rc == ERR_OK)
-        rc = state_schema_check(db, path, s->cluster_id, e);
-    if (rc == ERR_OK)
-        rc = state_exec(db, path, "BEGIN; SELECT applied FROM store", e);
-    if (rc != ERR_OK) {
-        (void)sqlite3_close(db);
-        return rc;
-    }
-    *ret_db = db;
-    return ERR_OK;
-}
-
-/* The backup is one transaction of our own database: a crash leaves the old state or the new one. In
- * between lies only the window in which applied is the file's, at most `index`, and logged is 0. */
-enum err state_restore(struct state *s, const char *path, uint64_t index, uint64_t now_ms,
-                       struct errmsg *e)
-{
-    sqlite3 *from;
-    CHECK_MAGIC(s, STATE_MAGIC);
-    enum err rc = open_source(s, path, &from, e);
-    if (rc != ERR_OK)
-        return rc;
-    state_rollback(s); /* whatever this pass applied is in the file, or behind it in the log */
-    rc = backup(from, s->db, s->path, NULL, e);
-    (void)sqlite3_close(from);
-    state_load(s);
-    if (rc != ERR_OK)
-        return rc;
-    ASSERT(s->m.applied <= index);
-    /* The file ends at Raft's index; what lies between are barriers and membership changes. */
-    s->m.applied = index;
-    s->m.logged = 0;
-    state_begin(s);
-    state_commit(s, index);
-    lease_table_restart(&s->leases, now_ms);
-    return ERR_OK;
 }
 
 /* ---- the file as such ---- */

@@ -164,6 +164,7 @@ void state_begin(struct state *s)
 {
     if (s->in_txn)
         return;
+    ASSERT(!s->restoring);
     bool row = sql_row(s, SQL_BEGIN);
     ASSERT(!row);
     s->in_txn = true;

@@ -168,6 +168,40 @@ static void snapshot_fetch(void *arg, uint64_t from, const struct raft_snapshot_
     sim_at(x->w, x, DAEMON, sim_between(x->w, 5 * MS, 300 * MS), "fetched", on_fetched, c);
 }
 
+static void fatal(void *arg, const char *what)
+{
+    struct sim_node *x = arg;
+    (void)fprintf(stderr, "seed %llu: %s cannot go on: %s\n", (unsigned long long)x->w->seed,
+                  x->name, what);
+    sim_print_trace(x->w);
+    _exit(1);
+}
+
+static void must(struct sim_node *x, enum err rv, const struct errmsg *e)
+{
+    if (rv != ERR_OK)
+        fatal(x, e->text);
+}
+
+/* The file is the state's at once; that it is told of comes later, or never. */
+static void on_restored(struct sim *w, struct sim_node *x, void *arg)
+{
+    (void)w;
+    (void)arg;
+    node_restored(x->node, TAKE(x->restoring), ERR_OK, "");
+    daemon_pass(x);
+}
+
+static void restore(void *arg, struct state_restoring *r)
+{
+    struct sim_node *x = arg;
+    struct errmsg e;
+    must(x, state_restore_run(r, &e), &e);
+    x->restoring = r;
+    sim_at(x->w, x, DAEMON, sim_between(x->w, 1 * MS, 3000 * MS), "restored", on_restored,
+           NULL);
+}
+
 static void snapshot_sweep(void *arg, uint64_t index)
 {
     struct sim_node *x = arg;
@@ -182,15 +216,6 @@ static void snapshot_sweep(void *arg, uint64_t index)
         (void)unlink(path);
     }
     x->snapshots_n = kept;
-}
-
-static void fatal(void *arg, const char *what)
-{
-    struct sim_node *x = arg;
-    (void)fprintf(stderr, "seed %llu: %s cannot go on: %s\n", (unsigned long long)x->w->seed,
-                  x->name, what);
-    sim_print_trace(x->w);
-    _exit(1);
 }
 
 /* No member of these worlds is ever removed, and nothing damages a state. */
@@ -217,6 +242,7 @@ static const struct node_ops node_ops = {
     .snapshot_copy = snapshot_copy,
     .snapshot_fetch = snapshot_fetch,
     .snapshot_path = snapshot_path,
+    .restore = restore,
     .snapshot_sweep = snapshot_sweep,
     .out = out,
     .fatal = fatal,
@@ -361,12 +387,6 @@ void daemon_wake(struct sim_node *x)
 
 /* ---- life ---- */
 
-static void must(struct sim_node *x, enum err rv, const struct errmsg *e)
-{
-    if (rv != ERR_OK)
-        fatal(x, e->text);
-}
-
 static void start_dcs(struct sim_node *x)
 {
     struct sim *w = x->w;
@@ -446,6 +466,7 @@ void daemon_end(struct sim_node *x, bool power)
     engine_free(TAKE(x->engine));
     client_end(x);
     node_free(TAKE(x->node));
+    state_restore_cancel(TAKE(x->restoring));
     state_close(TAKE(x->state));
     disk_crash(x, power);
     memset(x->linked, 0, sizeof x->linked);

@@ -216,6 +216,7 @@ struct sim_node {
     struct disk disk;
     struct state *state;
     struct node *node;
+    struct state_restoring *restoring; /* until the event that ends it */
     struct engine *engine;
     bool ending; /* callbacks of what is being freed are void */
     uint64_t pass_at_ms, pass_event_us, wake_at_ms, wake_event_us;

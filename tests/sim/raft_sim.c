@@ -300,6 +300,7 @@ static void options_of(uint64_t seed, struct world_options *o)
     o->reorder = rng_below(&r, 3) == 0 ? (unsigned)rng_below(&r, 300) : 0;
     o->delay_ms = 1 + rng_below(&r, 20);
     o->disk_ms = rng_below(&r, 10);
+    o->apply_bytes_max = rng_below(&r, 3) == 0 ? 1 + rng_below(&r, 500) : 0;
 }
 
 static void run_seed(uint64_t seed, struct sum *sum)
@@ -307,6 +308,7 @@ static void run_seed(uint64_t seed, struct sum *sum)
     struct world_options o;
     options_of(seed, &o);
     struct sim s = {.w = world_new(&o, 1 + 2 * (seed % 3))};
+    s.w->restore_ms = 1 + seed % 4 * 1000;
     s.churn = chance(&s, 600);
     s.crashes = chance(&s, 800);
     s.big = chance(&s, 100);

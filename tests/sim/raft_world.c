@@ -38,6 +38,7 @@ struct world *world_new(const struct world_options *o, uint64_t voters)
     w->now_ms = 1000;
     w->n_nodes = voters;
     w->snapshot_bytes = 100;
+    w->restore_ms = 20;
     rng_seed(&w->rng, o->seed);
     struct raft_membership m = {.index = 1, .n = voters};
     for (uint64_t id = 1; id <= voters; id++) {
@@ -100,6 +101,7 @@ void world_start(struct world *w, uint64_t id)
                                   .heartbeat_ms = w->o.heartbeat_ms,
                                   .seed = rng_u64(&w->rng),
                                   .log_bytes_max = w->o.log_bytes_max,
+                                  .apply_bytes_max = w->o.apply_bytes_max,
                                   .snapshot_every = w->o.snapshot_every,
                                   .trailing = w->o.trailing,
                                   .ops = &world_ops,
@@ -121,9 +123,11 @@ void world_start(struct world *w, uint64_t id)
     struct raft_entry_view *entries;
     struct errmsg e;
     world_disk_view(n, &disk, &entries);
+    n->starting = true;
     enum err r = raft_core_new(&o, &n->core, &e);
     if (r == ERR_OK)
         r = raft_core_start(n->core, &disk, w->now_ms, &e);
+    n->starting = false;
     mem_free(entries);
     if (r != ERR_OK)
         world_violation(w, "%llu does not start: %s", (unsigned long long)id, e.text);
@@ -135,7 +139,7 @@ void world_stop(struct world *w, uint64_t id, bool lose_unsynced)
     if (!n->up)
         return;
     world_note(w, "%llu %s", (unsigned long long)id, lose_unsynced ? "crashes" : "stops");
-    if (!lose_unsynced)
+    if (!lose_unsynced && n->state.index >= n->state_durable.index)
         n->state_durable = n->state;
     raft_core_free(TAKE(n->core));
     n->up = false;
@@ -290,6 +294,10 @@ static void fire(struct world *w)
             break;
         case WORLD_FETCH_DONE:
             world_fetch_done(w, n, t);
+            break;
+        case WORLD_RESTORE_DONE:
+            world_restore(n, &t->info);
+            raft_core_snapshot_restored(n->core, w->now_ms);
             break;
         }
         after(w, n);

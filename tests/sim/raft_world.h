@@ -53,8 +53,9 @@ struct world_node {
     struct world *world;
     uint64_t id;
     bool up;
-    bool removed;           /* an operator took it out for good */
-    unsigned life;          /* counts starts: events of an earlier life are void */
+    bool removed;  /* an operator took it out for good */
+    unsigned life; /* counts starts: events of an earlier life are void */
+    bool starting;
     struct raft_core *core; /* NULL while down */
     uint64_t paused_until_ms;
     struct world_disk disk;               /* durable */
@@ -88,11 +89,11 @@ struct world_frame {
 
 struct world_timer {
     uint64_t at_ms, seq;
-    enum { WORLD_DISK_DONE, WORLD_SNAPSHOT_DONE, WORLD_FETCH_DONE } what;
+    enum { WORLD_DISK_DONE, WORLD_SNAPSHOT_DONE, WORLD_FETCH_DONE, WORLD_RESTORE_DONE } what;
     uint64_t node;
     unsigned life;
     uint64_t source;                /* fetch */
-    struct raft_snapshot_info info; /* fetch */
+    struct raft_snapshot_info info; /* fetch, restore */
     struct world_timer *next;
 };
 
@@ -100,7 +101,7 @@ struct world_options {
     uint64_t seed;
     uint64_t election_ms, heartbeat_ms;
     uint64_t snapshot_every, trailing;
-    size_t log_bytes_max;
+    size_t log_bytes_max, apply_bytes_max;
     /* Faults, in thousandths. */
     unsigned loss, duplicate, reorder;
     uint64_t delay_ms; /* upper bound */
@@ -134,6 +135,8 @@ struct world {
     uint64_t n_events;
     uint64_t hash;
     uint64_t fetch_ms;                 /* least time of a transfer */
+    uint64_t restore_ms;               /* upper bound of what it takes to become the state */
+    bool restore_beside;               /* always as long, and beside the loop */
     uint64_t snapshot_bytes;           /* size of each copy of the state */
     uint64_t sent[8];                  /* by frame type */
     struct raft_membership membership; /* newest that is committed */
@@ -188,6 +191,10 @@ void world_state_commit(struct world *w, struct world_node *n);
 void world_snapshot_poll(struct world *w, struct world_node *n);
 void world_snapshot_file_done(struct world *w, struct world_node *n);
 void world_fetch_done(struct world *w, struct world_node *n, const struct world_timer *t);
+/* The state of that snapshot's file; false: there is none. */
+bool world_file_state(struct world_node *n, const struct raft_snapshot_info *info,
+                      struct world_state *ret);
+void world_restore(struct world_node *n, const struct raft_snapshot_info *info);
 void world_check_role(struct world_node *n, enum raft_core_state state, uint64_t term);
 void world_check_apply(struct world_node *n, uint64_t index, uint64_t term, struct slice data);
 void world_check_vote(struct world *w, uint64_t from, uint64_t to, struct slice frame);

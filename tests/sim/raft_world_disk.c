@@ -324,23 +324,22 @@ static void on_fetch(void *arg, uint64_t from, const struct raft_snapshot_info *
     t->info = *info;
 }
 
-static void on_restore(void *arg, const struct raft_snapshot_info *info)
+/* A crash while it goes on may come before the file is the state, or behind it. */
+static bool on_restore(void *arg, const struct raft_snapshot_info *info)
 {
     struct world_node *n = arg;
+    struct world *w = n->world;
     if (n->state.index >= info->index)
-        return;
-    for (size_t i = 0; i < n->n_files; i++) {
-        if (n->files[i].index == info->index && n->files[i].term == info->term) {
-            n->restores++;
-            n->state.index = info->index;
-            n->state.chain = n->files[i].state.chain;
-            world_note(n->world, "%llu restores snapshot %llu", (unsigned long long)n->id,
-                       (unsigned long long)info->index);
-            return;
-        }
+        return false;
+    if (n->starting || (!w->restore_beside && world_random(w, 4) == 0)) {
+        world_restore(n, info);
+        return false;
     }
-    world_violation(n->world, "%llu has no file of snapshot %llu", (unsigned long long)n->id,
-                    (unsigned long long)info->index);
+    if (!w->restore_beside && world_random(w, 2) == 0)
+        (void)world_file_state(n, info, &n->state_durable);
+    uint64_t ms = 1 + (w->restore_beside ? w->restore_ms : world_random(w, w->restore_ms));
+    world_timer_add(w, w->now_ms + ms, WORLD_RESTORE_DONE, n)->info = *info;
+    return true;
 }
 
 static void on_send(void *arg, uint64_t to, struct slice frame)

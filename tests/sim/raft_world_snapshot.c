@@ -65,3 +65,25 @@ void world_fetch_done(struct world *w, struct world_node *n, const struct world_
     world_note(w, "%llu fails to fetch", (unsigned long long)n->id);
     raft_core_snapshot_failed(n->core, w->now_ms);
 }
+
+bool world_file_state(struct world_node *n, const struct raft_snapshot_info *info,
+                      struct world_state *ret)
+{
+    for (size_t i = 0; i < n->n_files; i++) {
+        if (n->files[i].index == info->index && n->files[i].term == info->term) {
+            *ret = (struct world_state){info->index, n->files[i].state.chain};
+            return true;
+        }
+    }
+    return false;
+}
+
+void world_restore(struct world_node *n, const struct raft_snapshot_info *info)
+{
+    if (!world_file_state(n, info, &n->state))
+        world_violation(n->world, "%llu has no file of snapshot %llu",
+                        (unsigned long long)n->id, (unsigned long long)info->index);
+    n->restores++;
+    world_note(n->world, "%llu restores snapshot %llu", (unsigned long long)n->id,
+               (unsigned long long)info->index);
+}

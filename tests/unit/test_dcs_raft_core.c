@@ -322,6 +322,40 @@ static void a_slow_transfer_is_not_begun_again(void **state)
     world_free(w);
 }
 
+/* What makes a snapshot durable is the log's record of it. While it becomes the state, beside the loop, the
+ * member acknowledges entries, and with them it may be the majority; it applies nothing. */
+static void a_member_stores_and_votes_while_a_snapshot_becomes_its_state(void **state)
+{
+    (void)state;
+    struct world *w = world_of(3, 20);
+    w->restore_ms = UINT32_MAX; /* for ever, in this test */
+    w->restore_beside = true;
+    raft_script(w, "lead 1\n"
+                   "stop 3\n"
+                   "flood 1 100\n"
+                   "start 3\n"
+                   "run 2000\n"
+                   "restored 3 0\n"
+                   "stop 2\n"
+                   "flood 1 20\n"
+                   "run 1000\n"
+                   "leader 1\n");
+    uint64_t last = raft_core_last_index(w->nodes[1].core);
+    assert_int_equal(raft_core_commit_index(w->nodes[1].core), last);
+    assert_int_equal(raft_core_stored_index(w->nodes[3].core), last);
+    assert_int_equal(raft_core_applied_index(w->nodes[3].core), 1);
+    raft_script(w, "crash 1\n"
+                   "start 2\n"
+                   "run 5000\n"
+                   "leader 3\n"); /* 2 lacks what 3 acknowledged */
+    raft_script(w, "crash 3\n"
+                   "start 3\n"
+                   "restored 3 1\n"
+                   "start 1\n"
+                   "agree\n");
+    world_free(w);
+}
+
 static void a_cluster_starts_again_from_its_disks(void **state)
 {
     (void)state;
@@ -708,6 +742,7 @@ int main(void)
         cmocka_unit_test(a_member_far_behind_gets_a_snapshot),
         cmocka_unit_test(a_large_state_is_copied_less_often),
         cmocka_unit_test(a_slow_transfer_is_not_begun_again),
+        cmocka_unit_test(a_member_stores_and_votes_while_a_snapshot_becomes_its_state),
         cmocka_unit_test(a_cluster_starts_again_from_its_disks),
         cmocka_unit_test(a_held_disk_acknowledges_nothing),
         cmocka_unit_test(a_candidate_waits_for_its_own_vote_on_disk),

@@ -333,6 +333,67 @@ static void a_restore_refuses_a_foreign_or_damaged_file_and_keeps_the_state(void
     script_free(x);
 }
 
+/* In pieces, with the loop going on: one state or the other is seen, by its own connection, by others, and
+ * after a crash at any moment. */
+static void a_restore_in_steps_is_seen_when_it_ends(void **t)
+{
+    (void)t;
+    struct script *x = script_new();
+    struct state_restoring *r;
+    struct errmsg e = {0};
+    char copy[128];
+    assert_int_equal(str_format(copy, sizeof copy, "%s/copy.db", x->dir), ERR_OK);
+    (void)script_run(x, "put a 1");
+    (void)script_run(x, "copy");
+    (void)script_run(x, "put a 2");
+    (void)script_run(x, "commit");
+    assert_int_equal(state_restore_begin(x->s, copy, 5, &r, &e), ERR_OK);
+    expect_text(x->path, "SELECT CAST(value AS TEXT) FROM kv", "2");
+    assert_int_equal(state_restore_run(r, &e), ERR_OK);
+    assert_string_equal(script_run(x, "get a"), "1 a=2");
+    assert_int_equal(state_db_applied(x->s), 2);
+    expect_text(x->path, "SELECT CAST(value AS TEXT) FROM kv", "1");
+    state_restore_end(x->s, r, 1000);
+    assert_string_equal(script_run(x, "get a"), "1 a=1");
+    assert_int_equal(state_db_applied(x->s), 5);
+    assert_int_equal(state_logged(x->s), 5);
+    assert_string_equal(script_run(x, "index 6"), "");
+    assert_string_equal(script_run(x, "put b 1"), "rev 2 | put b=1 @2");
+    script_free(x);
+}
+
+static void a_restore_that_failed_or_was_cut_off_leaves_the_old_state_or_the_new_one(void **t)
+{
+    (void)t;
+    struct script *x = script_new();
+    struct state_restoring *r;
+    struct errmsg e = {0};
+    char copy[128];
+    assert_int_equal(str_format(copy, sizeof copy, "%s/copy.db", x->dir), ERR_OK);
+    (void)script_run(x, "put a 1");
+    (void)script_run(x, "copy");
+    (void)script_run(x, "put a 2");
+    (void)script_run(x, "commit");
+    assert_int_equal(state_restore_begin(x->s, "/nonexistent/x.db", 5, &r, &e), ERR_OK);
+    assert_int_equal(state_restore_run(r, &e), ERR_IO);
+    state_restore_end(x->s, r, 1000);
+    assert_string_equal(script_run(x, "get a"), "1 a=2");
+    assert_string_equal(script_run(x, "put b 1"), "rev 3 | put b=1 @3");
+    (void)script_run(x, "commit");
+
+    /* The process ends behind run(). */
+    assert_int_equal(state_restore_begin(x->s, copy, 5, &r, &e), ERR_OK);
+    assert_int_equal(state_restore_run(r, &e), ERR_OK);
+    state_restore_cancel(r);
+    state_restore_cancel(NULL);
+    state_close(TAKE(x->s));
+    assert_int_equal(state_open(x->path, "cluster-1", &x->s, &e), ERR_OK);
+    assert_int_equal(state_db_applied(x->s), 1);
+    assert_int_equal(state_logged(x->s), 0);
+    assert_string_equal(script_run(x, "get a"), "1 a=1");
+    script_free(x);
+}
+
 /* What a restore does not look at: it was looked at when the file came. */
 static void a_copy_that_came_is_checked_row_by_row(void **t)
 {
@@ -446,6 +507,9 @@ int main(void)
         cmocka_unit_test(the_file_is_private),
         cmocka_unit_test(plain_sqlite_reads_a_copy),
         cmocka_unit_test(a_restore_refuses_a_foreign_or_damaged_file_and_keeps_the_state),
+        cmocka_unit_test(a_restore_in_steps_is_seen_when_it_ends),
+        cmocka_unit_test(
+            a_restore_that_failed_or_was_cut_off_leaves_the_old_state_or_the_new_one),
         cmocka_unit_test(a_copy_that_came_is_checked_row_by_row),
         cmocka_unit_test(a_copy_is_of_its_moment_while_the_state_goes_on),
         cmocka_unit_test(a_file_shrinks_when_its_keys_are_gone),
