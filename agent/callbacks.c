@@ -119,7 +119,8 @@ static void run_next(struct callbacks *k)
     k->running = event;
     log_event(LOG_INFO, "callback", KV(KV_STR("action", name), KV_STR("role", role)),
               "calling %s", name);
-    if (command_start(k->loop, line, NULL, ended, k, &k->child, &e) != ERR_OK)
+    struct command_order o = {.shell = line};
+    if (command_start(k->loop, &o, ended, k, &k->child, &e) != ERR_OK)
         log_event(LOG_WARN, "callback", KV(KV_STR("action", name)), "%s: %s", name, e.text);
 }
 

@@ -20,6 +20,7 @@ struct command_child {
     command_cb *cb;
     void *arg;
     bool late;
+    uint64_t limit_ms;
     size_t text_n;
     char text[COMMAND_TEXT_MAX]; /* what it wrote last */
     char piece[COMMAND_TEXT_MAX];
@@ -93,8 +94,8 @@ static void on_child_exit(uv_process_t *p, int64_t status, int number)
     CHECK_MAGIC(c, COMMAND_MAGIC);
     drain(c);
     if (c->late)
-        rv = err_set(&e, ERR_TIMEOUT, "did not end within %d s and was killed: %s",
-                     COMMAND_LIMIT_MS / 1000, c->text);
+        rv = err_set(&e, ERR_TIMEOUT, "did not end within %llu s and was killed: %s",
+                     (unsigned long long)c->limit_ms / 1000, c->text);
     else if (number != 0)
         rv = err_set(&e, ERR_CANCELLED, "ended by signal %d: %s", number, c->text);
     else if (status != 0)
@@ -151,13 +152,12 @@ static struct command_child *child_new(uv_loop_t *loop, command_cb *cb, void *ar
     return c;
 }
 
-enum err command_start(uv_loop_t *loop, const char *shell, const char *const *env,
-                       command_cb *cb, void *arg, struct command_child **ret_child,
-                       struct errmsg *e)
+enum err command_start(uv_loop_t *loop, const struct command_order *order, command_cb *cb,
+                       void *arg, struct command_child **ret_child, struct errmsg *e)
 {
     struct command_child *c = child_new(loop, cb, arg);
-    char *line CLEANUP(mem_cleanup) = mem_printf("exec 2>&1\n%s", shell);
-    char **all CLEANUP(mem_cleanup) = environment(env);
+    char *line CLEANUP(mem_cleanup) = mem_printf("exec 2>&1\n%s", order->shell);
+    char **all CLEANUP(mem_cleanup) = environment(order->env);
     char *argv[] = {(char *)(uintptr_t) "/bin/sh", (char *)(uintptr_t) "-c", line, NULL};
     uv_stdio_container_t stdio[3] = {
         {.flags = UV_IGNORE},
@@ -176,7 +176,9 @@ enum err command_start(uv_loop_t *loop, const char *shell, const char *const *en
         return err_set(e, ERR_IO, "cannot start /bin/sh: %s", uv_strerror(rv));
     }
     (void)uv_read_start((uv_stream_t *)&c->out, on_alloc, on_read);
-    uv_timer_start(&c->limit, on_limit, COMMAND_LIMIT_MS, 0);
+    c->limit_ms = order->limit_ms != 0 ? order->limit_ms : COMMAND_LIMIT_MS;
+    if (c->limit_ms != COMMAND_NO_LIMIT)
+        uv_timer_start(&c->limit, on_limit, c->limit_ms, 0);
     *ret_child = c;
     return ERR_OK;
 }

@@ -215,6 +215,7 @@ static enum err start_engine(struct daemon *d, struct errmsg *e)
         .bootstrap = &d->bootstrap,
         .election_ms = c->dcs.election_ms,
         .kill_budget_ms = DAEMON_KILL_BUDGET_MS,
+        .pre_promote = !d->witness && c->postgresql.pre_promote[0] != '\0',
         .nofailover = c->tags.nofailover,
         .nosync = c->tags.nosync,
         .noloadbalance = c->tags.noloadbalance,

@@ -141,6 +141,21 @@ static void see_orders(struct engine *g, struct view *v)
     v->request_ms = v->has_request ? g->request_ms : 0;
 }
 
+/* Until a promotion is requested, a hand-over can be undone like an acquisition: the old primary has stopped, and
+ * what it had acknowledged is told by the record of before. */
+static void note_handover(struct engine *g)
+{
+    const struct mirror *m = &g->mirror;
+    const struct leader_rec *l = &m->leader;
+    if (!m->leader_meta.present || strcmp(l->name, g->name) != 0 || l->shutdown_lsn == 0 ||
+        l->timeline != 0 || l->token <= g->handover_token)
+        return;
+    g->handover_token = l->token;
+    g->has_sync_before = m->has_sync_before && m->sync.token == l->token &&
+                         m->sync_before.token + 1 == l->token && !m->sync_before.disarmed;
+    g->sync_before = m->sync_before;
+}
+
 static void observe(struct engine *g)
 {
     struct view *v = &g->view;
@@ -161,6 +176,7 @@ static void observe(struct engine *g)
                      : g->fence.armed ? g->fence.deadline_ms
                                       : 0;
     note_dcs(g, v);
+    note_handover(g);
     v->armed = g->fence.connected && g->fence.armed && g->fence.token == engine_arm_token(v);
     v->has_sync_before = g->has_sync_before;
     v->sync_before = g->sync_before;
@@ -170,6 +186,9 @@ static void observe(struct engine *g)
     v->stopping = g->stopping;
     v->restarting = g->restarting;
     v->can_bootstrap = !g->o.witness;
+    v->pre_promote = g->o.pre_promote;
+    v->permitted_token = g->permitted_token;
+    v->refused_token = g->refused_token;
     v->busy = g->busy;
     g->o.ports->observe(g->o.arg, &v->pg);
 }
@@ -182,6 +201,10 @@ static void on_action(void *arg, enum err status, const struct errmsg *e)
     CHECK_MAGIC(g, ENGINE_MAGIC);
     const char *name = plan_action_name((enum plan_action)g->busy.action);
     uint64_t took_ms = engine_now(g) - g->busy.since_ms;
+    if (g->busy.action == ACTION_PRE_PROMOTE && status == ERR_OK)
+        g->permitted_token = g->hook_token;
+    else if (g->busy.action == ACTION_PRE_PROMOTE && status != ERR_CANCELLED)
+        g->refused_token = g->hook_token;
     if (status == ERR_OK) {
         log_event(LOG_INFO, "action_done",
                   KV(KV_STR("action", name), KV_U64("took_ms", took_ms)), "%s done", name);
@@ -226,6 +249,8 @@ static void run_action(struct engine *g, const struct plan *p)
                                  .failures = failures,
                                  .failed_action = failed_action};
     str_cut(g->busy.target, sizeof g->busy.target, p->target);
+    if (p->action == ACTION_PRE_PROMOTE)
+        g->hook_token = p->token;
     if (p->action == ACTION_PROMOTE || p->action == ACTION_START_PRIMARY) {
         g->may_write = true;
         g->has_sync_before = false; /* from here on nothing is undone */

@@ -57,6 +57,7 @@ struct engine_options {
     const struct config_rec *bootstrap; /* first dynamic configuration; outlives the engine */
     uint64_t election_ms;
     uint64_t kill_budget_ms;
+    bool pre_promote; /* the configuration has such a command */
     bool nofailover, nosync, noloadbalance, clonefrom;
     int64_t failover_priority, sync_priority;
     bool witness; /* no PostgreSQL on this node: holds no lease, decides nothing */

@@ -58,6 +58,10 @@ struct engine {
     /* the record our own acquisition replaced, until a promotion is requested */
     bool has_sync_before;
     struct sync_rec sync_before;
+    uint64_t handover_token;  /* of the newest hand-over to us that was taken note of */
+    uint64_t hook_token;      /* pre_promote is asked for it */
+    uint64_t permitted_token; /* its answers */
+    uint64_t refused_token;
 
     struct view_busy busy;
     struct engine_proof proof;

@@ -87,6 +87,10 @@ static enum err set_single(struct mirror *m, const struct single *s, const struc
     if (msg_from_json(s->msg, kv->value, parsed, &arena, e) != ERR_OK)
         return err_wrap(e, ERR_CORRUPT, "record %s%s at revision %llu", m->prefix, s->name,
                         (unsigned long long)kv->mod_revision);
+    if (s->msg == &msg_sync_rec) {
+        m->has_sync_before = meta->present;
+        m->sync_before = m->sync;
+    }
     memcpy(record, parsed, s->msg->size);
     *meta = (struct mirror_meta){true, kv->mod_revision, kv->lease};
     if (s->msg == &msg_config_rec)
@@ -98,6 +102,8 @@ static void drop_single(struct mirror *m, const struct single *s)
 {
     memset((char *)m + s->record, 0, s->msg->size);
     memset((char *)m + s->meta, 0, sizeof(struct mirror_meta));
+    if (s->msg == &msg_sync_rec)
+        m->has_sync_before = false;
     if (s->msg == &msg_config_rec)
         keep_config_json(m);
 }

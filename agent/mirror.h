@@ -22,6 +22,8 @@ struct mirror {
     struct initialize_rec initialize;
     struct leader_rec leader;
     struct sync_rec sync;
+    struct sync_rec sync_before; /* which the newest replaced; none after a fill */
+    bool has_sync_before;
     struct failover_rec failover;
     struct config_rec config;
     char *config_json; /* config.postgresql as JSON text, owned; NULL: none */

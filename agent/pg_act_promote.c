@@ -1,4 +1,4 @@
-/* PROMOTE and CHECKPOINT. */
+/* PRE_PROMOTE, PROMOTE and CHECKPOINT. */
 #include <stdio.h>
 
 #include "agent/postgres_private.h"
@@ -182,6 +182,21 @@ void act_promote(struct postgres *p)
         promote_at_once(p);
     else
         action_write(p, "write", names, written);
+}
+
+static void permitted(struct postgres *p, enum err status, const struct errmsg *e)
+{
+    if (status != ERR_OK)
+        action_fail(p, ERR_PRECONDITION, "%s", e->text);
+    else
+        action_end(p, ERR_OK, NULL);
+}
+
+/* Asked under a key that was proven a moment ago; the lease goes on meanwhile. */
+void act_pre_promote(struct postgres *p)
+{
+    hook_run(p, "pre_promote", p->config->postgresql.pre_promote, NULL,
+             p->config->postgresql.hook_timeout * 1000, permitted);
 }
 
 static void checkpointed(void *arg, const struct pg_sql_reply *r)

@@ -2,8 +2,10 @@
  * this process only as SCRAM verifiers. */
 #include <stdio.h>
 
+#include "agent/command.h"
 #include "agent/pg_text.h"
 #include "agent/postgres_private.h"
+#include "base/mem.h"
 #include "base/str.h"
 
 /* What pg_rewind calls on its source. */
@@ -50,6 +52,52 @@ static enum err put_role(struct postgres *p, struct buf *sql, const struct conf_
     return ERR_OK;
 }
 
+static void ready(struct postgres *p)
+{
+    p->roles_ready = true;
+    action_end(p, ERR_OK, NULL);
+}
+
+static void noted(struct postgres *p, const struct worker_reply *r)
+{
+    (void)r;
+    p->probe.fresh = false;
+    ready(p);
+}
+
+static void bootstrapped(struct postgres *p, enum err status, const struct errmsg *e)
+{
+    struct worker_req q;
+    if (status != ERR_OK) {
+        action_fail(p, ERR_PRECONDITION, "%s", e->text);
+        return;
+    }
+    postgres_req(p, &q, "made");
+    action_worker(p, &q, PG_WORKER_MS, noted);
+}
+
+/* Its connection is the superuser's, by the socket; nobody else is there yet, so no commit waits for a standby. */
+static void post_bootstrap(struct postgres *p)
+{
+    const struct config *c = p->config;
+    const struct conf_user *u = &c->postgresql.authentication.superuser;
+    const char *command = c->bootstrap.post_bootstrap[0] != '\0' ? c->bootstrap.post_bootstrap
+                                                                 : c->bootstrap.post_init;
+    struct buf dsn CLEANUP(buf_close) = BUF_INIT;
+    pg_put_conninfo(&dsn, "host", p->socket_dir);
+    pg_put_conninfo(&dsn, "port", p->port);
+    pg_put_conninfo(&dsn, "user", u->username);
+    pg_put_conninfo(&dsn, "dbname", "postgres");
+    char *target CLEANUP(mem_cleanup) = mem_printf("REGENT_DSN=%s", buf_cstr(&dsn));
+    char *password CLEANUP(mem_cleanup) = mem_printf("PGPASSWORD=%s", u->password);
+    char *shell CLEANUP(mem_cleanup) =
+        command[0] != '\0' ? mem_printf("%s \"$REGENT_DSN\"", command) : mem_strdup("");
+    const char *env[] = {target, password,
+                         "PGOPTIONS=-c synchronous_commit=local -c statement_timeout=0", NULL};
+    hook_run(p, "post_bootstrap", shell, env, COMMAND_NO_LIMIT, bootstrapped);
+    explicit_bzero(password, strlen(password));
+}
+
 static void done(void *arg, const struct pg_sql_reply *r)
 {
     struct postgres *p = arg;
@@ -57,8 +105,10 @@ static void done(void *arg, const struct pg_sql_reply *r)
         action_fail(p, r->status, "roles: %s", r->e.text);
         return;
     }
-    p->roles_ready = true;
-    action_end(p, ERR_OK, NULL);
+    if (p->act.plan.first && p->probe.fresh)
+        post_bootstrap(p);
+    else
+        ready(p);
 }
 
 static void connected(void *arg, const struct pg_sql_reply *r)

@@ -3,6 +3,7 @@
 
 #include "agent/postgres_private.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 enum { KILL_AFTER_MS = 5000, STRAGGLER_MS = 1000 };
 
@@ -78,6 +79,7 @@ static void stragglers_cb(uv_timer_t *timer)
 
 static void stop_fast(struct postgres *p)
 {
+    p->stopping = true;
     signal_it(p, SIGINT);
     if (p->act.plan.leader.incarnation[0] != '\0' && left_ms(p) > 2ULL * STRAGGLER_MS)
         action_in(p, STRAGGLER_MS, stragglers_cb);
@@ -85,10 +87,21 @@ static void stop_fast(struct postgres *p)
         action_in(p, p->act.deadline_ms == 0 ? 60000 : left_ms(p), late_cb);
 }
 
+/* Whatever it says: it may tell others, not hold up the stop. */
+static void told_others(struct postgres *p, enum err status, const struct errmsg *e)
+{
+    if (status != ERR_OK)
+        log_event(LOG_WARN, "hook", KV(KV_STR("hook", "before_stop")), "%s", e->text);
+    p->act.deadline_ms +=
+        p->act.deadline_ms == 0 ? 0 : clock_boot_ms() - p->act.began_ms; /* its time is extra */
+    stop_fast(p);
+    postgres_told(p);
+}
+
 void act_stop(struct postgres *p)
 {
     p->act.step = 1;
-    p->stopping = true;
+    p->stopping = p->stopping || p->act.plan.action != ACTION_STOP_FAST;
     if (p->act.plan.action == ACTION_KILL) {
         enum err rv = fence_kill(p->fence);
         (void)rv;
@@ -98,6 +111,9 @@ void act_stop(struct postgres *p)
         p->act.step = 2;
         signal_it(p, SIGQUIT);
         action_in(p, KILL_AFTER_MS, late_cb);
+    } else if (postgres_running(p)) {
+        hook_run(p, "before_stop", p->config->postgresql.before_stop, NULL,
+                 p->config->postgresql.hook_timeout * 1000, told_others);
     } else {
         stop_fast(p);
     }

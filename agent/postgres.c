@@ -342,6 +342,7 @@ void postgres_free(struct postgres *p)
         return;
     CHECK_MAGIC(p, POSTGRES_MAGIC);
     p->ops = (struct postgres_ops){0};
+    hook_forget(TAKE(p->act.hook));
     pg_worker_free(p->worker);
     pg_monitor_free(p->monitor);
     struct pg_sql *sql[] = {p->sql, p->house_sql, p->remote, p->sync_sql, p->sync_probe};

@@ -22,6 +22,7 @@ void action_end(struct postgres *p, enum err status, const struct errmsg *e)
         (status == ERR_CANCELLED || status == ERR_UNAVAILABLE || status == ERR_TIMEOUT))
         p->rewind_failed = false;
     (void)uv_timer_stop(&p->timer);
+    hook_forget(p->act.hook);
     pg_sql_reset(p->sql);
     pg_sql_reset(p->remote);
     p->checking = false;
@@ -256,6 +257,9 @@ static void dispatch(struct postgres *p)
         return;
     case ACTION_PROMOTE:
         act_promote(p);
+        return;
+    case ACTION_PRE_PROMOTE:
+        act_pre_promote(p);
         return;
     case ACTION_CHECKPOINT:
         act_checkpoint(p);

@@ -37,7 +37,8 @@ struct action {
     uint64_t began_ms;
     postgres_cb *cb;
     void *arg;
-    unsigned step; /* meaning is the action's */
+    struct hook *hook; /* a command of the administrator runs */
+    unsigned step;     /* meaning is the action's */
     uint64_t since_ms;
     uint64_t pid; /* SEAL: walreceiver signalled last */
     uint64_t lsn;
@@ -169,11 +170,19 @@ void postgres_render(const struct postgres *p, struct pg_render *r, char slot[st
 enum err postgres_files(struct postgres *p, const char *sync_names, struct msg_list *ret,
                         struct errmsg *e) MUST_CHECK;
 
+/* pg_hook.c: a command of the administrator, as a step of the action; `then` comes once, unless the action ends
+ * before: then the command is killed. limit_ms: COMMAND_NO_LIMIT, or how long it may take. "" ends well at once. */
+typedef void hook_step(struct postgres *p, enum err status, const struct errmsg *e);
+void hook_run(struct postgres *p, const char *name, const char *shell, const char *const *env,
+              uint64_t limit_ms, hook_step *then);
+void hook_forget(struct hook *h); /* NULL is allowed */
+
 /* pg_act_*.c: one entry per action */
 void act_start(struct postgres *p); /* START_PRIMARY, START_STANDBY */
 void act_stop(struct postgres *p);  /* STOP_FAST, STOP_IMMEDIATE, KILL */
 void act_copy(struct postgres *p);  /* INITDB, CLONE, REWIND */
 void act_promote(struct postgres *p);
+void act_pre_promote(struct postgres *p);
 void act_checkpoint(struct postgres *p);
 void act_seal(struct postgres *p);
 void act_follow(struct postgres *p);

@@ -265,7 +265,8 @@ static void start_command(struct templates *t, enum step step, const char *shell
     char *env_name CLEANUP(mem_cleanup) = mem_printf("TEMPLATE=%s", t->job->entry->name);
     const char *env[] = {env_file, env_name, NULL};
     t->step = step;
-    if (command_start(t->loop, shell, env, on_command, t, &t->child, &e) != ERR_OK)
+    struct command_order o = {.shell = shell, .env = env};
+    if (command_start(t->loop, &o, on_command, t, &t->child, &e) != ERR_OK)
         failed(t, shell, &e, false);
 }
 

@@ -108,7 +108,8 @@ static void run_hook(struct vip_keeper *k, bool up)
     const char *env[] = {address, interface, scope, name, NULL};
     k->hook_under_way = up;
     k->hook_again_ms = k->now_ms + HOOK_AGAIN_MS;
-    if (command_start(k->loop, line, env, on_hook, k, &k->child, &e) != ERR_OK)
+    struct command_order o = {.shell = line, .env = env};
+    if (command_start(k->loop, &o, on_hook, k, &k->child, &e) != ERR_OK)
         log_event(LOG_ERROR, "vip_hook", NO_KV, "%s", e.text);
 }
 

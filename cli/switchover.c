@@ -124,6 +124,12 @@ static int follow(struct cli *c, const struct request *q)
                          leader.name, took_ms);
             return CLI_DONE;
         }
+        /* The candidate had the key and gave it back: pre_promote refused, or PostgreSQL did not start. */
+        if (rv == ERR_OK && leader.token != q->first_token && !moved &&
+            strcmp(leader.state, "running") == 0)
+            return cli_fail(ERR_IO,
+                            "%s was undone: \"%s\" leads again; see `regentctl explain`",
+                            q->rec.kind, leader.name);
         if (rv == ERR_OK || rv == ERR_NOT_FOUND)
             rv = cli_record(c, "status", &msg_status_rec, &status, NULL, NULL);
         if (rv == ERR_OK && strcmp(status.request_id, q->rec.id) == 0 &&

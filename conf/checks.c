@@ -135,6 +135,17 @@ static void check_basebackup(struct loader *l)
     }
 }
 
+static void check_hooks(struct loader *l)
+{
+    const struct config *c = l->c;
+    if (c->postgresql.hook_timeout == 0)
+        conf_complain(l, NULL, "postgresql.hook_timeout: 0 leaves no time; 1 to 50 (seconds)");
+    if (c->bootstrap.post_bootstrap[0] != '\0' && c->bootstrap.post_init[0] != '\0')
+        conf_complain(l, NULL,
+                      "bootstrap.post_bootstrap and bootstrap.post_init are two names of one "
+                      "command: leave one out");
+}
+
 static void check_ports(struct loader *l)
 {
     const struct {
@@ -224,6 +235,7 @@ void conf_check(struct loader *l)
     check_tag(l, "tags.nofailover", c->tags.nofailover, "tags.failover_priority",
               c->tags.failover_priority);
     check_tag(l, "tags.nosync", c->tags.nosync, "tags.sync_priority", c->tags.sync_priority);
+    check_hooks(l);
     if ((c->restapi.certfile[0] != '\0') != (c->restapi.keyfile[0] != '\0'))
         conf_complain(l, NULL, "restapi.certfile and restapi.keyfile belong together");
     if (c->dcs.heartbeat_ms == 0 || c->dcs.election_ms < 5 * c->dcs.heartbeat_ms)

@@ -56,6 +56,7 @@ struct config {
         char *dcs_json;
         char *initdb[CONF_LIST_MAX]; /* "--encoding=UTF8", "--data-checksums", ... */
         size_t n_initdb;
+        char *post_bootstrap, *post_init; /* one of them: the same under two names */
     } bootstrap;
     struct {
         char *listen; /* host:port; "" for a witness */
@@ -73,6 +74,8 @@ struct config {
         struct {
             char *on_start, *on_stop, *on_restart, *on_reload, *on_role_change;
         } callbacks;
+        char *pre_promote, *before_stop;
+        uint64_t hook_timeout; /* seconds, of these two */
         struct {
             /* passwords default to secrets.yml */
             struct conf_user superuser, replication, rewind;

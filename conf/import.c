@@ -29,8 +29,6 @@ static const struct {
     {"bootstrap.method", "`regentctl init` makes a cluster by initdb"},
     {"bootstrap.users", "make roles with SQL when the cluster runs"},
     {"bootstrap.pg_hba", "write the lines under postgresql.pg_hba"},
-    {"bootstrap.post_bootstrap", "run it by hand when the cluster runs"},
-    {"bootstrap.post_init", "run it by hand when the cluster runs"},
     {"postgresql.pgpass", "Regent writes a password file of its own"},
     {"log.dir", "Regent logs to standard error: journalctl -u regent"},
     {"log.file_num", "Regent logs to standard error: journalctl -u regent"},

@@ -197,7 +197,8 @@ enum candidate_verdict candidate_choose(const struct view *v, struct plan *p)
     }
     /* The better ones go first, but one that does not use its turn blocks nobody for ever. A promotion
      * that failed here puts this node behind all others. */
-    bool failed = v->busy.failed && v->busy.failed_action == ACTION_PROMOTE;
+    bool failed = (v->busy.failed && v->busy.failed_action == ACTION_PROMOTE) ||
+                  (v->refused_token != 0 && v->refused_token == v->sync.token);
     uint64_t grace_ms = f.awaited > 0 ? election_grace_ms(v) : 0;
     uint64_t turn_ms = v->lost_ms + grace_ms + (ahead + (failed ? f.n : 0)) * v->config.ttl_ms;
     if (!count_seals(v, &f, p)) {

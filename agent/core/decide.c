@@ -43,6 +43,7 @@ static const struct rule rules[] = {
     {"switch_handover", rule_switch_handover},
     {"leave", rule_leave},
     {"pause_release", rule_pause_release},
+    {"promotion_refused", rule_promotion_refused},
     {"leader_crashed", rule_leader_crashed},
     {"leader_start", rule_leader_start},
     {"leader_promote", rule_leader_promote},

@@ -21,6 +21,7 @@ const char *plan_action_name(enum plan_action a)
         [ACTION_SET_SYNC] = "set_sync",
         [ACTION_ENSURE_ROLES] = "ensure_roles",
         [ACTION_RELOAD] = "reload",
+        [ACTION_PRE_PROMOTE] = "pre_promote",
     };
     ASSERT(a < ACTION_COUNT && names[a] != NULL);
     return names[a];
@@ -50,7 +51,7 @@ const char *plan_txn_name(enum plan_txn t)
 bool plan_action_destructive(enum plan_action a)
 {
     ASSERT(a < ACTION_COUNT);
-    /* FOLLOW because it lifts a seal. */
+    /* FOLLOW because it lifts a seal; the hook because it moves what belongs to the primary. */
     return a == ACTION_START_PRIMARY || a == ACTION_FOLLOW || a == ACTION_PROMOTE ||
-           a == ACTION_REWIND || a == ACTION_CLONE;
+           a == ACTION_REWIND || a == ACTION_CLONE || a == ACTION_PRE_PROMOTE;
 }

@@ -31,6 +31,8 @@ enum plan_action {
     ACTION_SET_SYNC,
     ACTION_ENSURE_ROLES, /* primary: replication and rewind roles */
     ACTION_RELOAD,       /* write the configuration, tell PostgreSQL to read it */
+    /* (!) the administrator's command that may refuse the promotion with plan.token */
+    ACTION_PRE_PROMOTE,
     ACTION_COUNT
 };
 
@@ -85,6 +87,7 @@ struct plan {
     struct request_rec request; /* TXN_REQUEST */
     bool request_ok;            /* TXN_CLEAR_REQUEST */
     bool has_history;
+    bool first; /* ENSURE_ROLES: of a new cluster that nobody has been shown yet */
     /* SET_SYNC; PROMOTE, START_PRIMARY: what must be set before the first write */
     struct sync_set set;
     /* TXN_ACQUIRE: seals counted: index into view.seals */

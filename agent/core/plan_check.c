@@ -49,6 +49,17 @@ static bool promote_running_standby(const struct view *v, const struct plan *p)
            (v->pg.proc == PG_PROC_RUNNING && v->pg.in_recovery);
 }
 
+/* The administrator's command moves what belongs to the primary: only for who is about to be it, and before. */
+static bool hook_as_leader(const struct view *v, const struct plan *p)
+{
+    bool asks = only_action(p, ACTION_PRE_PROMOTE);
+    bool promotes = only_action(p, ACTION_PROMOTE);
+    if (promotes && v->pre_promote)
+        return v->permitted_token == v->leader.token && v->refused_token != v->leader.token;
+    return !asks || (view_is_leader(v) && p->token == v->leader.token && v->armed &&
+                     v->pg.in_recovery && v->leader.timeline == 0);
+}
+
 /* Without a new timeline: data that was a primary, and not a standby's. */
 static bool start_primary_in_place(const struct view *v, const struct plan *p)
 {
@@ -339,6 +350,7 @@ static const struct {
     {promote_cut_off,
      "promoted only when cut off, or with everything up to the shutdown checkpoint"},
     {promote_running_standby, "promoted only a running standby"},
+    {hook_as_leader, "asked and promoted as pre_promote permits, with the key"},
     {start_primary_in_place, "started in place only the stopped data of a primary"},
     {first_set_safe, "the first set keeps the rule against the record"},
     {acquire_when_absent,

@@ -19,8 +19,8 @@ rule_fn rule_stop_anyway, rule_dcs_not_ready, rule_txn, rule_busy, rule_other_sy
 rule_fn rule_bootstrap;
 /* rules_leader.c: the leader key is ours */
 rule_fn rule_leader_without_data, rule_record_disagrees, rule_leader_crashed, rule_leader_start,
-    rule_leader_promote, rule_leader_publish, rule_leader_roles, rule_leader_sync,
-    rule_leader_checkpoint, rule_leader;
+    rule_leader_promote, rule_promotion_refused, rule_leader_publish, rule_leader_roles,
+    rule_leader_sync, rule_leader_checkpoint, rule_leader;
 /* rules_switch.c: giving the key away on purpose */
 rule_fn rule_switch_checkpoint, rule_switch_stop, rule_switch_handover, rule_leave,
     rule_leave_standby;

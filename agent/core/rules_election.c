@@ -54,6 +54,11 @@ bool rule_record_leader(const struct view *v, struct plan *p)
                        other_eligible(v)->name);
         return plan_wait(p, until_ms);
     }
+    until_ms = v->lost_ms + 2 * v->config.ttl_ms;
+    if (v->refused_token == v->sync.token && v->refused_token != 0 && v->now_ms < until_ms) {
+        (void)plan_say(p, "pre_promote refused the promotion here: giving way for a while");
+        return plan_wait(p, until_ms);
+    }
     if (!view_lease_valid(v)) {
         (void)plan_say(p, "last leader, waiting for a lease to resume");
         return plan_wait(p, UINT64_MAX);

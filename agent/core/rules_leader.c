@@ -185,6 +185,25 @@ static void note_promotion(const struct view *v, struct plan *p)
     lineage_print(&next, p->lineage, sizeof p->lineage);
 }
 
+/* The administrator's command said no: undone, so that another may try. The key goes when no process is left, as
+ * always. */
+bool rule_promotion_refused(const struct view *v, struct plan *p)
+{
+    bool running = v->pg.proc == PG_PROC_RUNNING && v->pg.in_recovery;
+    bool stopped = v->pg.proc == PG_PROC_STOPPED;
+    if (!view_is_leader(v) || v->refused_token != v->leader.token || v->leader.timeline != 0 ||
+        (!running && !stopped))
+        return false;
+    if (stopped) {
+        (void)plan_say(p, "pre_promote refused the promotion: the key is given back");
+        return plan_release(v, p);
+    }
+    p->action = ACTION_STOP_FAST;
+    p->token = v->leader.token;
+    p->limit_ms = v->config.ttl_ms;
+    return plan_say(p, "pre_promote refused the promotion: stopping, to give the key back");
+}
+
 bool rule_leader_promote(const struct view *v, struct plan *p)
 {
     if (!view_is_leader(v) || v->pg.proc != PG_PROC_RUNNING || !v->pg.in_recovery)
@@ -202,8 +221,13 @@ bool rule_leader_promote(const struct view *v, struct plan *p)
     }
     if ((!v->armed || !view_lease_valid(v)) && !MUTANT(promote_unarmed))
         return wait_for_fence(p);
-    p->action = ACTION_PROMOTE;
     p->token = v->leader.token;
+    if (v->pre_promote && v->permitted_token != v->leader.token) {
+        p->action = ACTION_PRE_PROMOTE;
+        return plan_say(p, "leader with token %llu: asking pre_promote",
+                        (unsigned long long)v->leader.token);
+    }
+    p->action = ACTION_PROMOTE;
     syncrep_first_set(v, &p->set);
     note_promotion(v, p);
     return plan_say(p, "leader with token %llu, fence armed: promoting",
@@ -283,6 +307,7 @@ bool rule_leader_roles(const struct view *v, struct plan *p)
     if (v->leader.timeline != 0 && syncrep_step(v, &step, &wait))
         return false;
     p->action = ACTION_ENSURE_ROLES;
+    p->first = v->leader.token == 1 && v->leader.timeline == 0;
     p->token = v->leader.token;
     return plan_say(
         p, "making sure of the roles for replication and rewind, and of their passwords");

@@ -174,8 +174,8 @@ struct view {
     uint64_t request_ms;
     struct history_entry history[VIEW_HISTORY]; /* newest last */
     size_t history_n;
-    /* The record that our own TXN_ACQUIRE replaced. The engine keeps it until PROMOTE or START_PRIMARY is
-     * requested (then never again) and forgets it when it restarts. */
+    /* The record that our own TXN_ACQUIRE, or the hand-over to us, replaced. The engine keeps it until PROMOTE or
+     * START_PRIMARY is requested (then never again) and forgets it when it restarts. */
     bool has_sync_before;
     struct sync_rec sync_before;
     /* this node */
@@ -187,6 +187,10 @@ struct view {
     bool stopping;      /* SIGTERM: hand over, then stop PostgreSQL and leave */
     bool restarting;    /* about to be restarted: leave PostgreSQL for adoption */
     bool can_bootstrap; /* configuration permits initdb on this node */
+    /* postgresql.pre_promote is set; the leader token for which it has let this node be promoted, and the one
+     * for which it has not. 0: none since this daemon runs. */
+    bool pre_promote;
+    uint64_t permitted_token, refused_token;
     struct view_pg pg;
     struct view_busy busy;
 };

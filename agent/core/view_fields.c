@@ -77,9 +77,9 @@ static const char *const data_names[] = {"unknown", "empty", "ours", "broken", N
 static const char *const proc_names[] = {"stopped",  "starting", "running",
                                          "stopping", "dying",    NULL};
 static const char *const action_names[] = {
-    "none",    "initdb",     "start_primary", "start_standby",  "follow", "seal",
-    "promote", "checkpoint", "stop_fast",     "stop_immediate", "kill",   "rewind",
-    "clone",   "set_sync",   "ensure_roles",  "reload",         NULL};
+    "none",    "initdb",     "start_primary", "start_standby",  "follow",      "seal",
+    "promote", "checkpoint", "stop_fast",     "stop_immediate", "kill",        "rewind",
+    "clone",   "set_sync",   "ensure_roles",  "reload",         "pre_promote", NULL};
 _Static_assert(ARRAY_LEN(action_names) == ACTION_COUNT + 1, "one name per action");
 
 /* clang-format off */
@@ -134,6 +134,7 @@ F_BEGIN(view)
     F_BOOL(has_sync_before) F_SUB(sync_before, sync_rec)
     F_U64(lease) F_U64(deadline_ms) F_BOOL(armed) F_BOOL(tilt) F_BOOL(nofailover) F_BOOL(nosync)
     F_BOOL(stopping) F_BOOL(restarting) F_BOOL(can_bootstrap)
+    F_BOOL(pre_promote) F_U64(permitted_token) F_U64(refused_token)
     F_SUB(pg, view_pg) F_SUB(busy, view_busy)
 F_END
     /* clang-format on */

@@ -18,7 +18,7 @@ static const struct {
 } ops[] = {
     {"probe", op_probe},   {"prepare", op_prepare}, {"write", op_write},   {"seal", op_seal},
     {"signal", op_signal}, {"tail", op_tail},       {"initdb", op_initdb}, {"clone", op_clone},
-    {"rewind", op_rewind}, {"lineage", op_lineage},
+    {"rewind", op_rewind}, {"lineage", op_lineage}, {"made", op_made},
 };
 
 static void send_all(struct worker *w, struct slice s)

@@ -60,6 +60,23 @@ static enum err run_initdb(struct worker *w, const struct worker_req *q, const c
     return rv;
 }
 
+static enum err mark_fresh(const struct worker_req *q, struct errmsg *e)
+{
+    char path[FILES_PATH];
+    enum err rv = files_path(path, q->data_dir, FRESH_FILE, e);
+    return rv == ERR_OK ? files_write(path, slice_of(NULL, 0), 0600, e) : rv;
+}
+
+enum err op_made(struct worker *w, const struct worker_req *q, struct worker_reply *r,
+                 struct errmsg *e)
+{
+    char path[FILES_PATH];
+    (void)w;
+    (void)r;
+    enum err rv = files_path(path, q->data_dir, FRESH_FILE, e);
+    return rv == ERR_OK ? files_remove(path, e) : rv;
+}
+
 enum err op_initdb(struct worker *w, const struct worker_req *q, struct worker_reply *r,
                    struct errmsg *e)
 {
@@ -76,5 +93,7 @@ enum err op_initdb(struct worker *w, const struct worker_req *q, struct worker_r
         rv = run_initdb(w, q, r->bin_dir, e);
     if (rv == ERR_OK)
         rv = lineage_write(q->data_dir, q->lineage, e);
+    if (rv == ERR_OK)
+        rv = mark_fresh(q, e);
     return rv == ERR_OK ? incarnation_write(q->data_dir, q->name, r->incarnation, e) : rv;
 }

@@ -19,6 +19,7 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
  *                                                         postgresql.auto.conf
  * write         data_dir files lineage unseal             files alone; those that are so already stay
  * seal          data_dir incarnation token lsn timeline   the durable seal
+ * made          data_dir                                  the new cluster is complete: no longer fresh
  * lineage       data_dir lineage                          view_pg.lineage, durable
  * signal        data_dir pid signal                       to a process of this PostgreSQL; pid 0: the
  *                                                         postmaster
@@ -73,6 +74,7 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
     TEXT(incarnation, 40)                                                                     \
     TEXT(lineage, 160)                                                                        \
     BOOL(standby)                                                                             \
+    BOOL(fresh) /* made here, and not yet complete */                                         \
     U64(system_id)                                                                            \
     TEXT(state, 40) /* pg_controldata's "Database cluster state" */                           \
     U64(checkpoint_lsn)                                                                       \

@@ -13,6 +13,7 @@
 #define INCARNATION_FILE "regent.incarnation"
 #define SEAL_FILE "regent.seal"
 #define LINEAGE_FILE "regent.lineage"
+#define FRESH_FILE "regent.fresh"
 #define SIGNAL_FILE "standby.signal"
 #define BASE_CONF_FILE "postgresql.base.conf"
 
@@ -20,7 +21,7 @@ typedef enum err worker_op(struct worker *w, const struct worker_req *q, struct 
                            struct errmsg *e);
 
 worker_op op_probe, op_prepare, op_write, op_seal, op_lineage, op_signal, op_tail, op_initdb,
-    op_clone, op_rewind;
+    op_clone, op_rewind, op_made;
 
 /* ---- shared between them ---- */
 

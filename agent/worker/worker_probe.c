@@ -136,6 +136,8 @@ static void look(struct worker *w, const struct worker_req *q, struct worker_rep
     struct errmsg e = {0};
     enum err rv = files_path(path, q->data_dir, SIGNAL_FILE, &e);
     r->standby = rv == ERR_OK && files_exists(path);
+    rv = files_path(path, q->data_dir, FRESH_FILE, &e);
+    r->fresh = rv == ERR_OK && files_exists(path);
     memcpy(r->data, "ours", sizeof "ours");
     look_at_control(w, q, r);
     if (strcmp(r->data, "ours") != 0)

@@ -283,6 +283,7 @@ int main(int argc, char **argv)
         world_init(&w, seed, nodes);
         set_mode(&w, m);
         w.trace = trace;
+        w.hooks = seed % 3 == 0;
         run(&w);
         commits += w.acked_count;
         tokens += w.store.sync.token;

@@ -17,7 +17,7 @@ struct store {
     struct initialize_rec initialize;
     struct leader_rec leader;
     uint64_t leader_lease;
-    struct sync_rec sync;
+    struct sync_rec sync, sync_before;
     uint64_t sync_rev, failover_rev;
     struct member_rec members[NODES];
     uint64_t member_lease[NODES]; /* 0: no record */
@@ -97,6 +97,7 @@ struct node {
     struct pending_txn txn;
     bool has_sync_before;
     struct sync_rec sync_before;
+    uint64_t handover_token, permitted_token, refused_token;
     uint64_t publish_ms;
 };
 
@@ -115,6 +116,7 @@ struct world {
     uint8_t acked[200000];
     size_t acked_count;
     uint64_t acked_token; /* highest that acknowledged */
+    bool hooks;           /* every node has a pre_promote, which says no at times */
     bool lossless;        /* synchronous from the first write on */
     bool trace;
     char violation[300];

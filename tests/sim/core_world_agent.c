@@ -8,6 +8,9 @@
 void agent_start(struct world *w, struct node *x, bool adopt)
 {
     x->alive = true;
+    /* What a hand-over before replaced is forgotten: a promotion may have been requested since. */
+    x->handover_token = w->store.sync.token;
+    x->permitted_token = x->refused_token = 0;
     x->stopping = x->mirrored = x->txn_unknown = x->has_sync_before = false;
     x->dcs_lost_ms = w->now_ms;
     x->lost_ms = 0;
@@ -113,6 +116,20 @@ static void see_pg(const struct world *w, const struct node *x, struct view_pg *
         see_senders(w, x, pg);
 }
 
+/* As the engine does it: what the hand-over to this node has replaced. */
+static void note_handover(struct node *x)
+{
+    const struct store *s = &x->mirror;
+    if (!s->has_leader || strcmp(s->leader.name, x->name) != 0 || s->leader.shutdown_lsn == 0 ||
+        s->leader.timeline != 0 || s->leader.token <= x->handover_token)
+        return;
+    x->handover_token = s->leader.token;
+    x->has_sync_before = s->sync.token == s->leader.token &&
+                         s->sync_before.token + 1 == s->leader.token &&
+                         !s->sync_before.disarmed;
+    x->sync_before = s->sync_before;
+}
+
 static void build_view(const struct world *w, const struct node *x, struct view *v)
 {
     const struct store *s = &x->mirror;
@@ -155,6 +172,9 @@ static void build_view(const struct world *w, const struct node *x, struct view 
     v->tilt = x->was_paused;
     v->stopping = x->stopping;
     v->can_bootstrap = true;
+    v->pre_promote = w->hooks;
+    v->permitted_token = x->permitted_token;
+    v->refused_token = x->refused_token;
     v->busy = x->busy;
     v->has_sync_before = x->has_sync_before;
     v->sync_before = x->sync_before;
@@ -243,11 +263,11 @@ static bool still_right(const struct world *w, const struct node *x, const struc
 static void begin_action(struct world *w, struct node *x, const struct plan *p)
 {
     static const uint64_t longest_ms[ACTION_COUNT] = {
-        [ACTION_INITDB] = 300,     [ACTION_START_PRIMARY] = 300, [ACTION_START_STANDBY] = 300,
-        [ACTION_FOLLOW] = 30,      [ACTION_SEAL] = 200,          [ACTION_PROMOTE] = 200,
-        [ACTION_CHECKPOINT] = 500, [ACTION_STOP_FAST] = 400,     [ACTION_STOP_IMMEDIATE] = 50,
-        [ACTION_REWIND] = 1000,    [ACTION_CLONE] = 1500,        [ACTION_SET_SYNC] = 20,
-        [ACTION_ENSURE_ROLES] = 50};
+        [ACTION_INITDB] = 300,      [ACTION_START_PRIMARY] = 300, [ACTION_START_STANDBY] = 300,
+        [ACTION_FOLLOW] = 30,       [ACTION_SEAL] = 200,          [ACTION_PROMOTE] = 200,
+        [ACTION_CHECKPOINT] = 500,  [ACTION_STOP_FAST] = 400,     [ACTION_STOP_IMMEDIATE] = 50,
+        [ACTION_REWIND] = 1000,     [ACTION_CLONE] = 1500,        [ACTION_SET_SYNC] = 20,
+        [ACTION_ENSURE_ROLES] = 50, [ACTION_PRE_PROMOTE] = 500};
     if (p->action == ACTION_KILL) {
         pg_kill(w, x);
         (void)memset(&x->busy, 0, sizeof x->busy);
@@ -291,6 +311,10 @@ static void end_action(struct world *w, struct node *x)
         (!x->armed || w->now_ms >= x->fence_deadline_ms);
     bool ok = possible(w, x, &x->doing) && !fenced && !world_chance(w, 20);
     uint64_t action = x->busy.action;
+    if (action == ACTION_PRE_PROMOTE) {
+        ok = ok && !world_chance(w, 300);
+        *(ok ? &x->permitted_token : &x->refused_token) = x->doing.token;
+    }
     if (ok) {
         x->busy.done_action = action;
         x->busy.done_ms = w->now_ms;
@@ -358,6 +382,7 @@ void agent_tick(struct world *w, struct node *x)
     look(w, x);
     publish(w, x);
     end_action(w, x);
+    note_handover(x);
     build_view(w, x, &v);
     decide(&v, &p);
     if (plan_check(&v, &p, &e) != ERR_OK) {

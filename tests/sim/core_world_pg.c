@@ -361,6 +361,7 @@ void pg_effect(struct world *w, struct node *x, const struct plan *p)
         x->pg.roles = true;
         break;
     case ACTION_RELOAD:
+    case ACTION_PRE_PROMOTE:
     case ACTION_NONE:
     case ACTION_COUNT:
         break;

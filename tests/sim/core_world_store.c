@@ -39,6 +39,7 @@ static bool leader_ours(const struct store *s, const struct node *x,
 
 static void put_sync(struct store *s, const struct sync_rec *r)
 {
+    s->sync_before = s->sync;
     s->sync = *r;
     s->has_sync = true;
     s->sync_rev = s->revision;

@@ -23,18 +23,24 @@ static void on_end(void *arg, enum err status, const struct errmsg *e)
     a->e = *e;
 }
 
-static struct answer run(const char *shell, const char *const *env)
+static struct answer run_for(const char *shell, const char *const *env, uint64_t limit_ms)
 {
+    struct command_order o = {.shell = shell, .env = env, .limit_ms = limit_ms};
     uv_loop_t loop;
     struct answer a = {.times = 0};
     struct command_child *child = NULL;
     struct errmsg e = {0};
     assert_int_equal(uv_loop_init(&loop), 0);
-    assert_int_equal(command_start(&loop, shell, env, on_end, &a, &child, &e), ERR_OK);
+    assert_int_equal(command_start(&loop, &o, on_end, &a, &child, &e), ERR_OK);
     assert_int_equal(uv_run(&loop, UV_RUN_DEFAULT), 0);
     assert_int_equal(uv_loop_close(&loop), 0);
     assert_int_equal(a.times, 1);
     return a;
+}
+
+static struct answer run(const char *shell, const char *const *env)
+{
+    return run_for(shell, env, 0);
 }
 
 static void a_command_sees_no_password_of_the_configuration(void **state)
@@ -64,6 +70,10 @@ static void a_command_ends_as_it_does(void **state)
     assert_int_equal(run("exit 0", NULL).status, ERR_OK);
     assert_int_equal(run("kill -9 $$", NULL).status, ERR_CANCELLED);
     assert_int_equal(run("/nowhere/to/be/found", NULL).status, ERR_IO);
+    assert_int_equal(run_for("exit 0", NULL, COMMAND_NO_LIMIT).status, ERR_OK);
+    struct answer late = run_for("echo begun; sleep 600", NULL, 2000);
+    assert_int_equal(late.status, ERR_TIMEOUT);
+    assert_non_null(strstr(late.e.text, "within 2 s"));
 }
 
 int main(void)
