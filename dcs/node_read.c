@@ -1,6 +1,7 @@
 /* Reads: linearizable ones after a round that confirms the term, local ones at once; and watches. */
 #include "base/assert.h"
 #include "base/mem.h"
+#include "base/mutant.h"
 #include "dcs/node_private.h"
 
 static enum err answer(struct node *n, unsigned method, struct slice params,
@@ -84,10 +85,16 @@ static void ask_voter(struct node *n, uint64_t id, struct slice params)
     }
 }
 
+/* Before that its commit index may be below what the leader before it has told clients. */
+static bool own_entry_committed(const struct node *n)
+{
+    return raft_core_commit_index(n->raft) >= raft_core_term_start(n->raft) ||
+           MUTANT(read_before_own_entry);
+}
+
 void read_start(struct node *n)
 {
-    if (!node_is_leader(n) || list_empty(&n->reads) ||
-        raft_core_commit_index(n->raft) < raft_core_term_start(n->raft) ||
+    if (!node_is_leader(n) || list_empty(&n->reads) || !own_entry_committed(n) ||
         !read_index_due(&n->read, n->now, n->o.heartbeat_ms)) {
         return;
     }

@@ -5,7 +5,7 @@
  * An entry is a batch: MessagePack [version, wall_ms, [command...]], command = [kind, map]; built
  * with state_batch_*, so that its layout is known here alone.
  *
- * Bounds: key 4096 bytes, value 1.5 MiB, 128 compares and 128 operations of a transaction, 4096
+ * Bounds: key 4096 bytes, value 1.5 MiB, 128 compares and 128 operations of a list of a transaction, 4096
  * leases, 1024 sessions with the results of their last 64 sequences, 64 members, 64 tokens. History
  * for watches: the last 10,000 revisions within 32 MiB. The tables: docs/FORMATS.md. */
 #ifndef REGENT_DCS_STATE_H
