@@ -429,7 +429,7 @@ void dcs_housekeeping(struct dcs *d)
     log_store_fsync(d->log, &fsync);
     node_set_fsync(d->node, log_store_fsync_us_p99(d->log), &fsync);
     log_store_look(d->log);
-    server_check_members(&d->server);
+    server_look(&d->server);
     node_watch_progress(d->node, DCS_HOUSE_MS);
     drop_removed(d);
     backup_tick(&d->backup);

@@ -166,15 +166,51 @@ struct ticket *session_begin(struct session *x, uint64_t msgid, size_t n)
     return t;
 }
 
+/* Would n bytes more be too much for all clients together? */
+static bool crowded(struct session *x, size_t n)
+{
+    struct server *s = x->server;
+    if (x->peer || conn_pending_bytes(x->conn) + n <= SERVER_UNREAD_FREE) {
+        return false;
+    }
+    if (s->unread + n > SERVER_UNREAD_MAX) {
+        s->unread = 0;
+        for (struct list *l = s->sessions.next; l != &s->sessions; l = l->next) {
+            struct session *other = container_of(l, struct session, link);
+            s->unread +=
+                other->conn == NULL || other->peer ? 0 : conn_pending_bytes(other->conn);
+        }
+    }
+    bool over = s->unread + n > SERVER_UNREAD_MAX;
+    s->unread += over ? 0 : n;
+    return over;
+}
+
 /* Many large answers in one pass would close the connection; a read can be asked for again. */
 static bool room_for(struct session *x, size_t n)
 {
     size_t max = (x->peer ? SERVER_PEER_WRITE_MAX : SERVER_WRITE_MAX) / 2;
-    if (x->conn == NULL || conn_pending_bytes(x->conn) + n <= max) {
+    if (x->conn == NULL) {
         return true;
     }
-    conn_flush(x->conn);
-    return conn_pending_bytes(x->conn) + n <= max;
+    if (conn_pending_bytes(x->conn) + n > max) {
+        conn_flush(x->conn);
+    }
+    return conn_pending_bytes(x->conn) + n <= max && !crowded(x, n);
+}
+
+/* The result of a write cannot be refused: without room the connection ends, and its client asks again
+ * on another. */
+static void deliver(struct session *x, const struct ticket *t, struct slice result)
+{
+    if (!t->read && x->conn != NULL && crowded(x, result.n)) {
+        log_event(LOG_WARN, "too_slow", KV(KV_STR("peer", conn_peer_text(x->conn))),
+                  "clients do not read their answers (%d MiB wait): its connection is closed",
+                  SERVER_UNREAD_MAX / 1024 / 1024);
+        conn_close(x->conn);
+        return;
+    }
+    session_reply(x, t->msgid, result);
 }
 
 void session_done(void *ticket, uint64_t tag, enum err status, const char *text,
@@ -192,7 +228,7 @@ void session_done(void *ticket, uint64_t tag, enum err status, const char *text,
             x, t->msgid, ERR_LIMIT,
             "too many answers wait on this connection to be read; ask for less at once");
     } else if (status == ERR_OK) {
-        session_reply(x, t->msgid, result);
+        deliver(x, t, result);
     } else {
         session_error(x, t->msgid, status, text);
     }
@@ -207,7 +243,8 @@ bool session_watch_send(void *session, struct slice event, bool must)
     struct session *x = session;
     CHECK_MAGIC(x, SESSION_MAGIC);
     if (x->conn == NULL ||
-        (!must && conn_pending_bytes(x->conn) + event.n > SERVER_WATCH_PENDING_MAX)) {
+        (!must && (conn_pending_bytes(x->conn) + event.n > SERVER_WATCH_PENDING_MAX ||
+                   crowded(x, event.n)))) {
         return false;
     }
     conn_notify(x->conn, "watch.event", event);
@@ -239,6 +276,7 @@ static void on_ready(void *arg, const struct pki_identity *id)
     }
     if (id == NULL) {
         conn_set_dead_after(x->conn, SERVER_STRANGER_MS);
+        conn_set_frame_max(x->conn, SERVER_STRANGER_FRAME_MAX);
         return;
     }
     if (strcmp(id->cluster_id, x->server->o.cluster_id) != 0) {
@@ -257,7 +295,7 @@ static void on_request(void *arg, uint64_t msgid, struct slice method, struct sl
 {
     struct session *x = arg;
     CHECK_MAGIC(x, SESSION_MAGIC);
-    /* Later on server_check_members() closes the door. */
+    /* Later on server_look() closes the door. */
     const char *gone = x->has_id && !x->said_hello ? removed(x->server, &x->id) : NULL;
     if (gone != NULL) {
         session_error(x, msgid, ERR_DENIED, gone);
@@ -273,6 +311,28 @@ static void on_notify(void *arg, struct slice method, struct slice params)
     dispatch_notify(x, method, params);
 }
 
+/* Those for whom there is room now go on. */
+static void let_go_on(struct server *s)
+{
+    struct intake_ticket *t;
+    while ((t = intake_next(&s->intake, clock_boot_ms())) != NULL) {
+        struct session *x = container_of(t, struct session, intake);
+        conn_hold(x->conn, false);
+    }
+}
+
+static void on_received(void *arg, size_t unfinished)
+{
+    struct session *x = arg;
+    CHECK_MAGIC(x, SESSION_MAGIC);
+    /* Members are few, and known. */
+    if (!intake_note(&x->server->intake, &x->intake, x->peer ? 0 : unfinished,
+                     clock_boot_ms())) {
+        conn_hold(x->conn, true);
+    }
+    let_go_on(x->server);
+}
+
 static void on_closed(void *arg, const struct errmsg *why)
 {
     struct session *x = arg;
@@ -283,6 +343,8 @@ static void on_closed(void *arg, const struct errmsg *why)
     x->server->n_sessions--;
     list_remove(&x->link);
     list_remove(&x->dirty);
+    intake_leave(&x->server->intake, &x->intake);
+    let_go_on(x->server);
     if (x->server->o.node != NULL) {
         node_unwatch_all(x->server->o.node, x);
     }
@@ -291,8 +353,11 @@ static void on_closed(void *arg, const struct errmsg *why)
     }
 }
 
-static const struct conn_ops session_ops = {
-    .ready = on_ready, .request = on_request, .notify = on_notify, .closed = on_closed};
+static const struct conn_ops session_ops = {.ready = on_ready,
+                                            .request = on_request,
+                                            .notify = on_notify,
+                                            .closed = on_closed,
+                                            .received = on_received};
 
 static void push_out_stranger(struct server *s)
 {
@@ -324,6 +389,7 @@ static void open_session(struct server *s, int fd, bool local)
     x->magic = SESSION_MAGIC;
     list_init(&x->link);
     list_init(&x->dirty);
+    intake_ticket_init(&x->intake);
     x->server = s;
     x->local = local;
     list_push(&s->sessions, &x->link);
@@ -397,6 +463,7 @@ void server_start(struct server *s, const struct server_options *o, const int *f
     s->sessions_max = sessions_max();
     list_init(&s->sessions);
     list_init(&s->dirty);
+    intake_init(&s->intake);
     for (size_t i = 0; i < n; i++) {
         struct listener *l = &s->listeners[s->n_listeners++];
         l->fd = fds[i];
@@ -425,7 +492,22 @@ void server_flush(struct server *s)
     }
 }
 
-void server_check_members(struct server *s)
+static void close_stalled(struct server *s)
+{
+    struct intake_ticket *t;
+    while ((t = intake_stalled(&s->intake, clock_boot_ms())) != NULL) {
+        struct session *x = container_of(t, struct session, intake);
+        log_event(LOG_WARN, "stalled", KV(KV_STR("peer", conn_peer_text(x->conn))),
+                  "others wait behind a request of which %zu bytes came and no more: its "
+                  "connection is closed",
+                  t->bytes);
+        intake_leave(&s->intake, t);
+        conn_close(x->conn);
+    }
+    let_go_on(s);
+}
+
+static void close_removed(struct server *s)
 {
     uint64_t applied = node_applied(s->o.node);
     if (applied == s->checked_applied) {
@@ -438,6 +520,12 @@ void server_check_members(struct server *s)
             conn_close(x->conn);
         }
     }
+}
+
+void server_look(struct server *s)
+{
+    close_removed(s);
+    close_stalled(s);
 }
 
 static void on_listener_closed(uv_handle_t *h)

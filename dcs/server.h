@@ -12,6 +12,7 @@
 #include <uv.h>
 
 #include "dcs/gate.h"
+#include "dcs/intake.h"
 #include "dcs/list.h"
 #include "dcs/node.h"
 #include "proto/conn.h"
@@ -27,6 +28,9 @@ enum {
     SERVER_PEER_BYTES_MAX = 64 * 1024 * 1024,
     SERVER_WATCH_PENDING_MAX = 8 * 1024 * 1024, /* a slower watcher is cut off */
     SERVER_WRITE_MAX = 16 * 1024 * 1024,        /* of answers that a client does not read */
+    SERVER_UNREAD_MAX = 128 * 1024 * 1024,      /* the same of all clients together; */
+    SERVER_UNREAD_FREE = 64 * 1024,             /* what each may have whatever the others do */
+    SERVER_STRANGER_FRAME_MAX = 64 * 1024,
     SERVER_PEER_WRITE_MAX = 128 * 1024 * 1024,
     SERVER_STRANGER_MS = 30000, /* silence of a connection without a certificate */
     SERVER_PEER_DEAD_MS = 2000
@@ -82,12 +86,16 @@ struct session {
     struct pki_identity id; /* of its certificate */
     bool peer;              /* a member, as a member */
     size_t in_flight, bytes;
+    struct intake_ticket intake;
 };
 
 struct server {
     struct server_options o;
     struct list sessions, dirty;
     struct gate gate;
+    struct intake intake;
+    /* at least so much waits for clients: counted up, and anew when it seems too much */
+    size_t unread;
     uint64_t turned_away_ms; /* when it was last in the log */
     size_t n_sessions, sessions_max;
     bool closing;
@@ -113,8 +121,9 @@ void server_start(struct server *s, const struct server_options *o, const int *f
 /* A connected socket from this process, with the rights of the local one; takes it. */
 void server_adopt(struct server *s, int fd);
 void server_flush(struct server *s);
-/* Closes connections of members that have been removed. */
-void server_check_members(struct server *s);
+/* Closes connections of members that have been removed, and of clients that hold others up. About once
+ * a second. */
+void server_look(struct server *s);
 void server_close(struct server *s); /* the owner's loop runs on until every handle is closed */
 
 /* ---- dispatch.c ---- */

@@ -164,6 +164,13 @@ void conn_set_write_max(struct conn *c, size_t bytes)
     c->write_max = bytes;
 }
 
+void conn_set_frame_max(struct conn *c, size_t bytes)
+{
+    CHECK_MAGIC(c, CONN_MAGIC);
+    ASSERT(bytes <= CONN_FRAME_MAX);
+    c->frame_max = bytes;
+}
+
 bool conn_is_open(const struct conn *c)
 {
     CHECK_MAGIC(c, CONN_MAGIC);

@@ -42,6 +42,9 @@ struct conn_ops {
                      struct slice result);
     void (*notify)(void *arg, struct slice method, struct slice params);
     void (*closed)(void *arg, const struct errmsg *why);
+    /* Bytes have come, and what was whole among them was called back for. unfinished: what is kept of the
+     * frame that is not. NULL: not wanted. */
+    void (*received)(void *arg, size_t unfinished);
 };
 
 /* Outgoing. host may be a name (resolved off the loop, its addresses tried in turn), an address, or
@@ -54,6 +57,8 @@ struct conn *conn_from_fd(uv_loop_t *loop, int fd, SSL_CTX *ctx, bool server,
                           const struct conn_ops *ops, void *arg);
 void conn_close(struct conn *c);
 void conn_set_write_max(struct conn *c, size_t bytes); /* default 64 MiB */
+void conn_set_frame_max(struct conn *c, size_t bytes); /* default and most: CONN_FRAME_MAX */
+void conn_hold(struct conn *c, bool hold); /* nothing is read until it is let go again */
 void conn_set_dead_after(
     struct conn *c,
     uint64_t idle_ms); /* TCP_USER_TIMEOUT, and closes when nothing was read so long; 0: off */

@@ -99,7 +99,7 @@ static bool dispatch(struct conn *c, struct slice frame)
 
 void conn_frames_parse(struct conn *c)
 {
-    static const struct mp_limits limits = {CONN_FRAME_MAX, CONN_DEPTH_MAX, CONN_ELEMENTS_MAX};
+    const struct mp_limits limits = {c->frame_max, CONN_DEPTH_MAX, CONN_ELEMENTS_MAX};
     size_t done = 0;
     while (c->state == CONN_READY && done < c->in.len) {
         struct slice rest = slice_of(c->in.p + done, c->in.len - done);
@@ -108,8 +108,8 @@ void conn_frames_parse(struct conn *c)
             break;
         if (rc == ERR_LIMIT) {
             conn_fail(c, ERR_LIMIT,
-                      "%s sent a message over the limits (%d bytes, %d levels, %d elements)",
-                      c->peer, CONN_FRAME_MAX, CONN_DEPTH_MAX, CONN_ELEMENTS_MAX);
+                      "%s sent a message over the limits (%zu bytes, %d levels, %d elements)",
+                      c->peer, c->frame_max, CONN_DEPTH_MAX, CONN_ELEMENTS_MAX);
             return;
         }
         if (rc != ERR_OK || !dispatch(c, slice_of(rest.p, c->scan.pos))) {

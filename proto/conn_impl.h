@@ -69,6 +69,7 @@ struct conn {
     uint8_t *raw;           /* TLS: what the socket gave */
     struct buf in;          /* plain bytes from the start of an unfinished frame */
     struct mp_scanner scan; /* of that frame */
+    size_t frame_max;
 
     /* writing: out[out_pos..] waits, wire[..] is being sent */
     struct buf out;

@@ -224,6 +224,18 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
             send_wire(c); /* TLS has something of its own to say */
     }
     shrink(&c->in);
+    if (c->state == CONN_READY && c->ops->received != NULL)
+        c->ops->received(c->arg, c->in.len);
+}
+
+void conn_hold(struct conn *c, bool hold)
+{
+    CHECK_MAGIC(c, CONN_MAGIC);
+    if (c->state != CONN_READY)
+        return;
+    int rc = hold ? uv_read_stop(&c->u.stream) : uv_read_start(&c->u.stream, on_alloc, on_read);
+    if (rc != 0 && rc != UV_EALREADY)
+        conn_fail(c, ERR_IO, "cannot read from %s: %s", c->peer, uv_strerror(rc));
 }
 
 /* ---- life ---- */

@@ -23,6 +23,7 @@ static struct conn *conn_new(uv_loop_t *loop, SSL_CTX *ctx, bool server,
     c->arg = arg;
     c->uid = UINT32_MAX;
     c->write_max = WRITE_MAX_DEFAULT;
+    c->frame_max = CONN_FRAME_MAX;
     if (ctx != NULL && SSL_CTX_up_ref(ctx) == 1)
         c->ctx = ctx;
     ASSERT(c->ctx == ctx); /* never without TLS by accident */

@@ -69,7 +69,11 @@ static void on_closed(void *arg, const struct errmsg *why)
     p->closed++;
 }
 
-static const struct conn_ops ops = {on_ready, on_request, on_response, on_notify, on_closed};
+static const struct conn_ops ops = {.ready = on_ready,
+                                    .request = on_request,
+                                    .response = on_response,
+                                    .notify = on_notify,
+                                    .closed = on_closed};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -675,6 +675,65 @@ def test_256_large_requests_in_flight_leave_memory_bounded_and_others_served(one
     assert peak < 250, f"{peak} MiB"
 
 
+def test_a_crowd_that_never_finishes_its_requests_costs_bounded_memory_and_keeps_nobody_away(one):
+    """256 clients announce a request of 1.5 MiB each, send most of it and stop. Nobody else notices; those that have to go make room."""
+    node = one.nodes[0]
+    put = pack([0, 9, "kv.put", [{"key": "w", "value": "y" * 1500000, "deadline_ms": 60000}]])
+    before, crowd = rss_mib(node), []
+    try:
+        for i in range(256):
+            client = Wire(node, local=i % 2 == 0, timeout=20)
+            client.sock.settimeout(0.02)
+            with contextlib.suppress(TimeoutError):
+                client.sock.sendall(put[:-100000])
+            crowd.append(client)
+            if i % 64 == 63:
+                assert_serves(node)
+        peak = rss_mib(node)
+        assert peak < before + 150, f"{before} MiB, then {peak} MiB"
+        for client in crowd[24:]:  # 16 are in the way of 8, and of the next
+            client.close()
+        with contextlib.closing(Wire(node, local=False, timeout=60)) as patient:
+            assert patient("kv.put", key="large", value="z" * 1500000, deadline_ms=60000)
+        assert "event=stalled" in node.log() and rss_mib(node) < before + 150
+        assert_serves(node)
+    finally:
+        for client in crowd:
+            client.close()
+    assert_serves(node)
+
+
+def test_a_crowd_that_reads_no_answers_costs_bounded_memory(one):
+    node = one.nodes[0]
+    with contextlib.closing(Wire(node)) as client:
+        client("kv.put", key="b", value="x" * 1500000)
+    before, crowd = rss_mib(node), []
+    try:
+        for _ in range(64):
+            client = Wire(node, timeout=20)
+            for _ in range(8):
+                client.send("kv.range", key="b")
+            client("cluster.status")
+            crowd.append(client)
+        assert rss_mib(node) < before + 250
+        assert_serves(node)
+        with contextlib.closing(Wire(node)) as client, pytest.raises(DcsError) as refused:
+            client("kv.range", key="b")
+        assert refused.value.name == "limit"
+    finally:
+        for client in crowd:
+            client.close()
+    with contextlib.closing(Wire(node)) as client:
+        wait_for("there is room again", lambda: not isinstance(read(client, "b"), DcsError))
+
+
+def read(client, key):
+    try:
+        return client("kv.range", key=key)
+    except DcsError as e:
+        return e
+
+
 def test_a_crowd_that_never_finishes_its_handshake_keeps_nobody_away(one):
     node = one.nodes[0]
     before = rss_mib(node)

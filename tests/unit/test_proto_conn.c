@@ -30,6 +30,9 @@ struct end {
     char leader[64];
     struct buf result;
     bool close_in_callback;
+    size_t hold_at; /* 0: never; else it holds the connection when so much is unfinished */
+    bool held;
+    size_t unfinished;
 };
 
 struct pair {
@@ -99,7 +102,22 @@ static void on_closed(void *arg, const struct errmsg *why)
     e->why = *why;
 }
 
-static const struct conn_ops ops = {on_ready, on_request, on_response, on_notify, on_closed};
+static void on_received(void *arg, size_t unfinished)
+{
+    struct end *e = arg;
+    assert_false(e->held || e->closed);
+    e->unfinished = unfinished;
+    e->held = e->hold_at != 0 && unfinished >= e->hold_at;
+    if (e->held)
+        conn_hold(e->conn, true);
+}
+
+static const struct conn_ops ops = {.ready = on_ready,
+                                    .request = on_request,
+                                    .response = on_response,
+                                    .notify = on_notify,
+                                    .closed = on_closed,
+                                    .received = on_received};
 
 static void on_accepted(void *arg, int fd)
 {
@@ -383,6 +401,48 @@ static void an_oversized_frame_closes_the_connection(void **state)
     pair_close(&p);
 }
 
+static void a_bound_of_ones_own_closes_the_connection(void **state)
+{
+    (void)state;
+    struct pair p;
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    pair_open(&p, true);
+    conn_set_frame_max(p.server.conn, 65536);
+    p.client.want = 1;
+    conn_request(p.client.conn, 1000, "echo", params(&b, 65000));
+    assert_true(loop_until(&p.loop, &p.client.enough));
+    conn_request(p.client.conn, 1001, "echo", params(&b, 66000));
+    assert_true(loop_until(&p.loop, &p.server.closed));
+    assert_int_equal(p.server.why.code, ERR_LIMIT);
+    pair_close(&p);
+}
+
+static void a_held_connection_is_not_read_until_it_is_let_go(void **state)
+{
+    (void)state;
+    enum { SIZE = 1536 * 1024, AT = 100000 };
+    for (int tls = 0; tls < 2; tls++) {
+        struct pair p;
+        struct buf b CLEANUP(buf_close) = BUF_INIT;
+        pair_open(&p, tls == 1);
+        p.server.hold_at = AT;
+        p.client.want = 1;
+        conn_request(p.client.conn, 1000, "echo", params(&b, SIZE));
+        assert_true(loop_until(&p.loop, &p.server.held));
+        /* a read gives 64 KiB, and nothing comes in behind it */
+        for (int i = 0; i < 100; i++)
+            (void)uv_run(&p.loop, UV_RUN_NOWAIT);
+        assert_in_range(p.server.unfinished, AT, AT + 2 * 65536);
+        assert_int_equal(p.client.answers, 0);
+        p.server.hold_at = 0;
+        p.server.held = false;
+        conn_hold(p.server.conn, false);
+        assert_true(loop_until(&p.loop, &p.client.enough));
+        assert_int_equal(p.server.unfinished, 0);
+        pair_close(&p);
+    }
+}
+
 static void a_result_too_long_for_a_frame_becomes_an_error(void **state)
 {
     (void)state;
@@ -617,6 +677,8 @@ int main(void)
         cmocka_unit_test(requests_errors_and_notifications_arrive),
         cmocka_unit_test(frames_of_every_size_arrive_in_order),
         cmocka_unit_test(an_oversized_frame_closes_the_connection),
+        cmocka_unit_test(a_bound_of_ones_own_closes_the_connection),
+        cmocka_unit_test(a_held_connection_is_not_read_until_it_is_let_go),
         cmocka_unit_test(a_result_too_long_for_a_frame_becomes_an_error),
         cmocka_unit_test(hostile_frames_close_the_connection),
         cmocka_unit_test(closing_inside_a_callback_ends_all_callbacks),
