@@ -18,7 +18,8 @@ struct cli {
     const char *hosts;       /* -H */
     enum cli_format format;
     bool format_given;
-    bool configured; /* config is loaded */
+    const char *delimiter; /* of tsv; NULL: a tab */
+    bool configured;       /* config is loaded */
     struct config config;
     struct client_sync *client;
 };

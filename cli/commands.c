@@ -63,6 +63,20 @@ const struct command cli_commands[] = {
      "stop managing: no failover, no start or stop, and no deadline for the primary",
      cmd_pause},
     {"resume", "[--wait] [--force] [--timeout SECONDS]", "manage again", cmd_resume},
+    {"remove", "CLUSTER [--force]",
+     "delete everything that the DCS says of the cluster; asks three times", cmd_remove},
+    {"user create",
+     "NAME [--superuser] [--createdb] [--createrole] [--replication] [--bypassrls] "
+     "[--no-password]",
+     "a role of PostgreSQL that may log in; its password from a prompt or standard input",
+     cmd_user_create},
+    {"user password", "NAME", "another password for a role, from a prompt or standard input",
+     cmd_user_password},
+    {"user delete", "NAME", "drop a role of PostgreSQL", cmd_user_delete},
+    {"query",
+     "[CLUSTER] -c SQL|--file FILE [-r leader|primary|replica|standby|any] [-m MEMBER] "
+     "[-d DATABASE] [-U USER] [--password] [--delimiter D] [-W] [-w SECONDS]",
+     "SQL on a node of a role, the primary unless told otherwise", cmd_query},
     {"dsn",
      "[-r leader|primary|replica|standby|any] [-m MEMBER] [-d DATABASE] [-U USER] "
      "[--read-only] "

@@ -47,7 +47,9 @@ int cmd_member_replace(struct cli *c, int argc, char **argv);
 int cmd_pause(struct cli *c, int argc, char **argv);
 int cmd_resume(struct cli *c, int argc, char **argv);
 int cmd_restart(struct cli *c, int argc, char **argv);
+int cmd_query(struct cli *c, int argc, char **argv);
 int cmd_reload(struct cli *c, int argc, char **argv);
+int cmd_remove(struct cli *c, int argc, char **argv);
 int cmd_reinit(struct cli *c, int argc, char **argv);
 int cmd_flush(struct cli *c, int argc, char **argv);
 int cmd_start(struct cli *c, int argc, char **argv);
@@ -60,6 +62,9 @@ int cmd_token_create(struct cli *c, int argc, char **argv);
 int cmd_token_list(struct cli *c, int argc, char **argv);
 int cmd_token_revoke(struct cli *c, int argc, char **argv);
 int cmd_topology(struct cli *c, int argc, char **argv);
+int cmd_user_create(struct cli *c, int argc, char **argv);
+int cmd_user_delete(struct cli *c, int argc, char **argv);
+int cmd_user_password(struct cli *c, int argc, char **argv);
 int cmd_version(struct cli *c, int argc, char **argv);
 
 #endif

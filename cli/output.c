@@ -11,6 +11,7 @@
 
 struct output {
     enum cli_format format;
+    const char *delimiter;
     char *title;
     const struct output_column *columns;
     size_t n;
@@ -23,6 +24,7 @@ struct output *output_new(const struct cli *c, const char *title,
 {
     struct output *o = mem_alloc(sizeof *o);
     o->format = c->format;
+    o->delimiter = c->delimiter != NULL ? c->delimiter : "\t";
     o->title = title != NULL ? mem_strdup(title) : NULL;
     o->columns = columns;
     o->n = n;
@@ -163,11 +165,11 @@ static void print_tsv_cell(const char *text)
 static void print_tsv(const struct output *o)
 {
     for (size_t i = 0; i < o->n; i++)
-        (void)printf("%s%s", i > 0 ? "\t" : "", o->columns[i].name);
+        (void)printf("%s%s", i > 0 ? o->delimiter : "", o->columns[i].name);
     (void)printf("\n");
     for (size_t r = 0; r < o->rows; r++) {
         for (size_t i = 0; i < o->n; i++) {
-            (void)printf("%s", i > 0 ? "\t" : "");
+            (void)printf("%s", i > 0 ? o->delimiter : "");
             print_tsv_cell(cell(o, r, i));
         }
         (void)printf("\n");

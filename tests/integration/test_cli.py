@@ -345,6 +345,44 @@ def test_health_in_one_screen(demo):
     says(demo.ctl("n1", "list", "other"), USAGE, 'this node is of cluster "demo", not "other"')
 
 
+def test_queries_go_to_a_node_of_the_role(demo, home):
+    assert demo.ctl("n1", "query", "-c", "SELECT 1 AS a, 'x' AS b, NULL AS c").stdout == "a\tb\tc\n1\tx\t\n"
+    assert demo.ctl("n1", "query", "demo", "-c", "SELECT 1 AS a, 2 AS b", "--delimiter", ";").stdout == "a;b\n1;2\n"
+    file = home / "q.sql"
+    file.write_text("SELECT 3 AS a")
+    assert json.loads(demo.ctl("n1", "query", "--file", file, "--format", "json", "-m", "n1").stdout) == [{"a": 3}]
+    assert demo.ctl("n1", "query", "--file", "-", stdin="SELECT 4 AS a").stdout == "a\n4\n"
+    says(demo.ctl("n1", "query", "-c", "SELEC"), FAILED, 'syntax error at or near "SELEC"')
+    says(demo.ctl("n1", "query", "-r", "standby", "-c", "SELECT 1"), FAILED, "cannot connect as postgres", "standby")
+    says(demo.ctl("n1", "query", "-m", "n7", "-c", "SELECT 1"), FAILED, 'no node "n7"', "regentctl list")
+    says(demo.ctl("n1", "query"), USAGE, "one of -c SQL and --file FILE")
+    says(demo.ctl("n1", "query", "-r", "king", "-c", "SELECT 1"), USAGE, "--role takes")
+
+
+def test_roles_are_made_and_no_log_has_their_password(demo):
+    """Whatever the server logs: what it gets is a verifier, and not even that is logged."""
+    secret = "Ein-Kennwort-7"
+    demo.ctl("n1", "edit-config", "-p", "log_statement=all", "-p", "log_min_duration_statement=0")
+    wait_until(lambda: demo("psql", "--", "-XAtc", "SHOW log_statement").stdout == "all\n", "it logs all", 20)
+    done = demo.ctl("n1", "user", "create", 'a"b', "--createdb", stdin=f"{secret}\n")
+    assert (done.returncode, done.stdout) == (DONE, 'Success: role a"b created\n')
+    assert demo.ctl("n1", "query", "-c", "SELECT rolcreatedb, rolcanlogin, left(rolpassword, 14) FROM pg_authid "
+                    "WHERE rolname = 'a\"b'").stdout.splitlines()[1] == "t\tt\tSCRAM-SHA-256$"
+    assert demo.ctl("n1", "query", "-U", 'a"b', "--password", "-c", "SELECT 1 AS a", stdin=f"{secret}\n").stdout == "a\n1\n"
+    says(demo.ctl("n1", "user", "create", 'a"b', stdin="x\n"), FAILED, 'role "a"b" already exists', "nothing changed")
+    assert demo.ctl("n1", "user", "password", 'a"b', stdin="other\n").returncode == DONE
+    says(demo.ctl("n1", "query", "-U", 'a"b', "--password", "-c", "SELECT 1", stdin=f"{secret}\n"), FAILED, "authentication failed")
+    assert demo.ctl("n1", "user", "delete", 'a"b').returncode == DONE
+    says(demo.ctl("n1", "user", "delete", 'a"b'), FAILED, 'role "a"b" does not exist')
+    says(demo.ctl("n1", "user", "password", "postgres", stdin="x\n"), REFUSED, "Regent works with", "secrets.yml")
+    says(demo.ctl("n1", "user", "create", "c", stdin="\n"), FAILED, "the password is empty")
+    says(demo.ctl("n1", "user", "create"), USAGE, "one NAME is needed")
+    demo.ctl("n1", "edit-config", "-p", "log_statement=null", "-p", "log_min_duration_statement=null")
+    logs = [p.read_text(errors="replace") for p in demo.dir.rglob("*") if p.is_file() and (p.suffix == ".log" or p.name == "log")]
+    assert any("SELECT rolcreatedb" in text for text in logs), "the statements are logged"
+    assert not any(secret in text or "SCRAM-SHA-256$4096" in text for text in logs)
+
+
 def test_keys_end_with_their_lease(demo):
     lease = demo.ctl("n1", "dcs", "lease", "grant", 60).stdout.strip()
     assert demo.ctl("n1", "dcs", "put", "/t/leased", "1", "--lease", lease).returncode == DONE
@@ -424,6 +462,14 @@ def test_the_demo_survives_a_killed_node_and_leaves_nothing(home):
     assert json.loads(demo("status", "-f", "json").stdout)[int(old[1]) - 1]["Member"] == old
     demo.up()
     assert len(demo.members(old)) == 3
+    # Everything the DCS says of it goes; the data is what a new cluster begins with.
+    assert demo.ctl("n1", "query", "-c", "CREATE TABLE kept AS SELECT 7 AS id").stdout == "SELECT 1\n"
+    says(demo.ctl("n1", "remove", "demo"), REFUSED, "runs PostgreSQL", "--force")
+    answers = f"demo\nYes I am aware\n{demo.leader('n1')}\n"
+    assert demo.ctl("n1", "remove", "demo", "--force", stdin="demo\nno\n").returncode == REFUSED
+    assert demo.ctl("n1", "remove", "demo", "--force", stdin=answers).returncode == DONE
+    wait_until(lambda: sorted(m["State"] for m in demo.members("n1").values()) == ["running", "streaming", "streaming"], "anew", 60)
+    assert demo.ctl("n1", "query", "-c", "SELECT id FROM kept").stdout == "id\n7\n"
     assert demo("down").returncode == DONE
     assert not demo.dir.exists()
     assert not processes_of(demo.dir)
