@@ -1,5 +1,6 @@
 """The fence with a real PostgreSQL: a procedure that commits in a loop must have stopped in time, whoever
 of fence and daemon is killed or stopped. Rows are counted after PostgreSQL has been started anew."""
+import contextlib
 import os
 import pathlib
 import signal
@@ -8,6 +9,7 @@ import tempfile
 import pytest
 
 from fence_lab import BIN, Lab, boot_ms, build_dir, wait_for, wall_of
+from realtime import in_real_time
 
 pytestmark = [
     pytest.mark.skipif(not (BIN / "postgres").exists(), reason=f"no PostgreSQL in {BIN}"),
@@ -15,14 +17,22 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(name="lab")
-def lab_fixture():
+@contextlib.contextmanager
+def new_lab():
     # Not pytest's tmp_path: PostgreSQL's socket path has to be short, and `postgres` to pass.
     with tempfile.TemporaryDirectory(prefix="fence.", dir="/tmp", ignore_cleanup_errors=True) as root:
         os.chmod(root, 0o755)
         lab = Lab(root)
+        try:
+            yield lab
+        finally:
+            lab.close()
+
+
+@pytest.fixture(name="lab")
+def lab_fixture():
+    with new_lab() as lab:
         yield lab
-        lab.close()
 
 
 def armed_and_spinning(lab, ttl_ms, keep=True):
@@ -47,6 +57,7 @@ def assert_silent_after(lab, boot, grace_ms=0):
     assert late_ms <= grace_ms
 
 
+@in_real_time(new_lab)
 def test_a_deadline_that_is_not_extended(lab):
     driver = armed_and_spinning(lab, 1000, keep=False)
     deadline = driver.last["deadline"]
@@ -58,6 +69,7 @@ def test_a_deadline_that_is_not_extended(lab):
     assert_silent_after(lab, deadline)
 
 
+@in_real_time(new_lab)
 def test_an_extended_deadline_disturbs_nobody(lab):
     driver = armed_and_spinning(lab, 700)
     before, start = lab.rows(), boot_ms()
@@ -66,6 +78,7 @@ def test_an_extended_deadline_disturbs_nobody(lab):
     assert driver.last["armed"] == 1 and driver.last["exited"] == 0
 
 
+@in_real_time(new_lab)
 def test_the_fence_is_killed(lab):
     driver = armed_and_spinning(lab, 5000)
     os.kill(lab.fence_pid(), signal.SIGKILL)
@@ -77,6 +90,7 @@ def test_the_fence_is_killed(lab):
     assert_silent_after(lab, killed, 200)
 
 
+@in_real_time(new_lab)
 def test_the_fence_is_stopped(lab):
     driver = armed_and_spinning(lab, 5000)
     os.kill(lab.fence_pid(), signal.SIGSTOP)
@@ -86,6 +100,7 @@ def test_the_fence_is_stopped(lab):
     assert_silent_after(lab, stopped, 1000)
 
 
+@in_real_time(new_lab)
 def test_the_daemon_is_stopped(lab):
     driver = armed_and_spinning(lab, 1000)
     driver.signal(signal.SIGSTOP)
@@ -98,6 +113,7 @@ def test_the_daemon_is_stopped(lab):
     assert_silent_after(lab, stopped, 1000)
 
 
+@in_real_time(new_lab)
 def test_both_are_killed(lab):
     driver = armed_and_spinning(lab, 30000)
     fence = lab.fence_pid()
@@ -122,6 +138,7 @@ def test_the_daemon_is_killed_and_returns_in_time(lab):
     assert lab.clients[0].poll() is None
 
 
+@in_real_time(new_lab)
 def test_the_daemon_is_killed_and_kept_down(lab):
     driver = armed_and_spinning(lab, 1000)
     driver.kill()
@@ -133,6 +150,7 @@ def test_the_daemon_is_killed_and_kept_down(lab):
     assert_silent_after(lab, killed, 1000)
 
 
+@in_real_time(new_lab)
 def test_a_frozen_postgres_is_killed_frozen(lab):
     driver = armed_and_spinning(lab, 1000, keep=False)
     deadline = driver.last["deadline"]
@@ -152,6 +170,7 @@ def test_a_fast_stop_is_not_a_fault(lab):
     assert end["requested"] == 1 and end["fenced"] == 0 and end["status"] == 0
 
 
+@in_real_time(new_lab)
 def test_a_killed_postmaster_leaves_no_backend(lab):
     driver = armed_and_spinning(lab, 5000)
     os.kill(driver.last["postmaster"], signal.SIGKILL)
@@ -175,6 +194,7 @@ def test_what_an_older_fence_left_keeps_a_second_postmaster_from_starting(lab):
     lab.start(driver)
 
 
+@in_real_time(new_lab)
 def test_its_log_says_why(lab):
     driver = armed_and_spinning(lab, 500, keep=False)
     driver.changed(exited=1, left=0)
