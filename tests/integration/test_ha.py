@@ -17,6 +17,7 @@ pytest.importorskip("psycopg2")
 
 from cluster import Cluster, PG_BIN, alive, build_dir, wait_until  # noqa: E402
 from load import TABLE_SQL, Prober, Writer, two_primaries_s  # noqa: E402
+from realtime import Metronome  # noqa: E402
 
 pytestmark = [
     pytest.mark.skipif(not (build_dir() / "regentd").exists(), reason="regentd is not built"),
@@ -26,13 +27,15 @@ TTL_S = 5
 
 
 def limit(seconds):
-    """What a quiet machine keeps; a busy one gets up to three times as much."""
-    return seconds * min(3.0, max(1.0, os.getloadavg()[0] / os.cpu_count()))
+    """What a quiet machine keeps; a busy one gets up to three times as much, and one that stood still what that costs."""
+    stood_still_s = 3 * Shared.metronome.worst_ms() / 1000
+    return seconds * min(3.0, max(1.0, os.getloadavg()[0] / os.cpu_count())) + stood_still_s
 
 
 class Shared:
     """The cluster of this file, made anew after a test that left it broken."""
     cluster = None
+    metronome = None
 
     @classmethod
     def get(cls):
@@ -53,6 +56,12 @@ class Shared:
 def no_cluster_stays():
     yield
     Shared.drop()
+
+
+@pytest.fixture(autouse=True)
+def in_time():
+    with Metronome(disk=True) as Shared.metronome:
+        yield
 
 
 @pytest.fixture(name="c")
