@@ -259,7 +259,8 @@ void conn_read(struct warden *w, size_t i)
                        .msg_control = control.bytes,
                        .msg_controllen = sizeof control.bytes};
     ssize_t n = recvmsg(w->client[i], &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+    /* ECONNRESET: the daemon has left with news unread, which is told before its last orders are. */
+    if (n < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET))
         return;
     int fd = n > 0 ? passed_fd(&h) : -1;
     if (n < (ssize_t)sizeof m || m.magic != FENCE_MSG_MAGIC || (h.msg_flags & MSG_TRUNC) != 0)

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -333,16 +335,32 @@ static void a_worker_does_not_survive_its_fence(void **state)
     WORLD_UNTIL(w, has_a_new_fence);
 }
 
+static void assert_ends(pid_t pid)
+{
+    struct pollfd p = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+    assert_int_equal(poll(&p, 1, 10000), 1);
+    (void)close(p.fd);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
 static void a_fence_asked_to_stop_ends_and_removes_its_socket(void **state)
 {
     struct world *w = *state;
     pid_t pid = world_fence_pid(w);
-    fence_close(w->fence, false);
-    w->fence = NULL;
-    assert_int_equal(uv_run(&w->loop, UV_RUN_DEFAULT), 0);
-    assert_int_equal(uv_loop_close(&w->loop), 0);
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    world_stop_fence(w);
+    assert_ends(pid);
     assert_int_not_equal(access(w->socket, F_OK), 0);
+}
+
+static void a_last_order_is_taken_although_news_of_the_fence_were_not(void **state)
+{
+    struct world *w = *state;
+    pid_t pid = world_fence_pid(w);
+    assert_int_equal(fence_arm(w->fence, 4, clock_boot_ms() + 60000), ERR_OK);
+    assert_int_equal(fence_disarm(w->fence), ERR_OK);
+    world_wait_for_news(w);
+    world_stop_fence(w);
+    assert_ends(pid);
 }
 
 static void sigterm_does_not_end_a_fence_that_guards(void **state)
@@ -397,6 +415,7 @@ int main(void)
         T(a_worker_is_no_part_of_postgres),
         T(a_worker_does_not_survive_its_fence),
         T(a_fence_asked_to_stop_ends_and_removes_its_socket),
+        T(a_last_order_is_taken_although_news_of_the_fence_were_not),
         T(sigterm_does_not_end_a_fence_that_guards),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

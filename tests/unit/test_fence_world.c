@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <ftw.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -53,6 +54,18 @@ static void end_loop(struct world *w)
     w->fence = NULL;
     assert_int_equal(uv_run(&w->loop, UV_RUN_DEFAULT), 0);
     assert_int_equal(uv_loop_close(&w->loop), 0);
+}
+
+void world_stop_fence(struct world *w)
+{
+    fence_close(w->fence, false);
+    end_loop(w);
+}
+
+void world_wait_for_news(const struct world *w)
+{
+    struct pollfd p = {.fd = w->fence->fd, .events = POLLIN};
+    assert_int_equal(poll(&p, 1, PATIENCE_MS), 1);
 }
 
 void world_disconnect(struct world *w)
