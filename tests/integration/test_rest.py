@@ -52,7 +52,9 @@ def ask(node, path, method="GET", body=None, headers=None):
     with connection(node) as link:
         link.request(method, path, body=body, headers=headers or {})
         answer = link.getresponse()
-        return answer.status, answer.headers, answer.read().decode()
+        endless = answer.headers["Content-Type"] == "text/event-stream" and method == "GET"
+        body = b"".join(iter(answer.readline, b"\n")) if endless else answer.read() # the first event of many
+        return answer.status, answer.headers, body.decode()
 
 
 def raw(node, data, shut=True):
