@@ -325,11 +325,18 @@ bool rule_leader_sync(const struct view *v, struct plan *p)
     return false;
 }
 
-/* Soon after a promotion: pg_rewind of the others reads the control file's timeline. */
+/* Soon after a promotion: pg_rewind of the others reads the control file's timeline. What PostgreSQL shows
+ * may be older than the checkpoint that has just been done. */
 bool rule_leader_checkpoint(const struct view *v, struct plan *p)
 {
     if (!runs_as_primary(v) || !v->pg.accepts || v->pg.checkpointed)
         return false;
+    enum { SHOWN_MS = 1000 };
+    if (v->busy.done_action == ACTION_CHECKPOINT && v->now_ms < v->busy.done_ms + SHOWN_MS) {
+        (void)plan_say(p, "leader with token %llu: the first checkpoint is to show",
+                       (unsigned long long)v->leader.token);
+        return plan_wait(p, v->busy.done_ms + SHOWN_MS);
+    }
     p->action = ACTION_CHECKPOINT;
     p->token = v->leader.token;
     return plan_say(p, "first checkpoint after the promotion");
