@@ -54,6 +54,7 @@ static void shut_down(struct dcs *d)
 {
     d->stopping = true;
     node_abandon(d->node);
+    heard_end(&d->heard, d->node);
     server_flush(&d->server);
     server_close(&d->server);
     join_close(d);
@@ -242,6 +243,7 @@ static void open_transport(struct dcs *d)
         ASSERT(fits == ERR_OK);
     }
     archive_start(&d->archive);
+    d->heard.loop = &d->loop;
     struct server_options o = {
         .loop = &d->loop,
         .ctx = d->server_ctx,
@@ -266,6 +268,7 @@ static enum err start_loop(struct dcs *d, struct errmsg *e)
     if (err != ERR_OK) {
         return err;
     }
+    heard_start(&d->heard, d->data_dir, d->node);
     (void)uv_prepare_start(&d->pass, on_pass);
     (void)uv_timer_start(&d->house, on_house, 0, DCS_HOUSE_MS);
     /* Signals are the main thread's. */

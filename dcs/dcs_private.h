@@ -9,6 +9,7 @@
 #include "dcs/backup.h"
 #include "dcs/dcs.h"
 #include "dcs/hasher.h"
+#include "dcs/heard.h"
 #include "dcs/log_store.h"
 #include "dcs/node.h"
 #include "dcs/peer.h"
@@ -63,6 +64,7 @@ struct dcs {
     struct snapshot_files files;
     struct backup backup;
     struct archive archive;
+    struct heard heard;
     struct querier querier;
     struct join join;
     uint64_t checked_applied;

@@ -434,6 +434,7 @@ void dcs_housekeeping(struct dcs *d)
     drop_removed(d);
     backup_tick(&d->backup);
     archive_tick(&d->archive, d->node, state_db_bytes(d->state));
+    heard_tick(&d->heard, d->node);
     want_ca_key(d);
     renewal_tick(d);
     join_tick(d);

@@ -260,6 +260,13 @@ static void state_compare(const struct call_in *c)
     session_reply(c->x, c->msgid, buf_slice(&out));
 }
 
+static void peer_recall(const struct call_in *c)
+{
+    struct empty none;
+    node_recall(c->x->server->o.node, c->x->id.member_id, c->params);
+    reply(c, &msg_empty, &none);
+}
+
 /* From the node itself, or passed on by the member it reached first. */
 static void member_present(const struct call_in *c)
 {
@@ -294,7 +301,7 @@ static const struct {
 } among_members[] = {
     {WIRE_PEER_PING, peer_ping},           {WIRE_RAFT_CONFIRM, raft_confirm},
     {WIRE_STATE_COMPARE, state_compare},   {WIRE_SNAPSHOT_READ, snapshot_read},
-    {WIRE_MEMBER_PRESENT, member_present},
+    {WIRE_MEMBER_PRESENT, member_present}, {WIRE_PEER_RECALL, peer_recall},
 };
 
 static bool member_call(const struct call_in *c, struct slice method)

@@ -129,6 +129,12 @@ enum err node_start(struct node *n, const struct raft_core_disk *disk, struct er
     MUST_CHECK;
 void node_set_authority(struct node *n, const struct node_authority *a);
 
+/* What the other members said to this one, to be kept beyond this process. */
+void node_hear(struct node *n, const struct raft_heard *said);
+size_t node_heard_all(const struct node *n, struct raft_heard ret[static MEMBERS_MAX]);
+/* What member `from` heard of this one: the node leaves when it does not know it any more. */
+void node_recall(struct node *n, uint64_t from, struct slice params);
+
 void node_pass(struct node *n);
 /* How long the loop was busy with this turn, which node_pass() ended. */
 void node_turn_took(struct node *n, uint64_t us);

@@ -17,10 +17,6 @@ enum {
     COMPARE_WAIT_MS = 1000 /* for answers */
 };
 
-#define REPLACE                                                                       \
-    "stop this node, `regentctl member remove %s` on another one, move its data_dir " \
-    "aside and join it anew"
-
 /* ---- the notes ----------------------------------------------------------------------------- */
 
 void compare_note(struct node *n, uint64_t index)
@@ -87,7 +83,7 @@ static void quarantine(struct node *n, uint64_t index)
 {
     struct errmsg e;
     (void)err_set(&e, ERR_CORRUPT,
-                  "its state at entry %llu differs from that of the majority; " REPLACE,
+                  "its state at entry %llu differs from that of the majority; " NODE_REPLACE,
                   (unsigned long long)index, n->name);
     node_leave(n, NODE_QUARANTINED, e.text);
 }

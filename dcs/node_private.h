@@ -81,7 +81,7 @@ struct flight {
     struct request **at; /* by position; NULL: nobody waits */
 };
 
-enum { CALL_FORWARD = 1, CALL_CONFIRM, CALL_COMPARE };
+enum { CALL_FORWARD = 1, CALL_CONFIRM, CALL_COMPARE, CALL_RECALL };
 
 /* Entries whose arrival is remembered, by index modulo this: more than ever wait for their commit. */
 enum { NODE_RECEIVED = 1024 };
@@ -244,6 +244,13 @@ bool compare_quarantined(const struct node *n, uint64_t id);
 bool node_silent(const struct node *n);
 /* ERR_OK: in service. Else what to answer. */
 enum err node_out(const struct node *n, struct errmsg *e) MUST_CHECK;
+
+#define NODE_REPLACE                                                                  \
+    "stop this node, `regentctl member remove %s` on another one, move its data_dir " \
+    "aside and join it anew"
+
+/* node_recall.c */
+void recall_tell(struct node *n, uint64_t member); /* the link to it is up */
 
 /* node_role.c */
 void role_request(struct node *n, struct request *r);

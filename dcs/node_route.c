@@ -273,6 +273,7 @@ void node_link(struct node *n, uint64_t member, bool up)
 {
     CHECK_MAGIC(n, NODE_MAGIC);
     if (up) {
+        recall_tell(n, member);
         return;
     }
     /* Forwarded requests first, in the order in which they were sent. */

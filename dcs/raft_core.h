@@ -155,6 +155,25 @@ void raft_core_snapshot_received(struct raft_core *c, const struct raft_snapshot
 void raft_core_snapshot_failed(struct raft_core *c, uint64_t now_ms);
 void raft_core_snapshot_restored(struct raft_core *c, uint64_t now_ms);
 
+/* What a member said to this one in the newest term heard of it, which it must know after every restart:
+ * the entries it acknowledged, whether it voted for this one. It is to be told so first on a new link. */
+struct raft_heard {
+    uint64_t id;
+    uint64_t term;
+    uint64_t index; /* 0: none */
+    bool voted;
+};
+/* False: nothing was heard yet. */
+bool raft_core_heard(const struct raft_core *c, uint64_t id, struct raft_heard *ret);
+size_t raft_core_heard_all(const struct raft_core *c,
+                           struct raft_heard ret[static RAFT_CORE_MEMBERS_MAX]);
+/* From an earlier life of this process. */
+void raft_core_hear(struct raft_core *c, const struct raft_heard *said);
+/* What member `from` heard of this one. ERR_CORRUPT: it is not known here any more; this member may neither
+ * vote nor acknowledge. */
+enum err raft_core_recall(const struct raft_core *c, uint64_t from, const struct raft_heard *h,
+                          struct errmsg *e) MUST_CHECK;
+
 /* Facts. */
 enum raft_core_state raft_core_state(const struct raft_core *c);
 uint64_t raft_core_term(const struct raft_core *c);

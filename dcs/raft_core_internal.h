@@ -7,6 +7,7 @@
  *   raft_core_send.c      messages to frames, held while a term or vote is not stored
  *   raft_core_store.c     the FIFO of storage operations and their completions
  *   raft_core_snapshot.c  taking, fetching, installing
+ *   raft_core_recall.c    what members said, for those that forgot it
  *
  * An event enters by core_event(), which steps the library, hands out what it asks for in the order
  * term and vote, truncation, entries, snapshot, messages, and then applies what became committed.
@@ -28,7 +29,14 @@ enum {
     CORE_PROMOTE_LAG_MAX = 1024,      /* entries, of a learner that becomes a voter */
     CORE_LOG_SHARE_MAX = 4,           /* times log_bytes_max, with a large state */
     CORE_HELD_BYTES_MAX = 16 * 1024 * 1024,
+    CORE_OWN_TERMS = 64,
     CORE_APPLY_BYTES_MAX = 512 * 1024 /* some 50 ms of small puts */
+};
+
+/* What this member has said in a term: at its start, all that it may have said in earlier lives. */
+struct core_own {
+    uint64_t term, vote;
+    uint64_t index; /* acknowledged */
 };
 
 enum core_op_type { CORE_OP_APPEND, CORE_OP_TRUNCATE, CORE_OP_META, CORE_OP_SNAPSHOT };
@@ -125,6 +133,11 @@ struct raft_core {
 
     struct core_peer peers[RAFT_CORE_MEMBERS_MAX];
     size_t n_peers;
+
+    struct raft_heard heard[RAFT_CORE_MEMBERS_MAX];
+    size_t n_heard;
+    struct core_own own[CORE_OWN_TERMS]; /* by term, the newest last */
+    size_t n_own;
 };
 
 /* raft_core_step.c */
@@ -148,6 +161,10 @@ void core_send_rejection(struct raft_core *c, uint64_t to, uint64_t snapshot);
 void core_send(struct raft_core *c, const struct raft_message *m);
 void core_release_held(struct raft_core *c);
 void core_free_held(struct raft_core *c);
+
+/* raft_core_recall.c */
+void core_hear_frame(struct raft_core *c, uint64_t from, const struct raft_frame *f);
+void core_own_term(struct raft_core *c, uint64_t term, uint64_t vote, uint64_t index);
 
 /* raft_core_store.c */
 void core_store_meta(struct raft_core *c);

@@ -308,8 +308,10 @@ enum err raft_core_receive(struct raft_core *c, uint64_t from, struct slice fram
                        (unsigned long long)from, from == 0 ? "nobody" : "this one");
     struct raft_frame f;
     enum err r = raft_frame_decode(frame, &f, e);
-    if (r == ERR_OK)
+    if (r == ERR_OK) {
+        core_hear_frame(c, from, &f);
         r = receive_frame(c, &f, from, e);
+    }
     c->stale_request = false;
     raft_frame_close(&f);
     return r;

@@ -134,6 +134,8 @@ static void send_append_result(struct raft_core *c, uint64_t to,
     } else {
         f.append_result.rejected = a->rejected;
         f.append_result.last_index = a->last_log_index;
+        if (a->rejected == 0)
+            core_own_term(c, c->meta_term, c->meta_vote, a->last_log_index);
     }
     send_frame(c, to, &f);
 }

@@ -73,6 +73,8 @@ static void load(struct raft_core *c, const struct raft_core_disk *d)
         raft_log_append(&c->log, d->entries[i].term, d->entries[i].type, d->entries[i].data);
     c->meta_term = d->term;
     c->meta_vote = d->voted_for;
+    if (d->term > 0)
+        core_own_term(c, d->term, d->voted_for, d->first_index + d->n - 1);
     if (d->has_snapshot) {
         c->has_snapshot = true;
         c->snapshot = d->snapshot;

@@ -43,6 +43,7 @@ void core_store_meta(struct raft_core *c)
     c->meta_term = c->raft.current_term;
     c->meta_vote = c->raft.voted_for;
     c->meta_asked++;
+    core_own_term(c, c->meta_term, c->meta_vote, 0);
     op_push(c, CORE_OP_META);
     CORE_CALL(c, store_meta, c->meta_term, c->meta_vote);
 }

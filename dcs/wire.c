@@ -26,6 +26,8 @@ static const struct field compare_fields[] = {F(wire_compare, index, U64),
 static const struct field compare_reply_fields[] = {F(wire_compare_reply, index, U64),
                                                     F(wire_compare_reply, hash, U64),
                                                     F(wire_compare_reply, quarantined, BOOL)};
+static const struct field recall_fields[] = {
+    F(wire_recall, term, U64), F(wire_recall, index, U64), F(wire_recall, voted, BOOL)};
 static const struct field bytes_fields[] = {F(wire_bytes, data, BYTES)};
 
 const struct msg wire_msg_confirm = M(wire_confirm, confirm_fields);
@@ -34,4 +36,5 @@ const struct msg wire_msg_present = M(wire_present, present_fields);
 const struct msg wire_msg_snapshot_read = M(wire_snapshot_read, snapshot_read_fields);
 const struct msg wire_msg_compare = M(wire_compare, compare_fields);
 const struct msg wire_msg_compare_reply = M(wire_compare_reply, compare_reply_fields);
+const struct msg wire_msg_recall = M(wire_recall, recall_fields);
 const struct msg wire_msg_bytes = M(wire_bytes, bytes_fields);

@@ -6,6 +6,7 @@
  *   member.present   a joined node's first start; answered with the members by the leader
  *   snapshot.read    one piece of a snapshot file, pulled by the receiver
  *   peer.compare     the hash of your state at an index, and what a majority agreed on before
+ *   peer.recall      the first on a new link: what the caller heard of the member it calls
  *   peer.ping        heartbeat of an idle link */
 #ifndef REGENT_DCS_WIRE_H
 #define REGENT_DCS_WIRE_H
@@ -18,6 +19,7 @@
 #define WIRE_SNAPSHOT_READ "snapshot.read"
 #define WIRE_PEER_PING "peer.ping"
 #define WIRE_STATE_COMPARE "peer.compare"
+#define WIRE_PEER_RECALL "peer.recall"
 
 enum { WIRE_SNAPSHOT_PIECE = 256 * 1024 };
 
@@ -50,12 +52,18 @@ struct wire_compare_reply {
     uint64_t hash;
     bool quarantined;
 };
+struct wire_recall {
+    uint64_t term;  /* the newest that the member was heard in */
+    uint64_t index; /* that it acknowledged in it */
+    bool voted;     /* for the caller, in it */
+};
 /* a raft.frame; the answer to snapshot.read */
 struct wire_bytes {
     struct slice data;
 };
 
 extern const struct msg wire_msg_confirm, wire_msg_confirm_reply, wire_msg_present,
-    wire_msg_snapshot_read, wire_msg_bytes, wire_msg_compare, wire_msg_compare_reply;
+    wire_msg_snapshot_read, wire_msg_bytes, wire_msg_recall, wire_msg_compare,
+    wire_msg_compare_reply;
 
 #endif

@@ -1072,3 +1072,72 @@ def test_power_loss_forgets_nothing_that_was_acknowledged(ext4):
         assert len(acknowledged) > 50
     finally:
         one.close()
+
+
+# ---- a directory put back to an old copy ---------------------------------------------------------
+
+
+def copy_store(node, to):
+    """What a snapshot of its machine would have of the store."""
+    shutil.copytree(node.dir, to, ignore=shutil.ignore_patterns("regent.sock", "lock"))
+
+
+def put_back(node, copy):
+    shutil.rmtree(node.dir)
+    shutil.copytree(copy, node.dir)
+
+
+def has_left(node):
+    wait_for("it has left", lambda: (node.status() or {}).get("trouble") == "quarantined")
+    said = node.status()["trouble_text"]
+    assert "older than what it has said" in said and f"member remove {node.name}" in said
+
+
+def write_some(lab, besides, prefix):
+    with contextlib.closing(lab.client([n for n in lab.nodes if n is not besides])) as client:
+        fill(client, 100, prefix)
+
+
+def test_a_member_put_back_to_an_old_copy_leaves_and_is_not_counted(lab):
+    """Copied while it ran, as a machine's snapshot is. Its log and state fit together: only the others can tell."""
+    node = lab.followers()[0]
+    copy = lab.root / "copy"
+    write_some(lab, node, "a-")
+    node.kill()
+    copy_store(node, copy)
+    node.start()
+    write_some(lab, node, "b-")
+    target = lab.leader().status()["applied_index"]
+    wait_for("it has them", lambda: applied(node) >= target)
+    node.kill()
+    put_back(node, copy)
+    node.start(wait=False)
+    has_left(node)
+    write_some(lab, node, "c-")  # the others go on, and nobody counts it
+    wait_for("others show it", lambda: next(m["state"] for m in lab.leader(besides=node).call("member.list")["members"]
+                                            if m["name"] == node.name) == "quarantined")
+    node.kill(signal.SIGTERM)
+    node.start(wait=False)
+    assert node.process.wait(20) == 1 and "is quarantined" in node.log().splitlines()[-1]
+    lab.leader().call("member.remove", name=node.name)
+    write_some(lab, node, "d-")
+
+
+def test_what_a_member_said_outlives_those_who_heard_it(lab):
+    """The leader that heard the acknowledgements is stopped and started before the old copy comes."""
+    node = lab.followers()[0]
+    copy = lab.root / "copy"
+    node.kill()
+    copy_store(node, copy)
+    node.start()
+    write_some(lab, node, "a-")
+    target = lab.leader().status()["applied_index"]
+    wait_for("it has them", lambda: applied(node) >= target)
+    others = [n for n in lab.nodes if n is not node]
+    for n in lab.nodes:
+        n.kill(signal.SIGTERM)
+    put_back(node, copy)
+    for n in (*others, node):
+        n.start(wait=False)
+    has_left(node)
+    write_some(lab, node, "b-")

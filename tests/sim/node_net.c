@@ -194,7 +194,19 @@ static void replied(void *arg, uint64_t tag, enum err status, const char *text,
 }
 
 /* Methods of members alone that are answered at once. */
-enum { ASK_CONFIRM = NODE_METHOD_COUNT, ASK_COMPARE };
+enum { ASK_CONFIRM = NODE_METHOD_COUNT, ASK_COMPARE, ASK_RECALL };
+
+static void ask(struct sim_node *x, const struct message *m, struct buf *ret_reply)
+{
+    struct slice params = slice_of(m->bytes, m->n);
+    if (m->method == ASK_CONFIRM)
+        node_confirm(x->node, params, ret_reply);
+    else if (m->method == ASK_COMPARE)
+        node_compare(x->node, params, ret_reply);
+    else
+        /* whoever forgot leaves, which is an error here */
+        node_recall(x->node, m->from + 1, params);
+}
 
 static void on_call(struct sim *w, struct sim_node *x, void *arg)
 {
@@ -203,8 +215,7 @@ static void on_call(struct sim *w, struct sim_node *x, void *arg)
     (void)w;
     if (m->method >= NODE_METHOD_COUNT) {
         struct buf out CLEANUP(buf_close) = BUF_INIT;
-        (m->method == ASK_CONFIRM ? node_confirm
-                                  : node_compare)(x->node, slice_of(m->bytes, m->n), &out);
+        ask(x, m, &out);
         answer(&to, ERR_OK, NULL, buf_slice(&out));
     } else {
         struct ticket *t = mem_dup(&to, sizeof to);
@@ -234,6 +245,7 @@ bool net_call(struct sim_node *x, uint64_t member, uint32_t number, const char *
     m->number = number;
     m->method = strcmp(method, WIRE_RAFT_CONFIRM) == 0    ? ASK_CONFIRM
                 : strcmp(method, WIRE_STATE_COMPARE) == 0 ? ASK_COMPARE
+                : strcmp(method, WIRE_PEER_RECALL) == 0   ? ASK_RECALL
                                                           : method_find(slice_str(method));
     ASSERT(m->method != METHOD_COUNT);
     sim_at(w, to, DAEMON, at - w->now_us, "call", on_call, m);

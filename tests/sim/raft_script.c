@@ -158,6 +158,10 @@ static bool play_node(const struct line *l, const char *verb)
         world_start(l->w, number(l, 1));
     else if (strcmp(verb, "join") == 0)
         (void)world_join(l->w);
+    else if (strcmp(verb, "keep") == 0)
+        world_disk_keep(node(l, 1));
+    else if (strcmp(verb, "roll") == 0)
+        world_disk_roll_back(node(l, 1));
     else if (strcmp(verb, "hold") == 0)
         node(l, 1)->disk_held = true;
     else if (strcmp(verb, "release") == 0)
@@ -198,6 +202,8 @@ static bool play_check(const struct line *l, const char *verb)
         expect(l, raft_core_stored_index(core(l, 1)) == number(l, 2), "another stored index");
     else if (strcmp(verb, "restored") == 0)
         expect(l, node(l, 1)->restores == number(l, 2), "another number of snapshots");
+    else if (strcmp(verb, "out") == 0)
+        expect(l, node(l, 1)->out, "it was not told what it forgot");
     else if (strcmp(verb, "agree") == 0)
         expect(l, world_until(l->w, agreed, NULL, 10000), "no agreement");
     else

@@ -16,6 +16,8 @@
  *     members N COUNT          N's newest membership has COUNT members
  *     committed N INDEX        N's commit index
  *     stored N INDEX           N's last stored entry
+ *     keep N, roll N           a copy of its directory; put back while it is down
+ *     out N                    it was told that it had forgotten, and has stopped for good
  *     restored N COUNT         snapshots N has installed
  *     agree                    all members come to the same end within 10 s
  */

@@ -59,6 +59,7 @@ void world_free(struct world *w)
         world_stop(w, id, false);
         world_disk_free(&w->nodes[id].disk);
         world_disk_free(&w->nodes[id].log);
+        world_disk_free(&w->nodes[id].kept);
     }
     while (w->frames != NULL) {
         struct world_frame *f = w->frames;
@@ -95,7 +96,7 @@ struct world_timer *world_timer_add(struct world *w, uint64_t at_ms, int what,
 void world_start(struct world *w, uint64_t id)
 {
     struct world_node *n = &w->nodes[id];
-    ASSERT(!n->up && !n->removed);
+    ASSERT(!n->up && !n->removed && !n->out);
     struct raft_core_options o = {.id = id,
                                   .election_ms = w->o.election_ms,
                                   .heartbeat_ms = w->o.heartbeat_ms,
@@ -107,6 +108,9 @@ void world_start(struct world *w, uint64_t id)
                                   .ops = &world_ops,
                                   .arg = n};
     n->life++;
+    memset(n->linked, 0, sizeof n->linked);
+    for (uint64_t other = 1; other <= w->n_nodes; other++)
+        w->nodes[other].linked[id] = false;
     n->up = true;
     n->checked = 0;
     n->snapshot_timer_ms = 0;
@@ -261,12 +265,32 @@ void world_heal(struct world *w)
 
 /* ---- running ---- */
 
+/* The first frame on a link comes behind what the sender heard of this member. False: it is to leave. */
+static bool link_up(struct world *w, struct world_node *n, uint64_t from)
+{
+    struct raft_heard heard;
+    struct errmsg e;
+    const struct world_node *other = &w->nodes[from];
+    if (n->linked[from] || !other->up || !raft_core_heard(other->core, n->id, &heard))
+        return true;
+    n->linked[from] = true;
+    if (raft_core_recall(n->core, from, &heard, &e) == ERR_OK)
+        return true;
+    world_note(w, "%llu leaves: %s", (unsigned long long)n->id, e.text);
+    if (!n->rolled_back)
+        world_violation(w, "%llu is said to have forgotten: %s", (unsigned long long)n->id,
+                        e.text);
+    n->out = true;
+    world_stop(w, n->id, true);
+    return false;
+}
+
 static void deliver(struct world *w)
 {
     struct world_frame *f = w->frames;
     w->frames = f->next;
     struct world_node *n = &w->nodes[f->to];
-    if (n->up && !n->removed) {
+    if (n->up && !n->removed && link_up(w, n, f->from)) {
         struct errmsg e;
         world_note_frame(w, f);
         /* An exact copy, so that a sanitizer sees a read behind the end. */

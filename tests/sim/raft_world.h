@@ -56,7 +56,13 @@ struct world_node {
     bool removed;  /* an operator took it out for good */
     unsigned life; /* counts starts: events of an earlier life are void */
     bool starting;
-    struct raft_core *core; /* NULL while down */
+    struct world_disk kept; /* a copy of its directory */
+    struct world_state kept_state;
+    uint64_t kept_logged;
+    bool rolled_back;                 /* that copy was put back */
+    bool out;                         /* and it was told so: it has stopped for good */
+    bool linked[WORLD_NODES_MAX + 1]; /* this life's first frame from that member has come */
+    struct raft_core *core;           /* NULL while down */
     uint64_t paused_until_ms;
     struct world_disk disk;               /* durable */
     struct world_disk log;                /* as asked for: what the running node believes */
@@ -191,6 +197,9 @@ void world_state_commit(struct world *w, struct world_node *n);
 void world_snapshot_poll(struct world *w, struct world_node *n);
 void world_snapshot_file_done(struct world *w, struct world_node *n);
 void world_fetch_done(struct world *w, struct world_node *n, const struct world_timer *t);
+/* A copy of the directory of a node; put back while it is down. */
+void world_disk_keep(struct world_node *n);
+void world_disk_roll_back(struct world_node *n);
 /* The state of that snapshot's file; false: there is none. */
 bool world_file_state(struct world_node *n, const struct raft_snapshot_info *info,
                       struct world_state *ret);

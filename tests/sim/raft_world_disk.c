@@ -172,6 +172,23 @@ void world_disk_crash(struct world *w, struct world_node *n, bool lose)
     disk_copy(&n->log, &n->disk);
 }
 
+void world_disk_keep(struct world_node *n)
+{
+    disk_copy(&n->kept, &n->disk);
+    n->kept_state = n->state_durable;
+    n->kept_logged = n->logged_durable;
+}
+
+void world_disk_roll_back(struct world_node *n)
+{
+    ASSERT(!n->up && n->kept.n > 0);
+    disk_copy(&n->disk, &n->kept);
+    disk_copy(&n->log, &n->kept);
+    n->state_durable = n->kept_state;
+    n->logged_durable = n->kept_logged;
+    n->rolled_back = true;
+}
+
 /* ---- the core's storage operations ---- */
 
 static struct world_disk_op *op_push(struct world_node *n, int type)
