@@ -2,8 +2,10 @@
 #include <stdio.h>
 
 #include "agent/pg_remote.h"
+#include "agent/pg_text.h"
 #include "agent/postgres_private.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "conf/dynamic.h"
 
@@ -49,6 +51,51 @@ static void put_args(struct buf *b, char *const *options, size_t n)
         buf_append(b, options[i], strlen(options[i]) + 1);
 }
 
+static void put_option(struct buf *args, const char *name, const char *value)
+{
+    buf_printf(args, "--%s=%s", name, value);
+    buf_append_u8(args, 0);
+}
+
+/* By a program of the administrator. */
+static void bootstrap(struct postgres *p, const struct conf_method *m)
+{
+    struct worker_req q;
+    struct buf args CLEANUP(buf_close) = BUF_INIT;
+    struct buf recovery CLEANUP(buf_close) = BUF_INIT;
+    struct buf purge CLEANUP(buf_close) = BUF_INIT;
+    const struct conf_user *u = &p->config->postgresql.authentication.superuser;
+    static const char commands[] = "restore_command\0recovery_end_command\0"
+                                   "archive_cleanup_command\0";
+    postgres_req(p, &q, "bootstrap");
+    if (!m->no_params) {
+        put_args(&args, m->params, m->n_params);
+        put_option(&args, "scope", p->config->scope);
+        put_option(&args, "datadir", p->config->postgresql.data_dir);
+    }
+    for (size_t i = 0; i < m->n_recovery_conf; i++) {
+        buf_printf(&recovery, "%s = ", m->recovery_conf[i].key);
+        if (pg_put_conf(&recovery, m->recovery_conf[i].value) != ERR_OK) {
+            action_fail(p, ERR_INVALID, "recovery_conf: the value of %s cannot be written",
+                        m->recovery_conf[i].key);
+            return;
+        }
+        buf_append_u8(&recovery, '\n');
+    }
+    buf_append_slice(&purge, settings_owned());
+    buf_append(&purge, commands, sizeof commands - 1);
+    q.args = buf_slice(&args);
+    q.command = slice_of(m->command, strlen(m->command) + 1);
+    q.recovery = buf_slice(&recovery);
+    q.purge = buf_slice(&purge);
+    q.keep_recovery = m->keep_existing_recovery_conf;
+    str_cut(q.user, sizeof q.user, u->username);
+    q.password = slice_str(u->password);
+    log_event(LOG_INFO, "method", KV(KV_STR("method", m->name)), "making the cluster by %s",
+              m->name);
+    action_worker(p, &q, 0, copied);
+}
+
 static void initdb(struct postgres *p)
 {
     struct worker_req q;
@@ -63,16 +110,80 @@ static void initdb(struct postgres *p)
     action_worker(p, &q, 0, copied);
 }
 
-static void clone_now(struct postgres *p, const struct worker_reply *r)
+/* ---- CLONE: the methods in their order; the step is the next one ---- */
+
+static void clone_now(struct postgres *p, const struct worker_reply *r);
+
+static void basebackup(struct postgres *p)
 {
     struct worker_req q;
     struct buf args CLEANUP(buf_close) = BUF_INIT;
-    (void)r;
     postgres_req(p, &q, "clone");
     put_args(&args, p->config->postgresql.basebackup, p->config->postgresql.n_basebackup);
     q.args = buf_slice(&args);
     source_of(p, &p->config->postgresql.authentication.replication, &q);
     action_worker(p, &q, 0, copied);
+}
+
+/* Patroni's options. The password is in the file that PGPASSFILE names. */
+static void put_options(const struct postgres *p, const struct conf_method *m,
+                        const struct worker_req *q, struct buf *args)
+{
+    struct buf dsn CLEANUP(buf_close) = BUF_INIT;
+    char port[24];
+    if (m->no_params)
+        return;
+    (void)snprintf(port, sizeof port, "%u", (unsigned)q->port);
+    pg_put_conninfo(&dsn, "host", q->host);
+    pg_put_conninfo(&dsn, "port", port);
+    pg_put_conninfo(&dsn, "user", q->user);
+    put_args(args, m->params, m->n_params);
+    put_option(args, "scope", p->config->scope);
+    put_option(args, "datadir", p->config->postgresql.data_dir);
+    put_option(args, "role", "replica");
+    put_option(args, "connstring", buf_cstr(&dsn));
+}
+
+static void restore(struct postgres *p, const struct conf_method *m)
+{
+    struct worker_req q;
+    struct buf args CLEANUP(buf_close) = BUF_INIT;
+    postgres_req(p, &q, "restore");
+    source_of(p, &p->config->postgresql.authentication.replication, &q);
+    put_options(p, m, &q, &args);
+    q.args = buf_slice(&args);
+    q.command = slice_of(m->command, strlen(m->command) + 1);
+    q.keep_data = m->keep_data;
+    log_event(LOG_INFO, "method", KV(KV_STR("method", m->name)), "making the copy by %s",
+              m->name);
+    action_worker(p, &q, 0, copied);
+}
+
+static void next_method(struct postgres *p, enum err status, const struct errmsg *e)
+{
+    const char *name = p->config->postgresql.create[p->act.step - 1]->name;
+    if (p->act.step == p->config->postgresql.n_create_replica_methods) {
+        action_fail(p, status, "%s: %s", name, e->text);
+        return;
+    }
+    log_event(LOG_WARN, "method", KV(KV_STR("method", name)),
+              "%s failed, the next one is tried: %s", name, e->text);
+    clone_now(p, NULL);
+}
+
+static void clone_now(struct postgres *p, const struct worker_reply *r)
+{
+    (void)r;
+    if (p->config->postgresql.n_create_replica_methods == 0) {
+        basebackup(p);
+        return;
+    }
+    const struct conf_method *m = p->config->postgresql.create[p->act.step++];
+    p->act.otherwise = next_method;
+    if (m->command[0] == '\0')
+        basebackup(p);
+    else
+        restore(p, m);
 }
 
 /* The tools need the password file before there is any data directory. */
@@ -187,7 +298,10 @@ void act_copy(struct postgres *p)
     }
     p->probe_valid = false; /* whatever comes of it, it is looked at anew */
     if (action == ACTION_INITDB) {
-        initdb(p);
+        if (p->config->bootstrap.custom != NULL)
+            bootstrap(p, p->config->bootstrap.custom);
+        else
+            initdb(p);
         return;
     }
     write_passfile(p, action == ACTION_CLONE ? clone_now : ask_source_step);

@@ -82,6 +82,13 @@ static void worker_cb(void *arg, enum err status, const struct errmsg *e,
     CHECK_MAGIC(p, POSTGRES_MAGIC);
     ASSERT(p->act.active && p->act.in_worker);
     p->act.in_worker = false;
+    void (*otherwise)(struct postgres * p, enum err why, const struct errmsg *err) =
+        p->act.otherwise;
+    p->act.otherwise = NULL;
+    if (status != ERR_OK && status != ERR_CANCELLED && !p->act.cancelled && otherwise != NULL) {
+        otherwise(p, status, e);
+        return;
+    }
     if (action_over(p, status, e))
         return;
     if (p->act.writing)

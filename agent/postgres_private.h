@@ -30,6 +30,8 @@ struct action {
     bool writing;   /* it is action_write()'s */
     bool unsealed;
     action_step *then;
+    /* a worker's bad answer goes here instead of ending the action; NULL after it */
+    void (*otherwise)(struct postgres *p, enum err status, const struct errmsg *e);
     struct plan plan;
     bool has_upstream;
     struct postgres_upstream upstream;

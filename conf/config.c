@@ -87,10 +87,14 @@ enum err config_parse(const char *name, struct slice text, struct config *ret_co
     ret_config->path = mem_strdup(name);
     preset_numbers(&l);
     if (conf_parse(&l, text)) {
+        yaml_document_t file = l.doc;
         conf_walk(&l);
-        yaml_document_delete(&l.doc);
         from_environment(&l);
         fill_defaults(&l);
+        l.doc = file;
+        l.has_lines = true;
+        conf_methods(&l);
+        yaml_document_delete(&l.doc);
         conf_check(&l);
     }
     mem_free(l.seen);
@@ -152,6 +156,7 @@ void config_close(struct config *c)
 {
     for (size_t i = 0; i < conf_keys_n; i++)
         conf_clear(c, &conf_keys[i]);
+    conf_methods_close(c);
     mem_free(c->path);
     memset(c, 0, sizeof *c);
 }

@@ -10,7 +10,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-enum { CONF_LIST_MAX = 64 };
+enum { CONF_LIST_MAX = 64, CONF_METHODS_MAX = 8 };
 
 struct conf_pair {
     char *key;
@@ -20,6 +20,20 @@ struct conf_pair {
 struct conf_user {
     char *username;
     char *password;
+};
+
+/* How data is made by a program of the administrator: the section that bootstrap.method or
+ * postgresql.create_replica_methods names. */
+struct conf_method {
+    char *name;
+    char *command; /* shell; "": pg_basebackup */
+    bool no_params;
+    bool keep_existing_recovery_conf;
+    bool keep_data;
+    char *params[CONF_LIST_MAX]; /* "--key=value" */
+    size_t n_params;
+    struct conf_pair recovery_conf[CONF_LIST_MAX];
+    size_t n_recovery_conf;
 };
 
 struct config {
@@ -56,6 +70,8 @@ struct config {
         char *dcs_json;
         char *initdb[CONF_LIST_MAX]; /* "--encoding=UTF8", "--data-checksums", ... */
         size_t n_initdb;
+        char *method;                     /* initdb, or the name of `custom` */
+        struct conf_method *custom;       /* NULL: initdb */
         char *post_bootstrap, *post_init; /* one of them: the same under two names */
     } bootstrap;
     struct {
@@ -69,6 +85,9 @@ struct config {
         size_t n_pg_hba;
         char *basebackup[CONF_LIST_MAX]; /* "--max-rate=100M", ... */
         size_t n_basebackup;
+        char *create_replica_methods[CONF_LIST_MAX]; /* their names */
+        size_t n_create_replica_methods;
+        struct conf_method *create[CONF_METHODS_MAX]; /* in the same order */
         char *pg_ident[CONF_LIST_MAX];
         size_t n_pg_ident;
         struct {

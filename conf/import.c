@@ -26,7 +26,6 @@ static const struct {
     {"namespace", "the scope alone names a cluster"},
     {"citus", "not supported"},
     {"ctl", "regentctl takes the node's certificate"},
-    {"bootstrap.method", "`regentctl init` makes a cluster by initdb"},
     {"bootstrap.users", "make roles with SQL when the cluster runs"},
     {"bootstrap.pg_hba", "write the lines under postgresql.pg_hba"},
     {"postgresql.pgpass", "Regent writes a password file of its own"},
@@ -63,8 +62,28 @@ static enum kind kind_of(const char *path)
     return kind;
 }
 
+/* The section of a method that something names. */
+static bool is_method(const json_t *root, const char *path)
+{
+    const json_t *boot = json_object_get(root, "bootstrap");
+    const json_t *create =
+        json_object_get(json_object_get(root, "postgresql"), "create_replica_methods");
+    const char *method = json_string_value(json_object_get(boot, "method"));
+    size_t i;
+    json_t *name;
+    if (str_starts(path, "bootstrap."))
+        return method != NULL && strcmp(path + strlen("bootstrap."), method) == 0;
+    json_array_foreach(create, i, name)
+    {
+        if (str_starts(path, "postgresql.") && json_is_string(name) &&
+            strcmp(path + strlen("postgresql."), json_string_value(name)) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* As deep as the table's longest path. */
-static void keep_known(json_t *map, const char *prefix, struct buf *left)
+static void keep_known(const json_t *root, json_t *map, const char *prefix, struct buf *left)
 {
     void *next;
     const char *key;
@@ -75,8 +94,10 @@ static void keep_known(json_t *map, const char *prefix, struct buf *left)
         bool fits = str_format(path, sizeof path, "%s%s%s", prefix,
                                prefix[0] != '\0' ? "." : "", key) == ERR_OK;
         enum kind kind = fits ? kind_of(path) : UNKNOWN;
+        if (fits && kind == UNKNOWN && is_method(root, path))
+            continue;
         if (kind == SECTION && json_is_object(value))
-            keep_known(value, path, left);
+            keep_known(root, value, path, left);
         else if (kind != KEY)
             left_out(left, fits ? path : key);
         if (kind == UNKNOWN || (kind == SECTION && json_object_size(value) == 0))
@@ -222,7 +243,7 @@ enum err import_patroni(struct slice text, const struct import_options *o, struc
         json_decref(root);
         return ERR_INVALID;
     }
-    keep_known(root, "", ret_left);
+    keep_known(root, root, "", ret_left);
     json_t *dynamic = json_object_get(json_object_get(root, "bootstrap"), "dcs");
     keep_dynamic(dynamic, "bootstrap.dcs", dynamic_keys, dynamic_keys_n, ret_left);
     keep_dynamic(json_object_get(dynamic, "postgresql"), "bootstrap.dcs.postgresql",

@@ -26,6 +26,13 @@ struct loader {
     bool *seen;                      /* by key: given by the file or the environment */
     size_t findings, contradictions; /* the second are among the first */
     size_t values;
+    /* Sections that no key is known for: of methods, if something names them. */
+    struct {
+        const yaml_node_t *key, *value;
+        char path[CONF_PATH_MAX];
+        bool taken;
+    } sections[2 * CONF_METHODS_MAX];
+    size_t sections_n;
 };
 
 /* ---- values.c ---- */
@@ -52,6 +59,16 @@ void conf_clear(struct config *c, const struct conf_key *k);
 bool conf_parse(struct loader *l, struct slice text);
 /* Gives every key of l->doc to conf_set(). */
 void conf_walk(struct loader *l);
+
+void conf_unknown_key(struct loader *l, const yaml_node_t *at, const char *path);
+
+/* ---- methods.c ---- */
+/* True when the unknown key may be a method's section, which is kept for conf_methods(). */
+bool conf_method_section(struct loader *l, const char *path, const yaml_node_t *key,
+                         const yaml_node_t *value);
+/* Once the names are known, also those from the environment; l->doc is the file's. */
+void conf_methods(struct loader *l);
+void conf_methods_close(struct config *c);
 
 /* ---- checks.c ---- */
 /* Defaults that follow from other keys, then what must hold between keys. */

@@ -77,7 +77,7 @@ static void nearest(const char *path, char ret[static CONF_PATH_MAX])
     }
 }
 
-static void unknown_key(struct loader *l, const yaml_node_t *at, const char *path)
+void conf_unknown_key(struct loader *l, const yaml_node_t *at, const char *path)
 {
     char best[CONF_PATH_MAX] = "";
     nearest(path, best);
@@ -112,8 +112,8 @@ static void walk(struct loader *l, const yaml_node_t *map, const char *prefix)
             conf_set(l, &conf_keys[i], conf_node(l, p->value));
         else if (is_section(path))
             walk(l, conf_node(l, p->value), path); /* as deep as the table's longest path */
-        else
-            unknown_key(l, key, path);
+        else if (!conf_method_section(l, path, key, conf_node(l, p->value)))
+            conf_unknown_key(l, key, path);
         if (i != SIZE_MAX)
             l->seen[i] = true;
     }

@@ -16,9 +16,11 @@ static const struct {
     const char *name;
     worker_op *run;
 } ops[] = {
-    {"probe", op_probe},   {"prepare", op_prepare}, {"write", op_write},   {"seal", op_seal},
-    {"signal", op_signal}, {"tail", op_tail},       {"initdb", op_initdb}, {"clone", op_clone},
-    {"rewind", op_rewind}, {"lineage", op_lineage}, {"made", op_made},
+    {"probe", op_probe},     {"prepare", op_prepare}, {"write", op_write},
+    {"seal", op_seal},       {"signal", op_signal},   {"tail", op_tail},
+    {"initdb", op_initdb},   {"clone", op_clone},     {"rewind", op_rewind},
+    {"lineage", op_lineage}, {"made", op_made},       {"bootstrap", op_bootstrap},
+    {"restore", op_restore},
 };
 
 static void send_all(struct worker *w, struct slice s)

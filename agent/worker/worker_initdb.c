@@ -60,10 +60,10 @@ static enum err run_initdb(struct worker *w, const struct worker_req *q, const c
     return rv;
 }
 
-static enum err mark_fresh(const struct worker_req *q, struct errmsg *e)
+enum err fresh_write(const char *data_dir, struct errmsg *e)
 {
     char path[FILES_PATH];
-    enum err rv = files_path(path, q->data_dir, FRESH_FILE, e);
+    enum err rv = files_path(path, data_dir, FRESH_FILE, e);
     return rv == ERR_OK ? files_write(path, slice_of(NULL, 0), 0600, e) : rv;
 }
 
@@ -94,6 +94,6 @@ enum err op_initdb(struct worker *w, const struct worker_req *q, struct worker_r
     if (rv == ERR_OK)
         rv = lineage_write(q->data_dir, q->lineage, e);
     if (rv == ERR_OK)
-        rv = mark_fresh(q, e);
+        rv = fresh_write(q->data_dir, e);
     return rv == ERR_OK ? incarnation_write(q->data_dir, q->name, r->incarnation, e) : rv;
 }

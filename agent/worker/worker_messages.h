@@ -25,6 +25,11 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
  *                                                         postmaster
  * initdb        name data_dir bin_dir args user password
  * clone         name data_dir bin_dir host port user passfile args
+ * bootstrap     name data_dir bin_dir command args recovery keep_recovery purge user password
+ *                                                         new data by a program of the administrator, recovered to
+ *                                                         its target when that is asked for
+ * restore       name data_dir bin_dir command args host port user passfile keep_data lineage
+ *                                                         a copy by a program of the administrator
  * rewind        name data_dir bin_dir host port user passfile files dirs
  * tail          path                                      the end of a log, into text
  * cancel                                                  ends what runs; id is that request's */
@@ -41,9 +46,13 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
     TEXT(bin_dir, WORKER_PATH) /* "": found by version in the usual places */            \
     TEXT(path, WORKER_PATH)    /* prepare: of the socket */                              \
     MANY(files, worker_file)                                                             \
-    BYTES(args)  /* NUL after each */                                                    \
-    BYTES(dirs)  /* NUL after each; made 0700 when missing */                            \
-    BYTES(purge) /* NUL after each: settings taken out of postgresql.auto.conf */        \
+    BYTES(command) /* shell, NUL at its end */                                           \
+    BOOL(keep_data)                                                                      \
+    BOOL(keep_recovery)                                                                  \
+    BYTES(recovery) /* lines of a configuration file */                                  \
+    BYTES(args)     /* NUL after each */                                                 \
+    BYTES(dirs)     /* NUL after each; made 0700 when missing */                         \
+    BYTES(purge)    /* NUL after each: settings taken out of postgresql.auto.conf */     \
     BOOL(standby)                                                                        \
     BOOL(unseal) /* prepare, write: lift the seal first */                               \
     TEXT(user, 64)                                                                       \

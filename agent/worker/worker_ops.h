@@ -21,7 +21,7 @@ typedef enum err worker_op(struct worker *w, const struct worker_req *q, struct 
                            struct errmsg *e);
 
 worker_op op_probe, op_prepare, op_write, op_seal, op_lineage, op_signal, op_tail, op_initdb,
-    op_clone, op_rewind, op_made;
+    op_clone, op_rewind, op_made, op_bootstrap, op_restore;
 
 /* ---- shared between them ---- */
 
@@ -35,6 +35,17 @@ enum err programs_version(struct worker *w, const char *bin_dir, char ret[static
 /* pg_controldata of the data directory. */
 enum err control_read(struct worker *w, const char *bin_dir, const char *data_dir,
                       struct control_data *ret, struct errmsg *e) MUST_CHECK;
+/* Of recovery: settings that auto.conf would win with; q->purge. */
+enum err auto_conf_purge(const struct worker_req *q, struct errmsg *e) MUST_CHECK;
+/* worker_recover.c: runs archive recovery to its end, where nobody can connect; the data is a primary's then, shut
+ * down cleanly, on a timeline of its own. */
+enum err recover_to_target(struct worker *w, const struct worker_req *q, const char *bin_dir,
+                           struct errmsg *e) MUST_CHECK;
+/* The superuser q->user exists and has q->password: in single-user mode. */
+enum err superuser_set(struct worker *w, const struct worker_req *q, const char *bin_dir,
+                       struct errmsg *e) MUST_CHECK;
+/* Marks data that a bootstrap has made. */
+enum err fresh_write(const char *data_dir, struct errmsg *e) MUST_CHECK;
 /* Standby or not, by the file; durable. */
 enum err signal_file_set(const char *data_dir, bool standby, struct errmsg *e) MUST_CHECK;
 

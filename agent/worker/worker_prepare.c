@@ -111,7 +111,7 @@ static bool sets_one_of(const char *line, struct slice names)
 
 /* postgresql.auto.conf is read last and would win over what the agent wrote: ALTER SYSTEM, and what
  * pg_basebackup -R leaves there. */
-static enum err purge_auto_conf(const struct worker_req *q, struct errmsg *e)
+enum err auto_conf_purge(const struct worker_req *q, struct errmsg *e)
 {
     char path[FILES_PATH];
     struct buf out CLEANUP(buf_close) = BUF_INIT;
@@ -171,7 +171,7 @@ enum err op_prepare(struct worker *w, const struct worker_req *q, struct worker_
     if (rv == ERR_OK)
         rv = op_write(w, q, r, e);
     if (rv == ERR_OK)
-        rv = purge_auto_conf(q, e);
+        rv = auto_conf_purge(q, e);
     return rv == ERR_OK ? signal_file_set(q->data_dir, q->standby, e) : rv;
 }
 

@@ -62,18 +62,20 @@ enum err tool_args(struct tool *t, struct slice args, bool (*skip)(const char *a
 }
 
 /* Messages untranslated, for they are parsed; encodings UTF-8; nothing of PG* from outside. */
-static void child_env(const char *env[static 6], struct buf *home)
+static void child_env(const struct tool *t, const char *env[static 7], struct buf *home)
 {
     const char *path = getenv("PATH");
     const char *dir = getenv("HOME");
-    buf_printf(home, "HOME=%s%cPATH=%s", dir != NULL ? dir : "/", 0,
-               path != NULL ? path : "/usr/bin:/bin");
+    buf_printf(home, "HOME=%s%cPATH=%s%cPGPASSFILE=%s", dir != NULL ? dir : "/", 0,
+               path != NULL ? path : "/usr/bin:/bin", 0,
+               t->passfile != NULL ? t->passfile : "");
     env[0] = "LC_MESSAGES=C";
     env[1] = "LANG=C.UTF-8";
     env[2] = buf_cstr(home);
     env[3] = env[2] + strlen(env[2]) + 1;
     env[4] = "PGAPPNAME=regent";
-    env[5] = NULL;
+    env[5] = t->passfile != NULL ? env[3] + strlen(env[3]) + 1 : NULL;
+    env[6] = NULL;
 }
 
 /* In the child: its own process group, dead when the worker is, every signal as usual. */
@@ -117,8 +119,8 @@ static enum err start(struct run *r, const struct tool *t, struct errmsg *e)
     int in = -1;
     int out[2] = {-1, -1};
     struct buf home CLEANUP(buf_close) = BUF_INIT;
-    const char *env[6];
-    child_env(env, &home);
+    const char *env[7];
+    child_env(t, env, &home);
     enum err rv = open_input(t->input, &in, e);
     if (rv != ERR_OK)
         return rv;

@@ -20,7 +20,9 @@ enum { TOOL_ARGS_MAX = 96, TOOL_OUTPUT_MAX = 65536 };
 struct tool {
     const char *argv[TOOL_ARGS_MAX]; /* argv[0]: absolute path; borrowed; ends with NULL */
     struct slice input;              /* its standard input; at most 4096 bytes */
-    uint64_t timeout_ms;             /* 0: none */
+    /* for a program of the administrator: PGPASSFILE; NULL: not set */
+    const char *passfile;
+    uint64_t timeout_ms; /* 0: none */
     /* Called about twice a second; what it returns is told to the agent as bytes done. */
     uint64_t (*progress)(void *arg);
     void *arg;

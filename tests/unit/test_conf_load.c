@@ -50,6 +50,29 @@ static void a_minimal_file_gets_the_documented_defaults(void **state)
     config_close(&c); /* harmless */
 }
 
+static void sections_of_methods_are_found_by_their_names(void **state)
+{
+    (void)state;
+    struct config c;
+    good("scope: demo\nname: n1\ndcs: {listen: '10.0.0.1:7400'}\n"
+         "bootstrap: {pitr: {command: get it, speed: 7, recovery_conf: {restore_command: cp %f "
+         "%p}},"
+         " method: pitr}\n"
+         "postgresql: {listen: '10.0.0.1:5432', data_dir: /srv/pg, tape: {command: tape, "
+         "keep_data: true},"
+         " create_replica_methods: [tape, basebackup]}\n",
+         &c);
+    assert_string_equal(c.bootstrap.custom->command, "get it");
+    assert_string_equal(c.bootstrap.custom->params[0], "--speed=7");
+    assert_string_equal(c.bootstrap.custom->recovery_conf[0].key, "restore_command");
+    assert_string_equal(c.bootstrap.custom->recovery_conf[0].value, "cp %f %p");
+    assert_false(c.bootstrap.custom->no_params);
+    assert_true(c.postgresql.create[0]->keep_data);
+    assert_string_equal(c.postgresql.create[0]->name, "tape");
+    assert_string_equal(c.postgresql.create[1]->command, "");
+    config_close(&c);
+}
+
 static void a_key_without_a_value_means_the_default(void **state)
 {
     (void)state;
@@ -170,6 +193,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_minimal_file_gets_the_documented_defaults),
+        cmocka_unit_test(sections_of_methods_are_found_by_their_names),
         cmocka_unit_test(a_key_without_a_value_means_the_default),
         cmocka_unit_test(a_witness_needs_no_postgresql),
         cmocka_unit_test(behind_a_wildcard_others_dial_the_connect_address),

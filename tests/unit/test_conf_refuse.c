@@ -43,6 +43,19 @@ static void each_mistake_is_told_with_its_line_and_remedy(void **state)
          "f.yml:6: unknown key \"restapy\"; the nearest known one is \"restapi\"\n"},
         {"etcd3: {hosts: x}",
          "f.yml:6: unknown key \"etcd3\"; the nearest known one is \"dcs\"\n"},
+        {"bootstrap: {method: tape}",
+         "f.yml: bootstrap.tape is missing: the section of the method "
+         "\"tape\", with its command\n"},
+        {"bootstrap: {method: tape, tape: {from: 1}}",
+         "f.yml:6: bootstrap.tape.command is missing (what makes the data)\n"},
+        {"bootstrap: {method: tape, tape: {command: x, no_params: 7}}",
+         "f.yml:6: tape.no_params: true or false is expected\n"},
+        {"bootstrap: {tape: {command: x}}", "f.yml:6: unknown key \"bootstrap.tape\"; the "
+                                            "nearest known one is \"bootstrap.dcs\"\n"},
+        {"bootstrap: {post_init: a, post_bootstrap: b}",
+         "f.yml: bootstrap.post_bootstrap and bootstrap.post_init are two names of one "
+         "command: "
+         "leave one out\n"},
         {"scope: again", "f.yml:6: scope stands twice\n"},
         {"tags: true", "f.yml:6: tags: expected a map (key: value)\n"},
         {"tags: {nosync: perhaps}",

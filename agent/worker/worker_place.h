@@ -1,0 +1,31 @@
+/* Where new data goes, and what becomes of the old: moved aside, never deleted. */
+#ifndef REGENT_AGENT_WORKER_WORKER_PLACE_H
+#define REGENT_AGENT_WORKER_WORKER_PLACE_H
+
+#include "agent/worker/worker_ops.h"
+
+struct place {
+    char target[FILES_PATH]; /* the data directory, links resolved */
+    char parent[FILES_PATH];
+    /* where the copy is made; target itself when it cannot be renamed */
+    char fresh[FILES_PATH];
+    /* where the old data is now; "": it is where it was, or there is none */
+    char old[FILES_PATH];
+    bool exists;
+    bool empty;
+    bool in_place;
+    uint64_t free_before; /* bytes */
+};
+
+enum err place_find(const struct worker_req *q, struct place *p, struct errmsg *e) MUST_CHECK;
+/* Everything that would stop the exchange is found before hours are spent on the copy. */
+enum err place_check(const struct place *p, struct errmsg *e) MUST_CHECK;
+uint64_t place_free_bytes(const char *path);
+/* The copy in `fresh` is whole: it becomes the data. */
+enum err place_exchange(struct place *p, struct worker_reply *r, struct errmsg *e) MUST_CHECK;
+/* For programs that write the data directory itself: an empty one, the old data aside. */
+enum err place_clear(struct place *p, struct worker_reply *r, struct errmsg *e) MUST_CHECK;
+/* What such a program has left goes, the old data comes back. */
+void place_undo(struct place *p);
+
+#endif
