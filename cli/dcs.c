@@ -132,6 +132,9 @@ int cmd_dcs_del(struct cli *c, int argc, char **argv)
     return cli_exit_code(err);
 }
 
+/* Whoever reads our output slowly is waited for. */
+enum { WATCH_WINDOW = 1024 * 1024 };
+
 struct follow {
     const struct cli *c;
     bool stop;
@@ -175,8 +178,11 @@ int cmd_dcs_watch(struct cli *c, int argc, char **argv)
     enum err err = cli_connect(c);
     if (err != ERR_OK)
         return cli_exit_code(err);
-    struct watch_req r = {
-        .key = k.key, .end = k.end, .start_revision = k.rev, .prev_kv = k.prev};
+    struct watch_req r = {.key = k.key,
+                          .end = k.end,
+                          .start_revision = k.rev,
+                          .prev_kv = k.prev,
+                          .credit = WATCH_WINDOW};
     err = client_sync_watch(c->client, &r, on_event, &f, &f.stop, 0, &e);
     mem_free(k.text);
     if (f.why == ERR_COMPACTED)

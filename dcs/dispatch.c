@@ -114,6 +114,22 @@ static void watch_cancel(const struct call_in *c)
     }
 }
 
+static void watch_credit(const struct call_in *c)
+{
+    struct watch_credit req;
+    struct empty none;
+    struct errmsg e = {.text = ""};
+    if (!decode(c, &msg_watch_credit, &req)) {
+        return;
+    }
+    enum err err = node_watch_credit(c->x->server->o.node, &req, c->x, &e);
+    if (err != ERR_OK) {
+        session_error(c->x, c->msgid, err, e.text);
+    } else {
+        reply(c, &msg_empty, &none);
+    }
+}
+
 static void cluster_status(const struct call_in *c)
 {
     struct status_reply status;
@@ -222,6 +238,7 @@ static handler *const here[METHOD_COUNT] = {
     [METHOD_HELLO] = hello,
     [METHOD_WATCH_CREATE] = watch_create,
     [METHOD_WATCH_CANCEL] = watch_cancel,
+    [METHOD_WATCH_CREDIT] = watch_credit,
     [METHOD_CLUSTER_STATUS] = cluster_status,
     [METHOD_CA_FETCH] = ca_fetch,
     [METHOD_CERT_RENEW] = cert_renew,

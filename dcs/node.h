@@ -172,6 +172,10 @@ enum err node_watch(struct node *n, const struct watch_req *req, watch_send *sen
     MUST_CHECK;
 void node_watch_start(struct node *n,
                       struct watch *w); /* sends what history has; w may be gone after */
+/* A watch with a window may send so much more. ERR_NOT_FOUND: no such watch of that receiver (it may have
+ * ended); ERR_PRECONDITION: it has no window. Events may go out before this returns. */
+enum err node_watch_credit(struct node *n, const struct watch_credit *c, const void *arg,
+                           struct errmsg *e) MUST_CHECK;
 bool node_unwatch(struct node *n, uint64_t id, void *arg);
 void node_unwatch_all(struct node *n, void *arg);
 void node_watch_progress(struct node *n, uint64_t elapsed_ms); /* call it about once a second */

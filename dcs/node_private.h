@@ -26,6 +26,7 @@ enum {
     NODE_MEMBER_MS = 100,       /* how often the leader looks at the membership */
     NODE_ENTRY_COMMANDS_MAX = 8192,
     NODE_EXPIRE_MAX = 64, /* leases in one entry */
+    NODE_REPLAY_BYTES = 64 * 1024,
     NODE_RANGE_MAX = 1024 * 1024 + 512 * 1024
 };
 

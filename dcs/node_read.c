@@ -194,16 +194,39 @@ enum err node_watch(struct node *n, const struct watch_req *req, watch_send *sen
     return ERR_OK;
 }
 
+/* In pieces: what a window does not let through need not be read. */
 void node_watch_start(struct node *n, struct watch *w)
 {
-    if (w->next_revision > state_revision(n->state)) {
-        return;
+    uint64_t next = w->next_revision;
+    while (!w->behind && next <= state_revision(n->state)) {
+        watch_replay_begin(&n->hub, w);
+        enum err err =
+            state_replay_some(n->state, next, NODE_REPLAY_BYTES, &node_state_ops, n, &next);
+        if (!watch_replay_end(&n->hub)) {
+            return;
+        }
+        if (err != ERR_OK) {
+            watch_end_compacted(&n->hub, w, state_compacted(n->state));
+            return;
+        }
     }
-    watch_replay_begin(&n->hub, w);
-    enum err err = state_replay(n->state, w->next_revision, &node_state_ops, n);
-    if (watch_replay_end(&n->hub) && err != ERR_OK) {
-        watch_end_compacted(&n->hub, w, state_compacted(n->state));
+}
+
+enum err node_watch_credit(struct node *n, const struct watch_credit *c, const void *arg,
+                           struct errmsg *e)
+{
+    struct watch *w = watch_find(&n->hub, c->watch, arg);
+    if (w == NULL) {
+        return err_set(e, ERR_NOT_FOUND, "there is no such watch on this connection");
     }
+    if (!w->window) {
+        return err_set(e, ERR_PRECONDITION,
+                       "this watch was created without a window: it needs no credit");
+    }
+    if (watch_grant(w, c->credit)) {
+        node_watch_start(n, w);
+    }
+    return ERR_OK;
 }
 
 bool node_unwatch(struct node *n, uint64_t id, void *arg)

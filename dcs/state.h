@@ -113,11 +113,8 @@ enum err state_members(struct state *s, struct member *ret_members, size_t max, 
 /* One member, removed ones too; ERR_NOT_FOUND. */
 enum err state_member(struct state *s, uint64_t id, struct member *ret_member) MUST_CHECK;
 /* Events of [from_revision, ...] for a watch that resumes: calls ops->event/revision_done in order;
- * ERR_COMPACTED when from_revision is too old. */
-enum err state_replay(struct state *s, uint64_t from_revision, const struct state_ops *ops,
-                      void *arg) MUST_CHECK;
-/* The same in pieces: stops behind a whole revision once more than max_bytes were told (0: no bound).
- * *ret_next: where to go on; state_revision() + 1 when everything was told. */
+ * ERR_COMPACTED when from_revision is too old. Stops behind a whole revision once more than max_bytes were
+ * told (0: no bound). *ret_next: where to go on; state_revision() + 1 when everything was told. */
 enum err state_replay_some(struct state *s, uint64_t from_revision, size_t max_bytes,
                            const struct state_ops *ops, void *arg, uint64_t *ret_next)
     MUST_CHECK;

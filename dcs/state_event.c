@@ -192,10 +192,3 @@ enum err state_replay_some(struct state *s, uint64_t from_revision, size_t max_b
     *ret_next = next;
     return ERR_OK;
 }
-
-enum err state_replay(struct state *s, uint64_t from_revision, const struct state_ops *ops,
-                      void *arg)
-{
-    uint64_t next;
-    return state_replay_some(s, from_revision, 0, ops, arg, &next);
-}

@@ -38,6 +38,8 @@ enum err watch_add(struct watch_hub *h, const struct watch_req *req, uint64_t re
     w->progress_ms =
         req->progress_ms == 0 ? 0 : MAX(req->progress_ms, (uint64_t)WATCH_PROGRESS_MS_MIN);
     w->next_revision = req->start_revision != 0 ? req->start_revision : revision + 1;
+    w->window = req->credit != 0;
+    w->credit = MIN(req->credit, (uint64_t)WATCH_CREDIT_MAX);
     w->send = send;
     w->arg = arg;
     list_push(&h->watches, &w->link);
@@ -128,6 +130,8 @@ static void send_part(struct watch_hub *h, struct watch *w, uint64_t revision, b
     msg_list_end(&part.list, &events);
     struct watch_event ev = {
         .watch = w->id, .revision = revision, .events = buf_slice(&events), .more = more};
+    ev.used = MIN(w->credit, (uint64_t)events.len); /* 0 without a window */
+    w->credit -= ev.used;
     w->slow = !send_one(h, w, &ev, w->in_parts);
     w->in_parts = more;
     w->quiet_ms = 0;
@@ -159,7 +163,7 @@ static void offer(struct watch_hub *h, struct watch *w, bool deleted, const stru
                   const struct kv *prev)
 {
     bool old = kv->mod_revision < w->next_revision + (MUTANT(watch_skips_one) ? 1 : 0);
-    if (old || w->over || w->slow || (deleted ? w->no_delete : w->no_put) ||
+    if (old || w->over || w->slow || w->behind || (deleted ? w->no_delete : w->no_put) ||
         !covers(w, kv->key)) {
         return;
     }
@@ -195,6 +199,9 @@ void watch_event(struct watch_hub *h, bool deleted, const struct kv *kv, const s
 /* false: the watch has ended. */
 static bool report(struct watch_hub *h, struct watch *w, uint64_t revision)
 {
+    if (w->behind) {
+        return true;
+    }
     if (w->over) {
         struct watch_event over = {
             .watch = w->id, .revision = revision, .compacted = revision, .cancelled = true};
@@ -212,7 +219,18 @@ static bool report(struct watch_hub *h, struct watch *w, uint64_t revision)
     w->next_revision = MAX(w->next_revision, revision + 1);
     w->revision_bytes = 0;
     w->in_parts = false;
+    w->behind = w->window && w->credit == 0;
     return true;
+}
+
+bool watch_grant(struct watch *w, uint64_t credit)
+{
+    ASSERT(w->window);
+    w->credit =
+        MIN(w->credit + MIN(credit, (uint64_t)WATCH_CREDIT_MAX), (uint64_t)WATCH_CREDIT_MAX);
+    bool open = w->behind && w->credit > 0;
+    w->behind = w->behind && !open;
+    return open;
 }
 
 void watch_progress(struct watch_hub *h, uint64_t elapsed_ms, uint64_t revision)
@@ -221,7 +239,7 @@ void watch_progress(struct watch_hub *h, uint64_t elapsed_ms, uint64_t revision)
     for (struct list *l = h->watches.next; l != &h->watches; l = l->next) {
         struct watch *w = container_of(l, struct watch, link);
         w->quiet_ms += elapsed_ms;
-        if (w->progress_ms == 0 || w->quiet_ms < w->progress_ms ||
+        if (w->progress_ms == 0 || w->quiet_ms < w->progress_ms || w->behind ||
             w->next_revision > revision + 1) {
             continue;
         }

@@ -3,7 +3,8 @@
  * not fit, as several, of which all but the last say `more`.
  *
  * A receiver that does not keep up is not waited for: its watch ends with `cancelled` and the revision
- * to resume from. One that asks for more than history keeps ends with `compacted`; so does one whose
+ * to resume from. While the window of one that has a window is closed it is told nothing, nothing
+ * is kept for it, and with its next credit it goes on from history (watch_grant). One that asks for more than history keeps ends with `compacted`; so does one whose
  * part of a revision would fill its connection: resuming would only meet it again. Pure: what goes out
  * goes through `send`. */
 #ifndef REGENT_DCS_WATCH_H
@@ -20,7 +21,8 @@ enum {
     /* of the events of a revision: below what a connection takes (server.h) with what waits there;
      * from half a message on, previous pairs are left out */
     WATCH_REVISION_MAX = 6 * 1024 * 1024,
-    WATCH_PROGRESS_MS_MIN = 1000
+    WATCH_PROGRESS_MS_MIN = 1000,
+    WATCH_CREDIT_MAX = 1024 * 1024 * 1024
 };
 
 /* One encoded watch_event; the slice is valid during the call. false: the receiver is over its bound
@@ -46,6 +48,10 @@ struct watch {
     bool in_parts;         /* some of it was sent */
     bool over;             /* it is more than a connection takes */
     bool slow;             /* the receiver took no more */
+    bool window;
+    /* window: bytes that may still be sent; a revision that was begun is sent whole */
+    uint64_t credit;
+    bool behind; /* window: it was closed at next_revision and is not yet open again */
     watch_send *send;
     void *arg;
 };
@@ -76,6 +82,9 @@ void watch_event(struct watch_hub *h, bool deleted, const struct kv *kv, const s
 void watch_revision_done(struct watch_hub *h, uint64_t revision);
 /* elapsed_ms later: those that want it, and have heard nothing for so long, are told how far they are. */
 void watch_progress(struct watch_hub *h, uint64_t elapsed_ms, uint64_t revision);
+/* More credit for a watch with a window. true: it was closed and is open again: what it has missed is to
+ * be replayed. */
+bool watch_grant(struct watch *w, uint64_t credit) MUST_CHECK;
 /* Between these two the events come from history and are for w alone; false: it ended on the way. */
 void watch_replay_begin(struct watch_hub *h, struct watch *w);
 bool watch_replay_end(struct watch_hub *h) MUST_CHECK;

@@ -8,7 +8,9 @@
  *   ERR_OUTCOME_UNKNOWN  sent, no answer in time
  *   anything else        certainly not applied
  * Watches are re-created from the next revision after a reconnect, and when the server cut one off for
- * being slow; a gap shows as ERR_COMPACTED and ends the watch. Owner: whoever called client_new. Thread: the loop's. */
+ * being slow; a gap shows as ERR_COMPACTED and ends the watch. One with watch_req.credit has a window of that
+ * size: the client grants more as its callback returns, so that a slow one holds up the server and nothing
+ * else. Owner: whoever called client_new. Thread: the loop's. */
 #ifndef REGENT_PROTO_CLIENT_H
 #define REGENT_PROTO_CLIENT_H
 

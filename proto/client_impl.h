@@ -81,6 +81,7 @@ struct client_watch {
     struct buf key, end;
     bool prev_kv, no_put, no_delete;
     uint64_t progress_ms;
+    uint64_t window, left; /* 0: no window; bytes that may still come on this connection */
 };
 
 /* How a method's parameters carry what the client fills in; NULL: not at all. */

@@ -21,6 +21,8 @@ static void maybe_free(struct client_watch *w)
         unlink_and_free(w);
 }
 
+static void grant(struct client_watch *w);
+
 static void call_back(struct client_watch *w, enum err status, const struct watch_event *ev)
 {
     ASSERT(!w->dead && !w->in_call);
@@ -28,6 +30,8 @@ static void call_back(struct client_watch *w, enum err status, const struct watc
     w->in_call = true;
     w->cb(w->arg, status, ev);
     w->in_call = false;
+    if (w->window != 0)
+        grant(w);
     maybe_free(w);
 }
 
@@ -45,6 +49,25 @@ static void send_cancel(struct client *c, uint64_t id)
                  buf_slice(&c->scratch));
 }
 
+/* Half of the window is behind us: it is opened anew. */
+static void grant(struct client_watch *w)
+{
+    struct client *c = w->c;
+    struct watch_credit more = {.watch = w->id, .credit = w->window - w->left};
+    uint64_t msgid;
+    if (w->left > w->window / 2 || w->state != WATCH_ACTIVE || w->dead)
+        return;
+    if (!client_take_slot(c, SLOT_IGNORE, NULL, &msgid)) {
+        client_wake_by(c, clock_boot_ms() + CLIENT_BACKOFF_MIN_MS);
+        return;
+    }
+    w->left = w->window;
+    buf_clear(&c->scratch);
+    msg_encode(&msg_watch_credit, &more, &c->scratch);
+    conn_request(c->conn, msgid, method_table[METHOD_WATCH_CREDIT].name,
+                 buf_slice(&c->scratch));
+}
+
 static void create(struct client_watch *w)
 {
     struct client *c = w->c;
@@ -54,8 +77,10 @@ static void create(struct client_watch *w)
                             .prev_kv = w->prev_kv,
                             .no_put = w->no_put,
                             .no_delete = w->no_delete,
-                            .progress_ms = w->progress_ms};
+                            .progress_ms = w->progress_ms,
+                            .credit = w->window};
     uint64_t msgid;
+    w->left = w->window;
     if (!client_take_slot(c, SLOT_WATCH, w, &msgid)) {
         w->retry_at_ms = clock_boot_ms() + CLIENT_BACKOFF_MIN_MS;
         client_wake_by(c, w->retry_at_ms);
@@ -73,6 +98,8 @@ void client_watches_pump(struct client *c, uint64_t now_ms)
     if (!c->connected || c->closing || !conn_is_open(c->conn))
         return;
     for (struct client_watch *w = c->watches; w != NULL; w = w->next) {
+        if (w->window != 0)
+            grant(w);
         if (w->dead || w->state != WATCH_IDLE)
             continue;
         if (w->retry_at_ms > now_ms)
@@ -121,6 +148,7 @@ void client_watch_event(struct client *c, struct slice params)
         w = w->next;
     if (w == NULL)
         return;
+    w->left -= MIN(w->left, ev.used);
     if (ev.compacted != 0) {
         w->state = WATCH_IDLE;
         call_back(w, ERR_COMPACTED, NULL);
@@ -177,6 +205,7 @@ struct client_watch *client_watch(struct client *c, const struct watch_req *req,
     w->no_put = req->no_put;
     w->no_delete = req->no_delete;
     w->progress_ms = req->progress_ms;
+    w->window = req->credit;
     buf_append_slice(&w->key, req->key);
     buf_append_slice(&w->end, req->end);
     w->next = c->watches;

@@ -280,17 +280,18 @@ class Client:
     def lease(self, ttl_ms):
         return Lease(self, ttl_ms)
 
-    def watch(self, key, start_revision=0, **more):
-        """Yields (revision, events), whole revisions in order, without a gap, for ever. With progress_ms also (revision, [])."""
+    def watch(self, key, start_revision=0, window=1 << 20, **more):
+        """Yields (revision, events), whole revisions in order, without a gap, for ever. With progress_ms also (revision, []).
+        Who takes them slowly holds up the node's sending and nothing else."""
         position = start_revision
         while True:
             connection = None
             try:
                 connection = self.connect()
-                made = connection.call("watch.create", {"key": key, "start_revision": position, **more})
+                made = connection.call("watch.create", {"key": key, "start_revision": position, "credit": window, **more})
                 position = position or made["revision"] + 1
                 connection.sock.settimeout(None)
-                for revision, events in whole_revisions(connection):
+                for revision, events in whole_revisions(connection, made["watch"], window):
                     position = revision + 1
                     yield revision, events
             except OSError:
@@ -308,11 +309,12 @@ READS = {"kv.range", "lease.info", "member.list", "token.list", "cluster.status"
 REPEATABLE = {"session.open", "lease.renew", "cert.renew", "token.redeem"}
 
 
-def whole_revisions(connection):
+def whole_revisions(connection, watch, window):
     """Ends when the watch does, to be made again; raises `compacted`."""
-    gathered = []
+    gathered, left = [], window
     while True:
         ev = connection.event()
+        left -= ev.get("used", 0)
         if ev.get("compacted"):
             raise RegentError(11, "compacted", "the history is gone: read anew", {})
         if ev.get("cancelled"):
@@ -321,6 +323,9 @@ def whole_revisions(connection):
         if not ev.get("more"):
             yield ev["revision"], gathered
             gathered = []
+        if left <= window // 2:
+            connection.send("watch.credit", {"watch": watch, "credit": window - left})
+            left = window
 
 
 # ---- Leases ---------------------------------------------------------------------------------------

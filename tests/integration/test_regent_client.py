@@ -146,6 +146,47 @@ def test_a_large_revision_is_put_together_from_its_parts(lab, client):
     assert len(watcher.seen) == 1 and [e[1] for e in watcher.seen[0][1]] == [f"large/{j:05}" for j in range(6000)]
 
 
+def test_a_window_holds_the_node_back_and_loses_nothing(lab, client):
+    own = client_of(lab).connect()
+    own.sock.settimeout(30)
+    start = client.put("credit/0", "v" * 1000)["revision"]
+    made = own.call("watch.create", {"key": "credit/", "end": "credit0", "start_revision": start, "credit": 3000})
+    for i in range(1, 100):
+        client.put(f"credit/{i}", "v" * 1000)
+    seen, left, ev = [], 3000, {}
+    while len(seen) < 100:
+        if not left:
+            assert own.call("cluster.status", {}) and not own.events  # nothing came meanwhile
+            left = 50000 if len(seen) > 10 else 1
+            own.call("watch.credit", {"watch": made["watch"], "credit": left})
+        ev = own.event()
+        left -= ev["used"]
+        seen += [e["kv"]["key"] for e in ev["events"]]
+    assert seen == [f"credit/{i}".encode() for i in range(100)]
+    while left:
+        client.put("credit/more", "v" * 50000)
+        ev = own.event()
+        left -= ev["used"]
+    last = client.put("credit/more", "gone")["revision"]
+    client.call("kv.compact", revision=last)
+    wait_for("this node is there, too", lambda: own.call("cluster.status", {})["compacted_revision"] >= last)
+    own.call("watch.credit", {"watch": made["watch"], "credit": 1})
+    assert own.event()["compacted"] >= last
+    for watch in (made["watch"], own.call("watch.create", {"key": "credit/"})["watch"]):
+        with pytest.raises(RegentError) as refused:
+            own.call("watch.credit", {"watch": watch, "credit": 1})
+        assert refused.value.name == ("not_found" if watch == made["watch"] else "precondition")
+    own.close()
+
+
+def test_a_slow_consumer_of_a_watch_has_all_of_it(lab, client):
+    start = client.put("slow/0", "x")["revision"]
+    events = client_of(lab).watch("slow/", end="slow0", start_revision=start, window=2000)
+    for i in range(1, 60):
+        client.put(f"slow/{i}", "x" * 500)
+    assert [next(events)[1][0]["kv"]["key"] for _ in range(60)] == [f"slow/{i}".encode() for i in range(60)]
+
+
 def test_progress_is_told(lab, client):
     watcher = Watcher(client_of(lab), "nothing/ever", progress_ms=1000)
     wait_for("it watches", lambda: watcher.seen)

@@ -337,11 +337,85 @@ static void a_new_leader_reads_nothing_before_an_entry_of_its_own(void **state)
     must_be_answered(x, "new");
 }
 
+static void put(struct lone *x, const char *value)
+{
+    struct buf params = BUF_INIT;
+    struct put_req r = {.key = slice_str("a"), .value = slice_str(value)};
+    struct node_caller caller = {.cb = on_reply, .arg = x};
+    msg_encode(&msg_put_req, &r, &params);
+    node_request(x->n, METHOD_KV_PUT, buf_slice(&params), &caller);
+    buf_close(&params);
+    run(x, 3 * STEP_MS);
+    assert_int_equal(x->status, ERR_OK);
+}
+
+/* What a watch is told, as "revision " each; "compacted" at its end. */
+static bool told(void *arg, struct slice event, bool must)
+{
+    struct buf *text = arg;
+    struct watch_event ev;
+    (void)must;
+    assert_int_equal(msg_decode(&msg_watch_event, event, &ev, NULL), ERR_OK);
+    if (ev.compacted != 0)
+        buf_printf(text, "compacted");
+    else
+        buf_printf(text, "%llu ", (unsigned long long)ev.revision);
+    return true;
+}
+
+static void compact(struct lone *x, uint64_t revision)
+{
+    struct buf params = BUF_INIT;
+    struct compact_req r = {.revision = revision};
+    struct node_caller caller = {.cb = on_reply, .arg = x};
+    msg_encode(&msg_compact_req, &r, &params);
+    node_request(x->n, METHOD_KV_COMPACT, buf_slice(&params), &caller);
+    buf_close(&params);
+    run(x, 3 * STEP_MS);
+    assert_int_equal(x->status, ERR_OK);
+}
+
+static void a_watch_goes_on_from_history_as_its_window_opens(void **state)
+{
+    struct lone *x = *state;
+    struct buf text = BUF_INIT, reply = BUF_INIT;
+    struct watch_req req = {.key = slice_str("a"), .credit = 100};
+    struct watch *w = NULL;
+    struct errmsg e;
+    x->peers_store = true;
+    for (int i = 0; i < 1000 && node_revision(x->n) == 0; i++)
+        step(x);
+    assert_int_equal(node_watch(x->n, &req, told, &text, &reply, &w, &e), ERR_OK);
+    struct watch_credit more = {.watch = w->id, .credit = 100};
+    for (int i = 0; i < 6; i++)
+        put(x, "some value");
+    assert_string_equal(buf_cstr(&text), "2 3 ");
+    assert_int_equal(node_watch_credit(x->n, &more, &text, &e), ERR_OK);
+    assert_string_equal(buf_cstr(&text), "2 3 4 5 ");
+    more.credit = 1000;
+    assert_int_equal(node_watch_credit(x->n, &more, &text, &e), ERR_OK);
+    put(x, "some value");
+    assert_string_equal(buf_cstr(&text), "2 3 4 5 6 7 8 ");
+    for (int i = 0; i < 30; i++)
+        put(x, "some value");
+    uint64_t at = w->next_revision;
+    assert_true(w->behind && at < node_revision(x->n));
+    compact(x, at);
+    buf_clear(&text);
+    assert_int_equal(node_watch_credit(x->n, &more, &text, &e), ERR_OK);
+    assert_string_equal(buf_cstr(&text), "compacted");
+    assert_int_equal(node_watch_credit(x->n, &more, &text, &e), ERR_NOT_FOUND);
+    buf_close(&text);
+    buf_close(&reply);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_new_leader_reads_nothing_before_an_entry_of_its_own,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(a_watch_goes_on_from_history_as_its_window_opens, setup,
+                                        teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -306,6 +306,72 @@ static void test_a_revision_that_would_fill_the_connection_ends_the_watch(void *
     buf_close(&r.text);
 }
 
+static struct watch *add_window(struct watch_hub *h, struct receiver *r, uint64_t credit)
+{
+    struct watch_req req = {
+        .key = slice_str("a"), .end = slice_of("", 1), .credit = credit, .progress_ms = 1000};
+    struct watch *w = NULL;
+    assert_int_equal(watch_add(h, &req, 10, receive, r, &w), ERR_OK);
+    return w;
+}
+
+static void test_a_closed_window_is_told_nothing_until_it_has_credit(void **state)
+{
+    struct watch_hub h;
+    struct receiver r = {0}, other = {0};
+    (void)state;
+    watch_hub_init(&h);
+    struct watch *w = add_window(&h, &r, 1);
+    (void)add(&h, &other, "a", "*", 0, false);
+    for (uint64_t revision = 11; revision <= 13; revision++) {
+        change(&h, "a", revision, false);
+        watch_revision_done(&h, revision);
+    }
+    expect(&r, "11:pa "); /* of which it took all that was left */
+    expect(&other, "11:pa 12:pa 13:pa ");
+    assert_true(w->behind);
+    assert_int_equal(w->events.list.body.len, 0);
+    assert_int_equal(w->next_revision, 12);
+    watch_progress(&h, 60000, 13); /* which would say that all up to there was told */
+    expect(&r, "");
+    assert_true(watch_grant(w, 1000));
+    watch_replay_begin(&h, w);
+    for (uint64_t revision = 12; revision <= 13; revision++) {
+        change(&h, "a", revision, false);
+        watch_revision_done(&h, revision);
+    }
+    assert_true(watch_replay_end(&h));
+    expect(&r, "12:pa 13:pa ");
+    assert_false(w->behind);
+    assert_false(watch_grant(w, 1000)); /* nothing was missed */
+    change(&h, "a", 14, false);
+    watch_revision_done(&h, 14);
+    expect(&r, "14:pa ");
+    watch_hub_close(&h);
+    buf_close(&r.text);
+    buf_close(&other.text);
+}
+
+static void test_a_revision_that_was_begun_goes_out_whole_whatever_the_window(void **state)
+{
+    struct watch_hub h;
+    struct receiver r = {.counts = true};
+    (void)state;
+    watch_hub_init(&h);
+    struct watch *w = add_window(&h, &r, 1);
+    for (size_t i = 0; i < 9000; i++) {
+        change(&h, "a", 11, true);
+    }
+    watch_revision_done(&h, 11);
+    expect(&r, "11:3823... 11:3823... 11:1354 ");
+    assert_int_equal(w->credit, 0);
+    assert_true(w->behind && !watch_grant(w, 0) && w->behind);
+    assert_true(watch_grant(w, UINT64_MAX) && !watch_grant(w, UINT64_MAX));
+    assert_int_equal(w->credit, WATCH_CREDIT_MAX);
+    watch_hub_close(&h);
+    buf_close(&r.text);
+}
+
 static void test_puts_or_deletes_can_be_left_out(void **state)
 {
     struct watch_hub h;
@@ -434,6 +500,8 @@ int main(void)
             test_previous_pairs_of_a_large_revision_are_told_as_far_as_a_message_goes),
         cmocka_unit_test(test_one_that_stops_reading_within_a_revision_gets_the_rest_of_it),
         cmocka_unit_test(test_a_revision_that_would_fill_the_connection_ends_the_watch),
+        cmocka_unit_test(test_a_closed_window_is_told_nothing_until_it_has_credit),
+        cmocka_unit_test(test_a_revision_that_was_begun_goes_out_whole_whatever_the_window),
         cmocka_unit_test(test_puts_or_deletes_can_be_left_out),
         cmocka_unit_test(test_progress_is_told_to_those_that_heard_nothing_for_long),
         cmocka_unit_test(test_all_can_be_ended_at_once),

@@ -42,7 +42,8 @@ struct server {
     uint64_t watch_start, watches, watch_cancelled;
     struct conn *watch_conn;
     uint64_t watch_id;
-    bool saw_put, saw_watch, saw_cancel;
+    uint64_t window, credit; /* asked for at first; granted since */
+    bool saw_put, saw_watch, saw_cancel, saw_credit;
 };
 
 static void answer(struct conn *c, uint64_t msgid, const struct msg *m, const void *obj)
@@ -155,7 +156,15 @@ static void on_request(void *arg, uint64_t msgid, struct slice method, struct sl
         s->watch_start = req.start_revision;
         s->watch_conn = c;
         s->saw_watch = true;
+        s->window = req.credit;
         answer(c, msgid, &msg_watch_reply, &reply);
+    } else if (m == METHOD_WATCH_CREDIT) {
+        struct watch_credit more;
+        assert_int_equal(msg_decode(&msg_watch_credit, params, &more, NULL), ERR_OK);
+        assert_int_equal(more.watch, s->watch_id);
+        s->credit += more.credit;
+        s->saw_credit = true;
+        conn_reply(c, msgid, slice_of(NULL, 0));
     } else if (m == METHOD_WATCH_CANCEL) {
         s->saw_cancel = true;
         s->watch_cancelled++;
@@ -627,6 +636,42 @@ static void a_watch_cut_off_for_being_slow_resumes(void **state)
     world_close(&w);
 }
 
+static void notify_used(struct server *s, uint64_t revision, uint64_t used)
+{
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    struct watch_event ev = {.watch = s->watch_id, .revision = revision, .used = used};
+    msg_encode(&msg_watch_event, &ev, &b);
+    conn_notify(s->watch_conn, "watch.event", buf_slice(&b));
+}
+
+static void a_window_is_opened_again_when_half_of_it_was_delivered(void **state)
+{
+    (void)state;
+    struct world w;
+    struct watched seen = {.want = 1};
+    struct watch_req req = {.key = slice_str("k"), .credit = 1000};
+    world_open(&w, NULL);
+    (void)client_watch(w.client, &req, on_watch, &seen);
+    assert_true(loop_until(&w.loop, &w.server.saw_watch));
+    assert_int_equal(w.server.window, 1000);
+    notify_used(&w.server, 21, 499);
+    assert_true(loop_until(&w.loop, &seen.enough));
+    assert_false(w.server.saw_credit);
+    notify_used(&w.server, 22, 1); /* two on their way when it is granted */
+    notify_used(&w.server, 23, 300);
+    assert_true(loop_until(&w.loop, &w.server.saw_credit));
+    assert_int_equal(w.server.credit, 500);
+    w.server.saw_credit = false;
+    notify_used(&w.server, 24, 700); /* never more than is left: 1000 - 300 */
+    assert_true(loop_until(&w.loop, &w.server.saw_credit));
+    assert_int_equal(w.server.credit, 1500);
+    w.server.saw_watch = w.server.saw_credit = false;
+    conn_close(w.server.watch_conn);
+    assert_true(loop_until(&w.loop, &w.server.saw_watch)); /* a window of its own */
+    assert_int_equal(w.server.window, 1000);
+    world_close(&w);
+}
+
 /* Nothing was delivered, but what comes after the reply's revision belongs to the watch. */
 static void a_watch_from_now_on_resumes_where_it_began(void **state)
 {
@@ -917,6 +962,7 @@ int main(void)
         cmocka_unit_test(closing_ends_every_call_and_says_what_is_certain),
         cmocka_unit_test(a_watch_goes_on_after_the_last_revision_delivered),
         cmocka_unit_test(a_watch_cut_off_for_being_slow_resumes),
+        cmocka_unit_test(a_window_is_opened_again_when_half_of_it_was_delivered),
         cmocka_unit_test(a_watch_from_now_on_resumes_where_it_began),
         cmocka_unit_test(unwatch_works_inside_the_callback_and_before_the_reply),
         cmocka_unit_test(a_dead_endpoint_is_passed_over_and_a_dying_one_left),
