@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <stdio.h>
 
+#include "base/assert.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/commands.h"
@@ -106,6 +107,7 @@ static int change(struct cli *c, const struct role_order *o, const char *verb, b
     struct buf sql CLEANUP(buf_close) = BUF_INIT;
     char password[SECRET_MAX] = "";
     PGconn *pg = NULL;
+    ASSERT(o->name != NULL);
     enum err rv = cli_config(c);
     int code = rv == ERR_OK ? check_own(c, o->name) : cli_exit_code(rv);
     if (code != 0)
