@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "conf/lease_rule.h"
 
 /* ---- events ---- */
 
@@ -214,7 +215,7 @@ static enum err start_engine(struct daemon *d, struct errmsg *e)
         .pg_version = "",
         .bootstrap = &d->bootstrap,
         .election_ms = c->dcs.election_ms,
-        .kill_budget_ms = DAEMON_KILL_BUDGET_MS,
+        .kill_budget_ms = LEASE_KILL_BUDGET_MS,
         .pre_promote = !d->witness && c->postgresql.pre_promote[0] != '\0',
         .nofailover = c->tags.nofailover,
         .nosync = c->tags.nosync,
@@ -249,7 +250,7 @@ static enum err start_postgres(struct daemon *d, struct errmsg *e)
                               .socket_path = d->fence_socket,
                               .pg_data_dir = d->config.postgresql.data_dir,
                               .spawn = d->fence_socket == NULL,
-                              .kill_budget_ms = DAEMON_KILL_BUDGET_MS};
+                              .kill_budget_ms = LEASE_KILL_BUDGET_MS};
     static const struct fence_ops fence_ops = {.changed = on_fence_changed,
                                                .lost = on_fence_lost};
     static const struct postgres_ops pg_ops = {.changed = on_postgres_changed};

@@ -14,7 +14,7 @@
 #include "agent/vip.h"
 #include "dcs/dcs.h"
 
-enum { DAEMON_STOP_LIMIT_MS = 60000, DAEMON_KILL_BUDGET_MS = 200 };
+enum { DAEMON_STOP_LIMIT_MS = 60000 };
 
 struct daemon {
     struct config config;

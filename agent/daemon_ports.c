@@ -2,6 +2,7 @@
 #include "agent/daemon.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "conf/lease_rule.h"
 
 static uint64_t port_now(void *arg)
 {
@@ -249,7 +250,7 @@ static void rest_reload(void *arg)
 static enum err rest_check_ttl(void *arg, uint64_t ttl_s, struct errmsg *e)
 {
     const struct daemon *d = arg;
-    return keeper_check(ttl_s * 1000, d->config.dcs.election_ms, DAEMON_KILL_BUDGET_MS, e);
+    return lease_rule_check(ttl_s * 1000, d->config.dcs.election_ms, e);
 }
 
 const struct rest_jobs_ports daemon_rest_ports = {

@@ -29,13 +29,6 @@ struct lease_keeper {
     struct keeper_submission out[KEEPER_OUTSTANDING]; /* ring by n */
 };
 
-uint64_t keeper_margin_ms(uint64_t ttl_ms); /* max(200 ms, TTL/10) */
-uint64_t keeper_period_ms(uint64_t ttl_ms); /* TTL/4 */
-/* Lease rule 5: refused when renewal period + gathering + 2 x election + commit >= TTL - margin - kill
- * budget; the message shows the sum. */
-enum err keeper_check(uint64_t ttl_ms, uint64_t election_ms, uint64_t kill_budget_ms,
-                      struct errmsg *e) MUST_CHECK;
-
 /* A lease granted (or found again) by a request first submitted at submitted_ms, nonce, counter n. */
 void keeper_granted(struct lease_keeper *k, uint64_t id, uint64_t nonce, uint64_t n,
                     uint64_t ttl_ms, uint64_t submitted_ms);

@@ -10,6 +10,7 @@
 #include "agent/daemon.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "conf/lease_rule.h"
 
 enum { EXIT_CONFIG = 2, EXIT_CONTRADICTION = 4 };
 
@@ -33,8 +34,7 @@ static enum err read_config(struct daemon *d, const char *path)
         rv = config_from_json(slice_str(d->config.bootstrap.dcs_json), &d->bootstrap,
                               &d->bootstrap_arena, &e);
     if (rv == ERR_OK)
-        rv = keeper_check(d->bootstrap.ttl * 1000, d->config.dcs.election_ms,
-                          DAEMON_KILL_BUDGET_MS, &e);
+        rv = lease_rule_check(d->bootstrap.ttl * 1000, d->config.dcs.election_ms, &e);
     if (rv != ERR_OK)
         (void)fprintf(stderr, "%s: %s\n", path, e.text);
     return rv;

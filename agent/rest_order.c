@@ -13,7 +13,6 @@
 #include "conf/dynamic.h"
 
 enum { ACCEPTED = 202, BAD = 400, GONE_WRONG = 412, UNPROCESSABLE = 422, BUSY = 503 };
-enum { DEPTH_MAX = 16 };
 
 struct rest_reply rest_text(unsigned code, const char *fmt, ...)
 {
@@ -312,43 +311,16 @@ void rest_order_close(struct rest_order *o)
 
 /* ---- configuration ---- */
 
-static void merge(json_t *to, const json_t *patch, unsigned depth)
-{
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)patch, key, value)
-    {
-        json_t *old = json_object_get(to, key);
-        if (json_is_null(value))
-            json_object_del(to, key);
-        else if (json_is_object(value) && json_is_object(old) && depth < DEPTH_MAX)
-            merge(old, value, depth + 1);
-        else
-            json_object_set(to, key, value);
-    }
-}
-
 enum err rest_config_merge(const char *now, const char *given, bool patch,
                            struct slice catalogue, char **ret_text, struct errmsg *e)
 {
-    json_error_t why;
+    struct buf merged CLEANUP(buf_close) = BUF_INIT;
+    struct buf checked CLEANUP(buf_close) = BUF_INIT;
     *ret_text = NULL;
-    json_t *g = json_loads(given, 0, &why);
-    json_t *n = patch ? json_loads(now, 0, &why) : json_incref(g);
-    if (!json_is_object(g) || !json_is_object(n)) {
-        json_decref(g);
-        json_decref(n);
-        return err_set(e, ERR_INVALID, "not a JSON object");
-    }
-    if (patch)
-        merge(n, g, 0);
-    char *text = json_dumps(n, JSON_COMPACT);
-    json_decref(g);
-    json_decref(n);
-    struct buf b CLEANUP(buf_close) = BUF_INIT;
-    enum err rv = dynamic_check_edit(slice_str(text), slice_str(now), catalogue, &b, e);
-    free(text);
+    enum err rv = dynamic_merge(slice_str(patch ? now : "{}"), slice_str(given), &merged, e);
     if (rv == ERR_OK)
-        *ret_text = strdup(buf_cstr(&b));
+        rv = dynamic_check_edit(buf_slice(&merged), slice_str(now), catalogue, &checked, e);
+    if (rv == ERR_OK)
+        *ret_text = strdup(buf_cstr(&checked));
     return rv;
 }

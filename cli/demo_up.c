@@ -289,7 +289,7 @@ static void look_at(struct demo *d, const json_t *list, struct health *ret)
 
 static bool is_synchronous(struct demo *d)
 {
-    static const char *const words[] = {"show-config", NULL};
+    static const char *const words[] = {"show-config", "-f", "json", NULL};
     struct buf out CLEANUP(buf_close) = {.max = 1 << 20};
     struct buf complaints CLEANUP(buf_close) = {.max = 65536};
     for (size_t i = 0; i < DEMO_NODES_MAX; i++)

@@ -1,28 +1,33 @@
 /* show-config, edit-config: the dynamic configuration. */
+#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/commands.h"
+#include "cli/edit.h"
 #include "conf/dynamic.h"
+#include "conf/lease_rule.h"
+#include "conf/yaml_json.h"
+#include "proto/pki.h"
 
-enum { SETS_MAX = 32 };
+enum { SETS_MAX = 32, FILE_MAX = 1 << 20, DEPTH_MAX = 16 };
 
-static char *config_text(const struct config_rec *r, size_t flags)
-{
-    struct buf b CLEANUP(buf_close) = BUF_INIT;
-    msg_to_json(&msg_config_rec, r, &b);
-    json_t *j = json_loads(buf_cstr(&b), 0, NULL);
-    char *text = json_dumps(j, flags);
-    json_decref(j);
-    return text;
-}
+struct edit {
+    char *sets[SETS_MAX]; /* KEY=VALUE */
+    size_t sets_n;
+    const char *apply, *replace; /* files, "-": standard input */
+    bool quiet, force;
+};
 
 int cmd_show_config(struct cli *c, int argc, char **argv)
 {
     struct msg_arena arena CLEANUP(msg_arena_close) = MSG_ARENA_INIT;
+    struct buf json CLEANUP(buf_close) = BUF_INIT;
+    struct buf yaml CLEANUP(buf_close) = BUF_INIT;
     struct config_rec r;
     int usage = cli_no_arguments(argc, argv);
     if (usage != 0)
@@ -33,69 +38,133 @@ int cmd_show_config(struct cli *c, int argc, char **argv)
                         "no dynamic configuration yet: the cluster has not been initialised");
     if (rv != ERR_OK)
         return cli_exit_code(rv);
-    char *text = config_text(&r, JSON_INDENT(2));
-    (void)printf("%s\n", text);
-    free(text);
+    msg_to_json(&msg_config_rec, &r, &json);
+    if (c->format == CLI_JSON) {
+        (void)printf("%s\n", buf_cstr(&json));
+        return CLI_DONE;
+    }
+    yaml_of_json(buf_slice(&json), &yaml);
+    (void)printf("%s", buf_cstr(&yaml));
     return CLI_DONE;
 }
 
-/* The object of that name in j, made when it is not there. */
-static json_t *section_of(json_t *j, const char *name)
+/* ---- one value ---- */
+
+/* The value at "a.b.c"; the last word is the rest of it: names of parameters have dots in them. */
+static void set_at(json_t *at, const char *path, json_t *value)
 {
-    if (!json_is_object(json_object_get(j, name)))
-        json_object_set_new(j, name, json_object());
-    return json_object_get(j, name);
+    char word[64] = "";
+    for (size_t depth = 0; depth < DEPTH_MAX; depth++) {
+        size_t n = strcspn(path, ".");
+        bool name = depth == 2 && strcmp(word, "parameters") == 0;
+        if (name || path[n] == '\0' ||
+            str_copy_slice(word, sizeof word, slice_of(path, n)) != ERR_OK)
+            break;
+        if (!json_is_object(json_object_get(at, word)))
+            json_object_set_new(at, word, json_object());
+        at = json_object_get(at, word);
+        path += n + 1;
+    }
+    json_object_set(at, path, value);
 }
 
-/* "ttl", or "postgresql.parameters.NAME", where NAME may have dots in it. null takes it away. */
-static enum err set_one(json_t *root, const char *path, const char *text, struct errmsg *e)
+/* JSON where it looks like it, else text. null takes the key away. */
+static enum err set_one(const char *set, json_t *patch, struct errmsg *e)
 {
-    static const char section[] = "postgresql.";
-    static const char parameters[] = "postgresql.parameters.";
-    json_t *at = root;
-    const char *key = path;
-    if (str_starts(path, section)) {
-        at = section_of(root, "postgresql");
-        key = path + strlen(section);
-    }
-    if (str_starts(path, parameters)) {
-        at = section_of(at, "parameters");
-        key = path + strlen(parameters);
-    }
-    if (key[0] == '\0')
-        return err_set(e, ERR_INVALID,
-                       "unknown key \"%s\"; `regentctl show-config` lists the keys", path);
+    char *key CLEANUP(mem_cleanup) = mem_strdup(set);
+    char *text = strchr(key, '=');
+    if (text == NULL || text == key)
+        return err_set(e, ERR_INVALID, "-s takes KEY=VALUE, not \"%s\"", set);
+    *text++ = '\0';
     json_t *value = json_loads(text, JSON_DECODE_ANY, NULL);
     if (value == NULL)
         value = json_string(text);
-    json_object_set(at, key, value); /* null: taken away by the check */
+    if (value == NULL)
+        return err_set(e, ERR_INVALID, "%s: the value is not UTF-8", key);
+    set_at(patch, key, value);
     json_decref(value);
     return ERR_OK;
 }
 
-/* The record as JSON with `sets` ("KEY=VALUE") laid over it. */
-static enum err apply_sets(const struct config_rec *old, char *const *sets, size_t n,
-                           struct buf *ret, struct errmsg *e)
+static enum err apply_sets(const struct edit *q, struct buf *json, struct errmsg *e)
 {
     enum err rv = ERR_OK;
-    char *before = config_text(old, 0);
-    json_t *j = json_loads(before, 0, NULL);
-    free(before);
-    for (size_t i = 0; i < n && rv == ERR_OK; i++) {
-        char *key CLEANUP(mem_cleanup) = mem_strdup(sets[i]);
-        char *value = strchr(key, '=');
-        if (value == NULL) {
-            rv = err_set(e, ERR_INVALID, "-s takes KEY=VALUE, not \"%s\"", sets[i]);
-            break;
-        }
-        *value++ = '\0';
-        rv = set_one(j, key, value, e);
-    }
-    char *text = json_dumps(j, JSON_COMPACT);
-    buf_append_slice(ret, slice_str(text));
+    json_t *patch = json_object();
+    struct buf merged = BUF_INIT;
+    for (size_t i = 0; i < q->sets_n && rv == ERR_OK; i++)
+        rv = set_one(q->sets[i], patch, e);
+    char *text = json_dumps(patch, JSON_COMPACT);
+    if (rv == ERR_OK)
+        rv = dynamic_merge(buf_slice(json), slice_str(text), &merged, e);
     free(text);
-    json_decref(j);
+    json_decref(patch);
+    buf_close(json);
+    *json = merged;
     return rv;
+}
+
+/* ---- files ---- */
+
+static enum err read_text(const char *path, struct buf *ret, struct errmsg *e)
+{
+    char piece[4096];
+    size_t n;
+    if (strcmp(path, "-") != 0)
+        return pki_read_file(path, FILE_MAX, ret, e);
+    while ((n = fread(piece, 1, sizeof piece, stdin)) > 0 && ret->len < FILE_MAX)
+        buf_append(ret, piece, n);
+    return ferror(stdin) == 0 && ret->len < FILE_MAX
+               ? ERR_OK
+               : err_set(e, ERR_LIMIT,
+                         "standard input cannot be read, or is longer than 1 MiB");
+}
+
+/* The first finding is the message. */
+static enum err take_yaml(const char *name, const struct buf *yaml, struct buf *ret_json,
+                          struct errmsg *e)
+{
+    struct buf report CLEANUP(buf_close) = {.max = 65536};
+    enum err rv = yaml_to_json(name, buf_slice(yaml), ret_json, &report);
+    if (rv == ERR_OK)
+        return rv;
+    return err_set(e, rv, "%.*s", (int)strcspn(buf_cstr(&report), "\n"), buf_cstr(&report));
+}
+
+static enum err take_file(const char *path, struct buf *ret_json, struct errmsg *e)
+{
+    struct buf yaml CLEANUP(buf_close) = BUF_INIT;
+    enum err rv = read_text(path, &yaml, e);
+    return rv == ERR_OK ? take_yaml(path, &yaml, ret_json, e) : rv;
+}
+
+static enum err take_editor(const struct buf *before, struct buf *ret_json, struct errmsg *e)
+{
+    struct buf yaml CLEANUP(buf_close) = BUF_INIT;
+    yaml_of_json(buf_slice(before), &yaml);
+    enum err rv = edit_in_editor(&yaml);
+    if (rv == ERR_OK)
+        return take_yaml("the text", &yaml, ret_json, e);
+    e->text[0] = '\0'; /* said */
+    return rv;
+}
+
+/* What the configuration shall be, not yet checked. */
+static enum err make_wanted(const struct edit *q, const struct buf *before, struct buf *ret,
+                            struct errmsg *e)
+{
+    struct buf patch CLEANUP(buf_close) = BUF_INIT;
+    enum err rv = ERR_OK;
+    if (q->sets_n == 0 && q->apply == NULL && q->replace == NULL)
+        return take_editor(before, ret, e);
+    if (q->replace != NULL)
+        rv = take_file(q->replace, ret, e);
+    else if (q->apply == NULL)
+        buf_append_slice(ret, buf_slice(before));
+    if (rv == ERR_OK && q->apply != NULL)
+        rv = take_file(q->apply, &patch, e);
+    if (rv == ERR_OK && q->apply != NULL)
+        rv = dynamic_merge(buf_slice(before), buf_slice(&patch), ret, e);
+    return rv == ERR_OK && q->sets_n > 0 ? apply_sets(q, ret, e) : rv;
 }
 
 /* The running server's parameters, as JSON; empty where nobody has told them yet. */
@@ -109,36 +178,75 @@ static enum err read_catalogue(struct cli *c, struct slice *ret, struct msg_aren
     return rv == ERR_NOT_FOUND ? ERR_OK : rv;
 }
 
-/* Of the parameters that the edit names. */
-static void say_restarts(struct slice catalogue, char *const *sets, size_t n)
+/* Parameters of PostgreSQL that differ. */
+static void say_restarts(struct slice catalogue, struct slice before, struct slice after)
 {
-    static const char parameters[] = "postgresql.parameters.";
-    for (size_t i = 0; i < n; i++) {
-        char *name CLEANUP(mem_cleanup) = mem_strdup(sets[i]);
-        name[strcspn(name, "=")] = '\0';
-        if (str_starts(name, parameters) &&
-            settings_needs_restart(catalogue, name + strlen(parameters)))
-            (void)printf("%s takes effect when PostgreSQL is restarted\n",
-                         name + strlen(parameters));
+    const char *name;
+    json_t *value;
+    json_t *old = json_loadb((const char *)before.p, before.n, 0, NULL);
+    json_t *new = json_loadb((const char *)after.p, after.n, 0, NULL);
+    json_t *a = json_object_get(json_object_get(old, "postgresql"), "parameters");
+    json_t *b = json_object_get(json_object_get(new, "postgresql"), "parameters");
+    json_object_foreach(b, name, value)
+    {
+        if (!json_equal(json_object_get(a, name), value) &&
+            settings_needs_restart(catalogue, name))
+            (void)printf("%s takes effect when PostgreSQL is restarted\n", name);
     }
+    json_object_foreach(a, name, value)
+    {
+        if (json_object_get(b, name) == NULL && settings_needs_restart(catalogue, name))
+            (void)printf("%s takes effect when PostgreSQL is restarted\n", name);
+    }
+    json_decref(old);
+    json_decref(new);
 }
 
-/* -s KEY=VALUE, and -p NAME=VALUE for a parameter of PostgreSQL, as patronictl has them. */
-static int parse_sets(int argc, char **argv, char *sets[static SETS_MAX], size_t *ret_n)
+/* Both as people read them; false: they said no. */
+static bool agreed(const struct edit *q, const struct buf *before, const struct buf *after)
 {
-    for (int i = 1; i < argc; i += 2) {
-        bool parameter = strcmp(argv[i], "-p") == 0 || strcmp(argv[i], "--pg") == 0;
-        bool set = strcmp(argv[i], "-s") == 0 || strcmp(argv[i], "--set") == 0;
-        if ((!parameter && !set) || i + 1 >= argc || *ret_n == SETS_MAX)
-            return cli_usage("edit-config takes -s KEY=VALUE and -p NAME=VALUE, at most %d",
-                             SETS_MAX);
-        sets[(*ret_n)++] = parameter ? mem_printf("postgresql.parameters.%s", argv[i + 1])
-                                     : mem_strdup(argv[i + 1]);
-    }
-    return *ret_n > 0 ? 0 : cli_usage("edit-config takes -s KEY=VALUE and -p NAME=VALUE");
+    struct buf a CLEANUP(buf_close) = BUF_INIT;
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    bool asks = isatty(STDIN_FILENO) != 0 && !q->force;
+    if (!asks)
+        return true;
+    yaml_of_json(buf_slice(before), &a);
+    yaml_of_json(buf_slice(after), &b);
+    if (!q->quiet && edit_show_difference(&a, &b) != ERR_OK)
+        return false;
+    return edit_confirmed("Apply these changes?");
 }
 
-static int edit(struct cli *c, char *const *sets, size_t n)
+/* The same rules as the agents', and the arithmetic of the lease by this node's election time. */
+static enum err check(const struct cli *c, const struct buf *wanted, const struct buf *before,
+                      struct slice catalogue, struct buf *ret_json, struct errmsg *e)
+{
+    struct msg_arena arena CLEANUP(msg_arena_close) = MSG_ARENA_INIT;
+    struct config_rec rec;
+    enum err rv =
+        dynamic_check_edit(buf_slice(wanted), buf_slice(before), catalogue, ret_json, e);
+    if (rv == ERR_OK)
+        rv = msg_from_json(&msg_config_rec, buf_slice(ret_json), &rec, &arena, e);
+    return rv == ERR_OK ? lease_rule_check(rec.ttl * 1000, c->config.dcs.election_ms, e) : rv;
+}
+
+static int store(struct cli *c, uint64_t mod, const struct buf *before, const struct buf *json,
+                 struct slice catalogue)
+{
+    bool taken;
+    enum err rv = cli_replace(c, "config", mod, buf_slice(json), &taken);
+    if (rv != ERR_OK)
+        return cli_exit_code(rv);
+    if (!taken)
+        return cli_fail(ERR_INVALID,
+                        "somebody else changed the configuration meanwhile; nothing "
+                        "changed: do it again");
+    (void)printf("Configuration changed\n");
+    say_restarts(catalogue, buf_slice(before), buf_slice(json));
+    return CLI_DONE;
+}
+
+static int edit(struct cli *c, const struct edit *q)
 {
     struct msg_arena arena CLEANUP(msg_arena_close) = MSG_ARENA_INIT;
     struct buf wanted CLEANUP(buf_close) = BUF_INIT;
@@ -148,7 +256,6 @@ static int edit(struct cli *c, char *const *sets, size_t n)
     struct config_rec old;
     struct errmsg e = {0};
     uint64_t mod = 0;
-    bool taken;
     enum err rv = cli_record(c, "config", &msg_config_rec, &old, &arena, &mod);
     if (rv == ERR_NOT_FOUND)
         return cli_fail(rv,
@@ -158,31 +265,66 @@ static int edit(struct cli *c, char *const *sets, size_t n)
     if (rv != ERR_OK)
         return cli_exit_code(rv);
     msg_to_json(&msg_config_rec, &old, &before);
-    rv = apply_sets(&old, sets, n, &wanted, &e);
+    rv = make_wanted(q, &before, &wanted, &e);
+    if (rv != ERR_OK && e.text[0] == '\0')
+        return cli_exit_code(rv); /* said */
     if (rv == ERR_OK)
-        rv = dynamic_check_edit(buf_slice(&wanted), buf_slice(&before), catalogue, &json, &e);
+        rv = check(c, &wanted, &before, catalogue, &json, &e);
     if (rv != ERR_OK)
         return cli_fail(rv, "%s; nothing changed", e.text);
-    rv = cli_replace(c, "config", mod, buf_slice(&json), &taken);
+    if (slice_eq(buf_slice(&json), buf_slice(&before))) {
+        (void)printf("Not changed\n");
+        return CLI_DONE;
+    }
+    if (!agreed(q, &before, &json))
+        return cli_fail(ERR_CANCELLED, "not confirmed: nothing changed");
+    return store(c, mod, &before, &json, catalogue);
+}
+
+/* -s KEY=VALUE, and -p NAME=VALUE for a parameter of PostgreSQL, as patronictl has them. */
+static int parse_edit(struct cli *c, int argc, char **argv, struct edit *q)
+{
+    static const struct option options[] = {{"set", required_argument, NULL, 's'},
+                                            {"pg", required_argument, NULL, 'p'},
+                                            {"apply", required_argument, NULL, 'a'},
+                                            {"replace", required_argument, NULL, 'r'},
+                                            {"quiet", no_argument, NULL, 'q'},
+                                            {"force", no_argument, NULL, 'F'},
+                                            {NULL, 0, NULL, 0}};
+    int option;
+    optind = 1;
+    while ((option = cli_option_short(argc, argv, ":s:p:q", options)) != -1) {
+        if (option == CLI_BAD_OPTION)
+            return CLI_USAGE;
+        q->quiet = q->quiet || option == 'q';
+        q->force = q->force || option == 'F';
+        q->apply = option == 'a' ? optarg : q->apply;
+        q->replace = option == 'r' ? optarg : q->replace;
+        if (option != 's' && option != 'p')
+            continue;
+        if (q->sets_n == SETS_MAX)
+            return cli_usage("at most %d of -s and -p", SETS_MAX);
+        q->sets[q->sets_n++] =
+            option == 'p' ? mem_printf("postgresql.parameters.%s", optarg) : mem_strdup(optarg);
+    }
+    if (q->apply != NULL && q->replace != NULL)
+        return cli_usage("of --apply and --replace one at most makes sense");
+    enum err rv = optind < argc ? cli_config(c) : ERR_OK;
     if (rv != ERR_OK)
         return cli_exit_code(rv);
-    if (!taken)
-        return cli_fail(ERR_INVALID,
-                        "somebody else changed the configuration meanwhile; nothing "
-                        "changed: do it again");
-    (void)printf("Configuration changed\n");
-    say_restarts(catalogue, sets, n);
-    return CLI_DONE;
+    if (optind < argc && (optind + 1 < argc || strcmp(argv[optind], c->config.scope) != 0))
+        return cli_usage("this node is of cluster \"%s\", not \"%s\"", c->config.scope,
+                         argv[optind]);
+    return 0;
 }
 
 int cmd_edit_config(struct cli *c, int argc, char **argv)
 {
-    char *sets[SETS_MAX] = {NULL};
-    size_t n = 0;
-    int rv = parse_sets(argc, argv, sets, &n);
+    struct edit q = {.sets_n = 0};
+    int rv = parse_edit(c, argc, argv, &q);
     if (rv == 0)
-        rv = edit(c, sets, n);
-    for (size_t i = 0; i < n; i++)
-        mem_free(sets[i]);
+        rv = edit(c, &q);
+    for (size_t i = 0; i < q.sets_n; i++)
+        mem_free(q.sets[i]);
     return rv;
 }

@@ -359,3 +359,41 @@ enum err dynamic_check_edit(struct slice json, struct slice before, struct slice
     json_decref(stored);
     return rv;
 }
+
+/* ---- changes ---- */
+
+enum { MERGE_DEPTH_MAX = 16 };
+
+static void merge(json_t *to, const json_t *patch, unsigned depth)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)patch, key, value)
+    {
+        json_t *old = json_object_get(to, key);
+        if (json_is_null(value))
+            json_object_del(to, key);
+        else if (json_is_object(value) && json_is_object(old) && depth < MERGE_DEPTH_MAX)
+            merge(old, value, depth + 1);
+        else
+            json_object_set(to, key, value);
+    }
+}
+
+enum err dynamic_merge(struct slice before, struct slice patch, struct buf *ret_json,
+                       struct errmsg *e)
+{
+    enum err rv = ERR_OK;
+    json_t *to = json_loadb((const char *)before.p, before.n, 0, NULL);
+    json_t *from = json_loadb((const char *)patch.p, patch.n, JSON_REJECT_DUPLICATES, NULL);
+    if (!json_is_object(from))
+        rv = err_set(e, ERR_INVALID, "not a JSON object");
+    if (rv == ERR_OK)
+        merge(to, from, 0);
+    char *text = json_dumps(to, JSON_COMPACT);
+    buf_append_slice(ret_json, slice_str(text != NULL ? text : "{}"));
+    free(text);
+    json_decref(from);
+    json_decref(to);
+    return rv;
+}

@@ -35,6 +35,11 @@ enum err dynamic_check(struct slice json, struct buf *ret_json, struct errmsg *e
 enum err dynamic_check_edit(struct slice json, struct slice before, struct slice catalogue,
                             struct buf *ret_json, struct errmsg *e) MUST_CHECK;
 
+/* `before` with `patch` laid over it, to be checked: maps are merged, null takes a key away. ERR_INVALID: the patch is
+ * no JSON object. */
+enum err dynamic_merge(struct slice before, struct slice patch, struct buf *ret_json,
+                       struct errmsg *e) MUST_CHECK;
+
 /* ---- PostgreSQL's parameters (settings.c) ---- */
 /* Names, NUL behind each, of the settings nobody else may set. */
 struct slice settings_owned(void);

@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "conf/dynamic.h"
 #include "conf/loader.h"
+#include "conf/yaml_json.h"
 
 enum { DCS_PORT = 7400, YAML_MAX = 1 << 20 };
 
@@ -186,30 +187,6 @@ static void set_dcs(json_t *root, const struct import_options *o)
     json_object_set_new(root, "data_dir", json_string(o->data_dir));
 }
 
-/* Maps as blocks, everything else as JSON, which is YAML. As deep as the file that was read. */
-static void print_yaml(json_t *map, size_t indent, struct buf *out)
-{
-    const char *key;
-    json_t *value;
-    json_object_foreach(map, key, value)
-    {
-        json_t *name = json_string(key);
-        char *quoted = json_dumps(name, JSON_ENCODE_ANY);
-        bool plain = key[0] != '\0' && key[strspn(key, "abcdefghijklmnopqrstuvwxyz_")] == '\0';
-        buf_printf(out, "%*s%s:", (int)(2 * indent), "", plain ? key : quoted);
-        if (json_is_object(value) && json_object_size(value) > 0) {
-            buf_printf(out, "\n");
-            print_yaml(value, indent + 1, out);
-        } else {
-            char *text = json_dumps(value, JSON_ENCODE_ANY);
-            buf_printf(out, " %s\n", text);
-            free(text);
-        }
-        free(quoted);
-        json_decref(name);
-    }
-}
-
 static enum err check(const json_t *dynamic, struct slice yaml, struct buf *left)
 {
     struct config parsed;
@@ -252,7 +229,9 @@ enum err import_patroni(struct slice text, const struct import_options *o, struc
     translate_watchdog(root);
     set_dcs(root, o);
     buf_printf(ret_yaml, "# Made of %s by `regentctl import`; see regent.yml(5).\n", o->source);
-    print_yaml(root, 0, ret_yaml);
+    char *json = json_dumps(root, JSON_COMPACT);
+    yaml_of_json(slice_str(json), ret_yaml);
+    free(json);
     enum err rv = check(dynamic, buf_slice(ret_yaml), ret_left);
     json_decref(root);
     return rv;

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import pathlib
+import pty
 import shutil
 import signal
 import socket
@@ -325,14 +326,60 @@ def test_the_configuration_is_changed_by_name_and_type(demo):
     says(demo.ctl("n1", "edit-config", "-s", "ttl=soon"), FAILED, "ttl")
     says(demo.ctl("n1", "edit-config", "-s", "ttl=1"), FAILED, "ttl: 1 is outside 2..3600", "nothing changed")
     says(demo.ctl("n1", "edit-config", "-s", "synchronous_mode=maybe"), FAILED, '"maybe" is none of off|on|quorum')
-    before = json.loads(demo.ctl("n1", "show-config").stdout)
+    before = json.loads(demo.ctl("n1", "show-config", "-f", "json").stdout)
     assert demo.ctl("n1", "edit-config", "-s", "maximum_lag_on_failover=4096").stdout == "Configuration changed\n"
-    after = json.loads(demo.ctl("n1", "show-config").stdout)
+    after = json.loads(demo.ctl("n1", "show-config", "-f", "json").stdout)
     assert after == {**before, "maximum_lag_on_failover": 4096}
     assert demo.ctl("n1", "edit-config", "-p", "work_mem=8MB", "-p", "a.b=1").returncode == DONE
-    assert json.loads(demo.ctl("n1", "show-config").stdout)["postgresql"] == {"parameters": {"work_mem": "8MB", "a.b": 1}}
+    assert json.loads(demo.ctl("n1", "show-config", "-f", "json").stdout)["postgresql"] == {"parameters": {"work_mem": "8MB", "a.b": 1}}
     assert demo.ctl("n1", "edit-config", "-p", "a.b=null").returncode == DONE
     wait_until(lambda: demo("psql", "--", "-XAtc", "SHOW work_mem").stdout == "8MB\n", "the parameter is applied", 20)
+
+
+def on_a_terminal(demo, answer, *words):
+    """The command with a terminal as its input, on which somebody types."""
+    ours, its = pty.openpty()
+    command = [build_dir() / "regentctl", "-c", demo.dir / "n1" / "regent.yml", *words]
+    try:
+        os.write(ours, answer)
+        return subprocess.run([*as_user(), *command], stdin=its, capture_output=True, text=True, cwd="/", timeout=LIMIT_S, check=False)
+    finally:
+        os.close(ours)
+        os.close(its)
+
+
+def test_the_configuration_is_edited_as_a_whole(demo, home, monkeypatch):
+    def shown():
+        return json.loads(demo.ctl("n1", "show-config", "-f", "json").stdout)
+    before = shown()
+    patch, whole = home / "patch.yml", home / "whole.yml"
+    whole.write_text(demo.ctl("n1", "show-config").stdout)
+    patch.write_text("maximum_lag_on_failover: 8192\npostgresql:\n  parameters:\n    work_mem: 7MB\n")
+    for file in (whole, patch):
+        file.chmod(0o644)
+    assert demo.ctl("n1", "edit-config", "demo", "--apply", patch).stdout == "Configuration changed\n"
+    assert shown()["maximum_lag_on_failover"] == 8192 and shown()["postgresql"]["parameters"]["work_mem"] == "7MB"
+    assert demo.ctl("n1", "edit-config", "--apply", "-", stdin='{"postgresql": {"parameters": {"work_mem": null}}}').returncode == DONE
+    assert "work_mem" not in shown()["postgresql"]["parameters"]
+    assert demo.ctl("n1", "edit-config", "--replace", whole, "--force", "-q").returncode == DONE
+    assert shown() == before
+    assert demo.ctl("n1", "edit-config", "--replace", whole).stdout == "Not changed\n"
+    monkeypatch.setenv("EDITOR", "sed -i 's/^maximum_lag_on_failover:.*/maximum_lag_on_failover:4097/'")
+    says(demo.ctl("n1", "edit-config"), FAILED, "the text", "nothing changed")  # no space behind the colon: no YAML
+    monkeypatch.setenv("EDITOR", "sed -i 's/^maximum_lag_on_failover:.*/maximum_lag_on_failover: 4097/'")
+    no = on_a_terminal(demo, b"n\n", "edit-config")
+    assert no.returncode == FAILED and "+maximum_lag_on_failover: 4097" in no.stdout and "not confirmed" in no.stderr, no
+    assert shown() == before
+    yes = on_a_terminal(demo, b"y\n", "edit-config", "-q")
+    assert yes.returncode == DONE and "+max" not in yes.stdout and "Configuration changed" in yes.stdout, yes
+    assert shown() == {**before, "maximum_lag_on_failover": 4097}
+    patch.write_text("ttl: [1\n")
+    says(demo.ctl("n1", "edit-config", "--apply", patch), FAILED, f"{patch}:", "not valid YAML", "nothing changed")
+    says(demo.ctl("n1", "edit-config", "-s", "ttl=2"), FAILED, "too short for an election timeout", "nothing changed")
+    says(demo.ctl("n1", "edit-config", "--apply", "a", "--replace", "b"), USAGE, "one at most makes sense")
+    monkeypatch.setenv("EDITOR", "false")
+    says(demo.ctl("n1", "edit-config"), FAILED, "the editor ended with 1", "nothing changed")
+    assert demo.ctl("n1", "edit-config", "--replace", whole).returncode == DONE
 
 
 def test_health_in_one_screen(demo):

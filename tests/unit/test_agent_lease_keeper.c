@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "agent/lease_keeper.h"
+#include "conf/lease_rule.h"
 
 /* TTL 5 s: margin 500, period 1250. */
 static struct lease_keeper held(void)
@@ -126,7 +127,7 @@ static void rule_5_refuses_what_cannot_be_renewed_in_time(void **state)
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct errmsg e = {0};
-        enum err rv = keeper_check(rows[i].ttl_ms, rows[i].election_ms, 200, &e);
+        enum err rv = lease_rule_check(rows[i].ttl_ms, rows[i].election_ms, &e);
         assert_int_equal(rv == ERR_OK, rows[i].fits);
         if (rv != ERR_OK)
             assert_non_null(strstr(e.text, "raise ttl"));

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "conf/dynamic.h"
+#include "conf/yaml_json.h"
 #include "proto/messages.h"
 
 static void the_table_has_every_key_of_the_record(void **state)
@@ -204,6 +205,68 @@ static void lines_that_keep_postgresql_from_starting_are_refused(void **state)
     assert_int_equal(ident_check("m a", NULL), ERR_INVALID);
 }
 
+static void a_patch_is_merged(void **state)
+{
+    static const struct {
+        const char *before, *patch, *after; /* NULL: refused */
+    } rows[] = {
+        {"{\"a\":1}", "{\"b\":{\"c\":2}}", "{\"a\":1,\"b\":{\"c\":2}}"},
+        {"{\"a\":1,\"b\":{\"c\":2,\"d\":3}}", "{\"a\":null,\"b\":{\"c\":null,\"e\":4}}",
+         "{\"b\":{\"d\":3,\"e\":4}}"},
+        {"{\"a\":{\"b\":1}}", "{\"a\":[1]}", "{\"a\":[1]}"},
+        {"{\"a\":1}", "{}", "{\"a\":1}"},
+        {"{\"a\":1}", "[]", NULL},
+        {"{\"a\":1}", "{", NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct errmsg e = {0};
+        struct buf out = BUF_INIT;
+        enum err rv =
+            dynamic_merge(slice_str(rows[i].before), slice_str(rows[i].patch), &out, &e);
+        assert_int_equal(rv, rows[i].after != NULL ? ERR_OK : ERR_INVALID);
+        if (rows[i].after != NULL)
+            assert_string_equal(buf_cstr(&out), rows[i].after);
+        buf_close(&out);
+    }
+}
+
+static void yaml_becomes_json_and_json_yaml(void **state)
+{
+    static const struct {
+        const char *yaml, *json; /* json NULL: refused */
+    } rows[] = {
+        {"ttl: 5\n", "{\"ttl\": 5}"},
+        {"a: {b: [1, x], c: 'on'}\n", "{\"a\": {\"b\": [1, \"x\"], \"c\": \"on\"}}"},
+        {"{}", "{}"},
+        {"", NULL},
+        {"# nothing\n", NULL},
+        {"- 1\n", NULL},
+        {"a: [1\n", NULL},
+        {"a: 1\n---\nb: 2\n", NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct buf json = BUF_INIT;
+        struct buf report = {.max = 4096};
+        struct buf yaml = BUF_INIT;
+        struct buf again = BUF_INIT;
+        enum err rv = yaml_to_json("f", slice_str(rows[i].yaml), &json, &report);
+        assert_int_equal(rv, rows[i].json != NULL ? ERR_OK : ERR_INVALID);
+        assert_int_equal(report.len > 0, rv != ERR_OK);
+        if (rv == ERR_OK) {
+            assert_string_equal(buf_cstr(&json), rows[i].json);
+            yaml_of_json(buf_slice(&json), &yaml);
+            assert_int_equal(yaml_to_json("f", buf_slice(&yaml), &again, &report), ERR_OK);
+            assert_string_equal(buf_cstr(&again), rows[i].json);
+        }
+        buf_close(&json);
+        buf_close(&report);
+        buf_close(&yaml);
+        buf_close(&again);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -211,6 +274,8 @@ int main(void)
         cmocka_unit_test(what_postgresql_would_refuse_is_refused),
         cmocka_unit_test(an_edit_says_what_is_wrong_with_it),
         cmocka_unit_test(the_normal_form_is_complete_and_ours),
+        cmocka_unit_test(a_patch_is_merged),
+        cmocka_unit_test(yaml_becomes_json_and_json_yaml),
         cmocka_unit_test(lines_that_keep_postgresql_from_starting_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
