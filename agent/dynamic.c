@@ -24,6 +24,10 @@ void config_defaults(struct config_rec *c)
         c->synchronous_node_count = 1;
     if (c->on_primary_crash[0] == '\0')
         str_cut(c->on_primary_crash, sizeof c->on_primary_crash, "auto");
+    if (c->on_sick_node[0] == '\0')
+        str_cut(c->on_sick_node, sizeof c->on_sick_node, "report");
+    if (c->sick_failover_interval == 0)
+        c->sick_failover_interval = 300;
     if (c->member_slots_ttl == 0)
         c->member_slots_ttl = 1800;
 }
@@ -50,6 +54,8 @@ void config_view(const struct config_rec *record, struct view_config *ret_config
         .maximum_lag_on_syncnode = c.maximum_lag_on_syncnode,
         .check_timeline = c.check_timeline,
         .primary_start_timeout_ms = c.primary_start_timeout * 1000,
+        .sick_failover = strcmp(c.on_sick_node, "failover") == 0,
+        .sick_interval_ms = c.sick_failover_interval * 1000,
         .retry_interval_ms = 100,
         .pause = c.pause,
         .use_pg_rewind = c.use_pg_rewind,

@@ -214,7 +214,8 @@ static void on_action(void *arg, enum err status, const struct errmsg *e)
                   KV(KV_STR("action", name), KV_U64("took_ms", took_ms)), "%s failed: %s", name,
                   e != NULL ? e->text : err_text(status));
         uint64_t failures = g->busy.failed_action == g->busy.action ? g->busy.failures + 1 : 1;
-        g->busy = (struct view_busy){.failed = true,
+        g->busy = (struct view_busy){.since_ms = g->busy.since_ms,
+                                     .failed = true,
                                      .failures = failures,
                                      .failed_action = g->busy.action,
                                      .failed_ms = engine_now(g)};
@@ -345,7 +346,7 @@ static void schedule(struct engine *g)
         at_ms = MIN(at_ms, MAX(g->plan.wake_ms, now_ms + 1));
     /* Without a connection the lease has no step to take: a renewal that is due waits for it. */
     bool talks = g->connected && !g->revoking && !g->stopped && !g->o.witness;
-    if (g->keeper.id != 0 && talks)
+    if (g->keeper.id != 0 && talks && !(g->planned && g->plan.withhold))
         at_ms = MIN(at_ms, MAX(g->keeper.next_ms, now_ms));
     else if (g->keeper.id == 0 && talks && !g->lease_asked)
         at_ms = MIN(at_ms, MAX(g->lease_retry_ms, now_ms + 10));

@@ -132,6 +132,8 @@ void engine_lease_step(struct engine *g)
             ask_lease(g, now_ms);
         return;
     }
+    if (g->planned && g->plan.withhold)
+        return;
     bool urgent = g->fence.challenge != g->challenge;
     if (!urgent && !keeper_due(&g->keeper, now_ms))
         return;

@@ -56,7 +56,7 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
         .since_ms = g->since_ms,
         .conn_port = g->o.conn_port,
         .nofailover = v->nofailover,
-        .nosync = v->nosync || view_request_leaves(v),
+        .nosync = v->nosync || view_request_leaves(v) || sick_leaves_sync(v),
         .restart_at_ms = g->mirror.request_meta.present ? g->mirror.request.at_ms : 0,
         .noloadbalance = g->o.noloadbalance,
         .clonefrom = g->o.clonefrom,
@@ -67,6 +67,8 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
     if (v->pg.pending_restart)
         memcpy(ret->pending_reason, v->pg.pending_reason, sizeof ret->pending_reason);
     memcpy(ret->limits, v->pg.limits, sizeof ret->limits);
+    str_cut(ret->sick, sizeof ret->sick, sick_name(v->pg.sick));
+    memcpy(ret->sick_why, v->pg.sick_why, sizeof ret->sick_why);
     str_cut(ret->name, sizeof ret->name, g->name);
     str_cut(ret->incarnation, sizeof ret->incarnation, v->pg.incarnation);
     str_cut(ret->role, sizeof ret->role, role_text(v));

@@ -149,6 +149,7 @@ static void acquire(struct builder *b)
     struct leader_rec rec = {.token = b->p->sync.token, .state = "acquired"};
     str_cut(rec.name, sizeof rec.name, b->v->self);
     str_cut(rec.incarnation, sizeof rec.incarnation, b->p->sync.incarnation);
+    str_cut(rec.relieves, sizeof rec.relieves, b->p->leader.relieves);
     put_leader(b, rec, self_rec(b), b->v->lease);
     put(b, "sync", &msg_sync_rec, &b->p->sync, 0);
 }

@@ -254,6 +254,15 @@ static void note_leader(struct mirror *m, uint64_t now_ms)
         m->leader_lost_ms = 0;
     else if (m->leader_lost_ms == 0)
         m->leader_lost_ms = now_ms;
+    if (!m->leader_meta.present)
+        return;
+    if (m->leader_token != m->leader.token)
+        m->leader_since_ms = now_ms;
+    m->leader_token = m->leader.token;
+    for (size_t i = 0; i < m->members_n; i++)
+        if (m->members[i].sick[0] != '\0' &&
+            strcmp(m->members[i].incarnation, m->leader.incarnation) == 0)
+            str_cut(m->sick_leader, sizeof m->sick_leader, m->leader.incarnation);
 }
 
 static enum err take_all(struct mirror *m, struct slice kvs, struct errmsg *e)
@@ -338,6 +347,8 @@ void mirror_view(const struct mirror *m, const struct config_rec *bootstrap,
     v->has_leader = m->leader_meta.present;
     v->leader = m->leader;
     v->leader_lease = m->leader_meta.lease;
+    v->leader_ms = m->leader_since_ms;
+    memcpy(v->sick_leader, m->sick_leader, sizeof v->sick_leader);
     v->has_sync = m->sync_meta.present;
     v->sync = m->sync;
     v->sync_mod_revision = m->sync_meta.mod_revision;

@@ -201,7 +201,7 @@ static void fresh_connected(void *arg, const struct pg_sql_reply *r)
 static void fresh(struct postgres *p)
 {
     struct pg_sql_target t = {.n = 0};
-    postgres_local_target(p, &t, true);
+    postgres_local_target(p, &t, PG_MONITOR_IDENTIFY);
     pg_sql_connect(p->sql, &t, PG_CONNECT_MS, fresh_connected, p);
 }
 

@@ -54,7 +54,7 @@ static void with_connection(struct postgres *p, pg_sql_cb *cb)
         cb(p, &ready);
         return;
     }
-    postgres_local_target(p, &t, false);
+    postgres_local_target(p, &t, PG_MONITOR_LOOK);
     pg_sql_connect(p->house_sql, &t, PG_CONNECT_MS, cb, p);
 }
 

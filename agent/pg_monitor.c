@@ -16,6 +16,7 @@ enum {
     LONG_EVERY_MS = 5000,
     ANSWER_MS = 2000, /* then it counts as hung */
     CONNECT_MS = 2000,
+    DOOR_EVERY_MS = 2000,
 };
 
 struct pg_monitor {
@@ -25,6 +26,7 @@ struct pg_monitor {
     void *arg;
     struct pg_sql *sql;
     struct pg_sql *ident; /* replication connection: which timeline is replayed */
+    struct pg_sql *door;  /* a new connection now and then: does the postmaster still open? */
     uv_timer_t timer;
     bool on, eager, closely;
     bool poked;       /* while a look was under way */
@@ -32,6 +34,11 @@ struct pg_monitor {
     bool asking;      /* a look or a connection attempt is under way */
     bool answered;    /* the last look was answered */
     bool identifying;
+    bool knocking;
+    bool shut;               /* the last knock was not answered in time */
+    bool silent;             /* nor was the last look */
+    bool opened;             /* this postmaster has answered a look */
+    uint64_t door_ms;        /* of the next knock */
     uint64_t identified_lsn; /* replayed up to here when the timeline was asked for */
     struct pg_seen seen;
     char error[200];
@@ -64,12 +71,37 @@ static uint64_t pause_ms(const struct pg_monitor *m)
 static void lost(struct pg_monitor *m, const struct pg_sql_reply *r)
 {
     (void)snprintf(m->error, sizeof m->error, "%s", r->e.text);
+    m->silent = m->opened && r->status == ERR_TIMEOUT;
     m->answered = false;
     m->asking = false;
     pg_sql_reset(m->sql);
     look_in(m, pause_ms(m));
     m->poked = false;
     m->cb(m->arg);
+}
+
+static void knocked_cb(void *arg, const struct pg_sql_reply *r)
+{
+    struct pg_monitor *m = arg;
+    bool was = m->shut;
+    m->knocking = false;
+    m->shut = r->status == ERR_TIMEOUT; /* a refusal is an answer */
+    pg_sql_reset(m->door);
+    if (was != m->shut)
+        m->cb(m->arg);
+}
+
+/* The connection of the looks was let in long ago: it says nothing about the postmaster. */
+static void knock(struct pg_monitor *m)
+{
+    struct pg_sql_target t = {.n = 0};
+    uint64_t now_ms = clock_boot_ms();
+    if (m->knocking || now_ms < m->door_ms)
+        return;
+    m->knocking = true;
+    m->door_ms = now_ms + DOOR_EVERY_MS;
+    m->target(m->arg, &t, PG_MONITOR_DOOR);
+    pg_sql_connect(m->door, &t, CONNECT_MS, knocked_cb, m);
 }
 
 static void identified_cb(void *arg, const struct pg_sql_reply *r)
@@ -106,7 +138,7 @@ static void identify(struct pg_monitor *m)
         m->identified_lsn == m->seen.replay_lsn)
         return;
     m->identifying = true;
-    m->target(m->arg, &t, true);
+    m->target(m->arg, &t, PG_MONITOR_IDENTIFY);
     pg_sql_connect(m->ident, &t, CONNECT_MS, ident_connected_cb, m);
 }
 
@@ -155,10 +187,13 @@ static void seen_cb(void *arg, const struct pg_sql_reply *r)
     }
     m->asking = false;
     m->answered = true;
+    m->silent = false;
+    m->opened = true;
     m->eager = false;
     m->error[0] = '\0';
     m->seen.serial++;
     identify(m);
+    knock(m);
     m->asking = ask_history(m);
     if (!m->asking) {
         look_in(m, pause_ms(m));
@@ -186,7 +221,7 @@ static void look(struct pg_monitor *m)
     m->asking = true;
     if (!pg_sql_connected(m->sql)) {
         struct pg_sql_target t = {.n = 0};
-        m->target(m->arg, &t, false);
+        m->target(m->arg, &t, PG_MONITOR_LOOK);
         pg_sql_connect(m->sql, &t, CONNECT_MS, connected_cb, m);
         return;
     }
@@ -207,6 +242,7 @@ struct pg_monitor *pg_monitor_new(uv_loop_t *loop, pg_monitor_target *target, pg
     m->arg = arg;
     m->sql = pg_sql_new(loop);
     m->ident = pg_sql_new(loop);
+    m->door = pg_sql_new(loop);
     int rv = uv_timer_init(loop, &m->timer);
     ASSERT(rv == 0);
     m->timer.data = m;
@@ -225,6 +261,7 @@ void pg_monitor_free(struct pg_monitor *m)
     CHECK_MAGIC(m, MONITOR_MAGIC);
     pg_sql_free(m->sql);
     pg_sql_free(m->ident);
+    pg_sql_free(m->door);
     uv_close((uv_handle_t *)&m->timer, closed_cb);
 }
 
@@ -238,11 +275,14 @@ void pg_monitor_run(struct pg_monitor *m, bool on, bool eager)
         uint64_t serial = m->seen.serial;
         m->on = on;
         m->asking = m->answered = m->poked = m->identifying = false;
+        m->knocking = m->shut = m->silent = m->opened = false;
+        m->door_ms = clock_boot_ms() + DOOR_EVERY_MS;
         m->identified_lsn = UINT64_MAX;
         m->long_ms = 0;
         m->error[0] = '\0';
         pg_sql_reset(m->sql);
         pg_sql_reset(m->ident);
+        pg_sql_reset(m->door);
         m->seen = (struct pg_seen){.serial = serial};
         (void)uv_timer_stop(&m->timer);
     }
@@ -273,6 +313,13 @@ bool pg_monitor_accepts(const struct pg_monitor *m)
 const struct pg_seen *pg_monitor_seen(const struct pg_monitor *m)
 {
     return &m->seen;
+}
+
+const char *pg_monitor_hung(const struct pg_monitor *m)
+{
+    if (!m->on)
+        return NULL;
+    return m->silent ? "it does not answer" : m->shut ? "it lets nobody in" : NULL;
 }
 
 const char *pg_monitor_error(const struct pg_monitor *m)

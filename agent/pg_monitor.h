@@ -60,7 +60,8 @@ struct pg_seen {
     char limits[64];      /* member_rec.limits; looked at now and then */
     struct pg_slot slots[PG_SLOTS_MAX]; /* looked at as often */
     size_t slots_n;
-    uint64_t start_us;       /* when the postmaster started, since 1970 */
+    char unarchived[40]; /* WAL file that the archive refused last; "" the last one was taken */
+    uint64_t start_us;   /* when the postmaster started, since 1970 */
     uint64_t replayed_us;    /* standby: commit time of the last transaction replayed; 0 none */
     bool replay_paused;      /* standby */
     uint64_t latest_end_lsn; /* standby: how far the primary was, as it last said; 0 none */
@@ -68,7 +69,9 @@ struct pg_seen {
 
 struct pg_monitor;
 
-typedef void pg_monitor_target(void *arg, struct pg_sql_target *ret, bool replication);
+/* door: just to be asked in; without a password, which costs both sides more than all the rest. */
+enum pg_monitor_kind { PG_MONITOR_LOOK, PG_MONITOR_IDENTIFY, PG_MONITOR_DOOR };
+typedef void pg_monitor_target(void *arg, struct pg_sql_target *ret, enum pg_monitor_kind kind);
 typedef void pg_monitor_cb(void *arg); /* a new look, or the connection was lost */
 
 struct pg_monitor *pg_monitor_new(uv_loop_t *loop, pg_monitor_target *target, pg_monitor_cb *cb,
@@ -80,6 +83,9 @@ void pg_monitor_poke(struct pg_monitor *m); /* look as soon as can be */
 void pg_monitor_closely(struct pg_monitor *m, bool on);
 bool pg_monitor_accepts(const struct pg_monitor *m); /* connected, and the last look answered */
 const struct pg_seen *pg_monitor_seen(const struct pg_monitor *m);
+/* It answered once and lives, but its postmaster lets nobody in, or its backends do not answer: in words. NULL: it
+ * answers, if only to say no. */
+const char *pg_monitor_hung(const struct pg_monitor *m);
 const char *pg_monitor_error(const struct pg_monitor *m); /* why it does not accept; "" */
 
 /* The answer of one look; ERR_INVALID when it is not what it should be. Keeps what ret knew of

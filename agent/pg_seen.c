@@ -45,7 +45,10 @@ const char pg_seen_long_query[] = SEEN_QUERY
     "     greatest(0, coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery()"
     "       THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, s.restart_lsn), "
     "0))::bigint"
-    "     AS kept FROM pg_replication_slots s ORDER BY s.slot_name LIMIT 32) x)"
+    "     AS kept FROM pg_replication_slots s ORDER BY s.slot_name LIMIT 32) x),"
+    " (SELECT CASE WHEN last_failed_time > coalesce(last_archived_time, '-infinity')"
+    "   AND NOT pg_is_in_recovery() AND current_setting('archive_mode') <> 'off'"
+    "   THEN left(last_failed_wal, 39) END FROM pg_stat_archiver)"
     " FROM (SELECT s.name, current_setting(s.name) AS setting, row_number() OVER (ORDER BY "
     "s.name)"
     "   AS n, coalesce((SELECT f.setting FROM pg_file_settings f WHERE f.name = s.name"
@@ -215,6 +218,7 @@ enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, const PGr
             s.pending[0] = '\0';
         take_text(&r, s.limits, sizeof s.limits);
         pg_slots_parse(next(&r), &s);
+        str_cut(s.unarchived, sizeof s.unarchived, next(&r));
     }
     if (r.status != ERR_OK)
         return r.status;

@@ -32,7 +32,7 @@ static void retry(struct postgres *p)
 static void connect_sync(struct postgres *p, struct pg_sql *sql, pg_sql_cb *cb)
 {
     struct pg_sql_target t = {.n = 0};
-    postgres_local_target(p, &t, false);
+    postgres_local_target(p, &t, PG_MONITOR_LOOK);
     pg_sql_connect(sql, &t, PG_CONNECT_MS, cb, p);
 }
 

@@ -28,18 +28,20 @@ void postgres_req(const struct postgres *p, struct worker_req *q, const char *op
 }
 
 /* What the role or database has set is overruled: these come with the connection. */
-void postgres_local_target(struct postgres *p, struct pg_sql_target *t, bool replication)
+void postgres_local_target(struct postgres *p, struct pg_sql_target *t,
+                           enum pg_monitor_kind kind)
 {
     const struct conf_user *u = &p->config->postgresql.authentication.superuser;
     pg_sql_target_add(t, "host", p->socket_dir);
     pg_sql_target_add(t, "port", p->port);
     pg_sql_target_add(t, "user", u->username);
-    pg_sql_target_add(t, "password", u->password);
+    if (kind != PG_MONITOR_DOOR)
+        pg_sql_target_add(t, "password", u->password);
     pg_sql_target_add(t, "passfile", "/dev/null");
     pg_sql_target_add(t, "application_name", "regent");
     pg_sql_target_add(t, "gssencmode", "disable");
     pg_sql_target_add(t, "client_encoding", "UTF8");
-    if (replication)
+    if (kind == PG_MONITOR_IDENTIFY)
         pg_sql_target_add(t, "replication", "database");
     pg_sql_target_add(t, "dbname", "postgres");
     pg_sql_target_add(
@@ -51,9 +53,9 @@ void postgres_local_target(struct postgres *p, struct pg_sql_target *t, bool rep
         "-c log_min_duration_statement=-1 -c log_min_error_statement=panic -c jit=off");
 }
 
-static void monitor_target(void *arg, struct pg_sql_target *t, bool replication)
+static void monitor_target(void *arg, struct pg_sql_target *t, enum pg_monitor_kind kind)
 {
-    postgres_local_target(arg, t, replication);
+    postgres_local_target(arg, t, kind);
 }
 
 /* ---- the data directory --------------------------------------------------------------------- */
@@ -173,6 +175,20 @@ void postgres_fence_changed(struct postgres *p)
     postgres_told(p);
 }
 
+/* Beside data that is there and is not being replaced. */
+static void look_after_health(struct postgres *p)
+{
+    struct worker_req q;
+    bool copies = p->act.active &&
+                  (p->act.plan.action == ACTION_CLONE || p->act.plan.action == ACTION_REWIND ||
+                   p->act.plan.action == ACTION_INITDB);
+    bool there = strcmp(p->probe.data, "ours") == 0 && !copies && p->fence_seen.connected;
+    postgres_req(p, &q, "health");
+    if (pg_health_step(p->health, there ? &q : NULL, pg_monitor_hung(p->monitor),
+                       pg_monitor_seen(p->monitor)->unarchived))
+        postgres_told(p);
+}
+
 static void house_cb(uv_timer_t *timer)
 {
     struct postgres *p = timer->data;
@@ -181,6 +197,7 @@ static void house_cb(uv_timer_t *timer)
     if (due || (!p->probe_valid && !p->probing && p->probe_retry_ms == 0))
         postgres_probe(p);
     house_look(p);
+    look_after_health(p);
 }
 
 /* Positions move all the time; only what they are compared for is news. */
@@ -311,6 +328,7 @@ enum err postgres_new(uv_loop_t *loop, const struct postgres_options *o,
     }
     p->worker = pg_worker_new(loop, o->fence, NULL, p);
     p->monitor = pg_monitor_new(loop, monitor_target, seen_cb, p);
+    p->health = pg_health_new(loop, o->fence);
     struct pg_sql **sql[] = {&p->sql, &p->house_sql, &p->remote, &p->sync_sql, &p->sync_probe};
     for (size_t i = 0; i < ARRAY_LEN(sql); i++)
         *sql[i] = pg_sql_new(loop);
@@ -345,6 +363,7 @@ void postgres_free(struct postgres *p)
     hook_forget(TAKE(p->act.hook));
     pg_worker_free(p->worker);
     pg_monitor_free(p->monitor);
+    pg_health_free(p->health);
     struct pg_sql *sql[] = {p->sql, p->house_sql, p->remote, p->sync_sql, p->sync_probe};
     for (size_t i = 0; i < ARRAY_LEN(sql); i++)
         pg_sql_free(sql[i]);

@@ -230,7 +230,7 @@ void action_reload(struct postgres *p, action_step *then)
 void action_connect(struct postgres *p, pg_sql_cb *cb)
 {
     struct pg_sql_target t = {.n = 0};
-    postgres_local_target(p, &t, false);
+    postgres_local_target(p, &t, PG_MONITOR_LOOK);
     pg_sql_connect(p->sql, &t, PG_CONNECT_MS, cb, p);
 }
 

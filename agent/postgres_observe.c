@@ -134,6 +134,10 @@ void postgres_observe(struct postgres *p, struct view_pg *ret_pg)
     else
         stopped(p, ret_pg);
     synchronous(p, ret_pg);
+    const struct health *health = pg_health_seen(p->health);
+    ret_pg->sick = health->sick;
+    ret_pg->failing_ms = health->failing_ms;
+    memcpy(ret_pg->sick_why, health->why, sizeof ret_pg->sick_why);
     if (p->trouble[0] != '\0')
         (void)snprintf(ret_pg->trouble, sizeof ret_pg->trouble, "%s", p->trouble);
 }

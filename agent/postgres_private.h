@@ -5,6 +5,7 @@
 #ifndef REGENT_AGENT_POSTGRES_PRIVATE_H
 #define REGENT_AGENT_POSTGRES_PRIVATE_H
 
+#include "agent/pg_health.h"
 #include "agent/pg_monitor.h"
 #include "agent/pg_render.h"
 #include "agent/pg_syncconf.h"
@@ -64,6 +65,7 @@ struct postgres {
     void *arg;
     struct pg_worker *worker;
     struct pg_monitor *monitor;
+    struct pg_health *health;
     uv_timer_t timer;         /* the action's */
     uv_timer_t house;         /* housekeeping */
     struct pg_sql *sql;       /* the action's */
@@ -141,8 +143,8 @@ struct postgres {
 };
 
 /* postgres.c */
-/* `replication`: one that takes replication commands too. */
-void postgres_local_target(struct postgres *p, struct pg_sql_target *t, bool replication);
+void postgres_local_target(struct postgres *p, struct pg_sql_target *t,
+                           enum pg_monitor_kind kind);
 void postgres_told(struct postgres *p); /* something may have changed: tells when it did */
 bool postgres_running(const struct postgres *p); /* there is a postmaster */
 void postgres_probe(struct postgres *p);

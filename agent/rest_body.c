@@ -225,6 +225,12 @@ static void add_pending(json_t *o, bool pending, const char *reason)
     json_decref(j);
 }
 
+static void add_sick(json_t *o, const char *kind, const char *why)
+{
+    if (kind[0] != '\0')
+        json_object_set_new(o, "sick", json_pack("{s:s, s:s}", "kind", kind, "reason", why));
+}
+
 static void add_node(json_t *root, const struct rest_facts *f)
 {
     const struct view *v = &f->view;
@@ -238,6 +244,7 @@ static void add_node(json_t *root, const struct rest_facts *f)
         json_object_set_new(root, "database_system_identifier", json_string(system_id));
     }
     add_pending(root, v->pg.pending_restart, v->pg.pending_reason);
+    add_sick(root, sick_name(v->pg.sick), v->pg.sick_why);
 }
 
 static void add_scheduled_restart(json_t *root, const struct request_rec *r)
@@ -304,6 +311,7 @@ static json_t *member_json(const struct rest_facts *f, const struct member_rec *
     add_tags(o, &(struct rest_tags){m->nofailover, m->noloadbalance, m->clonefrom, m->nosync,
                                     m->failover_priority, m->sync_priority});
     add_pending(o, m->pending_restart, m->pending_reason);
+    add_sick(o, m->sick, m->sick_why);
     if (m->restart_at_ms != 0)
         json_object_set_new(
             o, "scheduled_restart",

@@ -61,6 +61,7 @@ static json_t *members(const struct rest_facts *f)
         put(o, "url", text(m->api_url));
         put(o, "upstream", text(m->upstream));
         put(o, "pending_restart", json_boolean(m->pending_restart));
+        put(o, "sick", text(m->sick_why));
         json_array_append_new(a, o);
     }
     return a;

@@ -366,6 +366,15 @@ static void regent_host(struct out *o)
     buf_printf(&o->text, "%" PRId64 "\n", h->certificate_s);
 }
 
+static void regent_sick(struct out *o)
+{
+    head(o, "regent_sick", "gauge", "1 when this node is sick in this way, or was lately.");
+    for (enum sick s = SICK_ARCHIVE; s <= SICK_STUCK; s++) {
+        series(o, "regent_sick", "kind", sick_name(s));
+        put(o, o->f->view.pg.sick == s);
+    }
+}
+
 static void regent_slots(struct out *o)
 {
     const struct pg_seen *pg = &o->f->pg;
@@ -429,6 +438,7 @@ char *rest_metrics_body(const struct rest_facts *f, uint64_t now_ms)
         regent_lease(&o);
         regent_members(&o);
         regent_host(&o);
+        regent_sick(&o);
         regent_slots(&o);
     }
     dcs_metrics(&o);

@@ -31,6 +31,7 @@ static const struct body_field status_fields[] = {
     {"tags", "object", false},
     {"database_system_identifier", "string", false},
     {"pending_restart", "boolean", false},
+    {"sick", "object", false},
     {"scheduled_restart", "object", false},
 };
 static const struct body_field cluster_fields[] = {{"members", "array", true},

@@ -125,6 +125,7 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
         pending_of(m, &pending),
         m->restart_at_ms != 0 ? restart_at : NULL,
         unheard_ms != 0 ? as_of : NULL,
+        m->sick[0] != '\0' ? m->sick_why : NULL,
     };
     output_row(o, cells);
 }
@@ -199,7 +200,8 @@ static int show_list(struct cli *c, const struct listing *w)
         {.name = "Pending restart", .optional = !w->extended},
         {.name = "Pending restart reason", .optional = !w->extended},
         {.name = "Scheduled restart", .optional = !w->extended},
-        {.name = "As of", .optional = true}};
+        {.name = "As of", .optional = true},
+        {.name = "Sick", .optional = true}};
     static struct cluster cl;
     enum err rv = cluster_read(c, &cl);
     if (rv == ERR_OK)

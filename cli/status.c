@@ -54,6 +54,13 @@ static void look_at_quorum(struct health *h, const struct status_reply *s)
                 "are 3");
 }
 
+static void look_at_sickness(struct health *h, const struct cluster *cl)
+{
+    for (size_t i = 0; i < cl->members_n; i++)
+        if (cl->members[i].sick[0] != '\0')
+            warn(h, "%s is sick: %s", cl->members[i].name, cl->members[i].sick_why);
+}
+
 static void look_at_leader(struct health *h, const struct cluster *cl)
 {
     const struct member_rec *leader = NULL;
@@ -167,6 +174,7 @@ int cmd_status(struct cli *c, int argc, char **argv)
     if (readable) {
         look_at_leader(&h, &cl);
         look_at_standbys(&h, &cl, look_at_members(&h, &cl, &list));
+        look_at_sickness(&h, &cl);
         look_at_requests(&h, &cl);
     }
     (void)printf("storage      state %" PRIu64 " KiB, log %" PRIu64 " KiB, fsync p99 %" PRIu64

@@ -24,6 +24,7 @@ static const struct rule rules[] = {
     {"restarting", rule_restarting},
     {"stop_anyway", rule_stop_anyway},
     {"dcs_not_ready", rule_dcs_not_ready},
+    {"sick_kill", rule_sick_kill},
     {"txn", rule_txn},
     {"request_cancel", rule_request_cancel},
     {"busy", rule_busy},
@@ -41,6 +42,7 @@ static const struct rule rules[] = {
     {"request_end", rule_request_end},
     {"request_hold", rule_request_hold},
     {"switch_handover", rule_switch_handover},
+    {"sick_release", rule_sick_release},
     {"leave", rule_leave},
     {"pause_release", rule_pause_release},
     {"promotion_refused", rule_promotion_refused},
@@ -54,6 +56,7 @@ static const struct rule rules[] = {
     {"switch_stop", rule_switch_stop},
     {"leader_sync", rule_leader_sync},
     {"leader_checkpoint", rule_leader_checkpoint},
+    {"sick_leader", rule_sick_leader},
     {"leader", rule_leader},
     {"disarmed_key", rule_disarmed_key},
     {"leave_standby", rule_leave_standby},
@@ -67,6 +70,7 @@ static const struct rule rules[] = {
     {"follower_diverged", rule_follower_diverged},
     {"follower_blocked", rule_follower_blocked},
     {"follow", rule_follow},
+    {"sick_standby", rule_sick_standby},
     {"following", rule_following},
     /* There is no leader. */
     {"disarmed_holder", rule_disarmed_holder},
@@ -150,6 +154,7 @@ void decide(const struct view *v, struct plan *ret_plan)
     ASSERT(p->rule != NULL); /* the last rule of each part applies always */
     ASSERT(p->reason[0] != '\0');
     p->arm = wants_arming(v);
+    p->withhold = relief_withholds(v);
     back_off(v, p);
     /* A writable PostgreSQL is looked at again when its time is over, whatever was decided. */
     if (view_writable(v) && v->deadline_ms > v->now_ms)

@@ -68,10 +68,14 @@ struct plan {
     char reason[300]; /* in words, for people */
     enum plan_action action;
     enum plan_txn txn;
-    bool arm;          /* the fence must hold our deadline now; false: it may be disarmed once
+    bool arm;    /* the fence must hold our deadline now; false: it may be disarmed once
                            PostgreSQL is stopped or a standby. A new lease is a new arming: what was
                            ordered under the old one must never live on its deadline */
-    bool cancel;       /* give up the action under way (postgres_cancel) */
+    bool cancel; /* give up the action under way (postgres_cancel) */
+    bool relief; /* done because this node is sick */
+    /* The lease is not renewed: what is left of a sick PostgreSQL cannot be ended, so that the key cannot
+     * be given back. It runs out instead. */
+    bool withhold;
     uint64_t limit_ms; /* STOP_FAST: time for it, then immediate; 0: the executor's */
     uint64_t timeline; /* FOLLOW, REWIND, CLONE, START_STANDBY: the leader's */
     /* to be noted durably before the action: view_pg.lineage; "" = leave it */

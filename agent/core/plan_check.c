@@ -216,8 +216,10 @@ static bool handover_received(const struct view *v, const struct plan *p)
     if (p->txn != TXN_HANDOVER)
         return true;
     const struct member_rec *m = view_member(v, p->target);
+    bool named =
+        v->has_failover && v->failover.force && strcmp(v->failover.candidate, p->target) == 0;
     return m != NULL && strcmp(m->incarnation, p->leader.incarnation) == 0 && !m->nofailover &&
-           m->lease != 0 && has_shutdown_checkpoint(v, m) &&
+           (!member_sick(m) || named) && m->lease != 0 && has_shutdown_checkpoint(v, m) &&
            (v->sync.v_n == 0 || view_record_mode(v) == SYNC_OFF ||
             view_in_v(v, m->incarnation));
 }
@@ -333,6 +335,35 @@ static bool bootstrap_once(const struct view *v, const struct plan *p)
            view_lease_valid(v) && v->pg.proc == PG_PROC_STOPPED && v->pg.incarnation[0] != '\0';
 }
 
+static bool could_relieve(const struct view *v, const struct member_rec *m)
+{
+    bool counts = view_record_mode(v) == SYNC_OFF || view_in_v(v, m->incarnation);
+    return counts && strcmp(m->name, v->self) != 0 && !m->nofailover && !member_sick(m) &&
+           member_follows(m);
+}
+
+static bool relieved_by_a_healthy(const struct view *v, const struct plan *p)
+{
+    bool found = false;
+    for (size_t i = 0; i < v->members_n; i++)
+        found = found || could_relieve(v, &v->members[i]);
+    return !(p->relief || p->withhold) ||
+           (found && v->config.sick_failover && v->pg.sick != SICK_NOT && view_is_leader(v) &&
+            !v->config.pause);
+}
+
+/* Two that are sick in turn do not throw the key at each other. */
+static bool relief_damped(const struct view *v, const struct plan *p)
+{
+    return !(p->relief || p->withhold) || v->leader.relieves[0] == '\0' ||
+           v->now_ms >= v->leader_ms + v->config.sick_interval_ms;
+}
+
+static bool withheld_when_dead(const struct view *v, const struct plan *p)
+{
+    return !p->withhold || v->pg.proc == PG_PROC_DYING || v->pg.proc == PG_PROC_STOPPED;
+}
+
 static bool fence_kept(const struct view *v, const struct plan *p)
 {
     bool known = v->dcs_ready && !v->txn_pending && !v->txn_unknown;
@@ -384,6 +415,9 @@ static const struct {
     {single_flight, "one action at a time"},
     {same_system, "another cluster's data is not touched"},
     {bootstrap_once, "one bootstrap"},
+    {relieved_by_a_healthy, "a sick leader gives way only by policy and to a healthy member"},
+    {relief_damped, "sickness ends no leadership that another sickness has just begun"},
+    {withheld_when_dead, "the lease is withheld only when PostgreSQL is being ended"},
     {fence_kept, "the fence stays armed while PostgreSQL may take writes"},
 };
 

@@ -24,6 +24,8 @@ rule_fn rule_leader_without_data, rule_record_disagrees, rule_leader_crashed, ru
 /* rules_switch.c: giving the key away on purpose */
 rule_fn rule_switch_checkpoint, rule_switch_stop, rule_switch_handover, rule_leave,
     rule_leave_standby;
+/* rules_sick.c */
+rule_fn rule_sick_kill, rule_sick_release, rule_sick_leader, rule_sick_standby;
 /* rules_pause.c */
 rule_fn rule_resume_arm, rule_pause_disarm, rule_pause_release, rule_pause, rule_disarmed_key,
     rule_disarmed_holder;
@@ -77,6 +79,17 @@ uint64_t election_grace_ms(const struct view *v);
 const struct member_rec *other_eligible(const struct view *v);
 /* Should our stopped, unclean primary give way to another member instead of recovering in place? */
 bool crash_gives_way(const struct view *v);
+
+/* ---- rules_sick.c ---- */
+
+/* The key leaves this node because it is sick: policy, damping and patience permit it, and a healthy member
+ * can take over. */
+bool relief_due(const struct view *v);
+/* ... by stopping PostgreSQL and handing over, as in a switchover. */
+bool relief_by_switchover(const struct view *v);
+/* ... but what is left of PostgreSQL neither ends nor can be looked at: plan.withhold. */
+bool relief_withholds(const struct view *v);
+bool member_sick(const struct member_rec *m);
 
 /* ---- lineage.c: which promotions a data directory went through ---- */
 

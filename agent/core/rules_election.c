@@ -19,6 +19,9 @@ bool plan_acquire(const struct view *v, struct plan *p)
     (void)memcpy(p->sync.incarnation, v->pg.incarnation, sizeof p->sync.incarnation);
     p->sync.token = v->sync.token + 1;
     p->sync.unknown = false;
+    if (v->sick_leader[0] != '\0' && strcmp(v->sick_leader, v->sync.incarnation) == 0 &&
+        !view_is_record_leader(v))
+        (void)memcpy(p->leader.relieves, v->sync.leader, sizeof p->leader.relieves);
     p->sync.disarmed = view_disarmed(v) && view_writable(v);
     if (MUTANT(keep_v_at_acquisition))
         return true;
@@ -48,9 +51,13 @@ bool rule_record_leader(const struct view *v, struct plan *p)
                   v->pg.upstream[0] == '\0' && !v->pg.walreceiver;
     if (!stopped && !lonely)
         return false; /* starting, stopping, or still connected: the rules below */
-    uint64_t until_ms = v->lost_ms + 3 * election_grace_ms(v);
+    /* A sick one lets everybody have a turn. */
+    bool sick = v->config.sick_failover && v->pg.sick != SICK_NOT;
+    uint64_t until_ms =
+        v->lost_ms + (sick ? v->members_n * v->config.ttl_ms : 3 * election_grace_ms(v));
     if (stopped && crash_gives_way(v) && v->now_ms < until_ms) {
-        (void)plan_say(p, "PostgreSQL crashed here: giving way to %s for a moment",
+        (void)plan_say(p, "%s: giving way to %s for a moment",
+                       sick ? v->pg.sick_why : "PostgreSQL crashed here",
                        other_eligible(v)->name);
         return plan_wait(p, until_ms);
     }

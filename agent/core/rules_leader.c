@@ -73,7 +73,7 @@ const struct member_rec *other_eligible(const struct view *v)
     for (size_t i = 0; i < v->members_n; i++) {
         const struct member_rec *m = &v->members[i];
         bool counts = view_record_mode(v) == SYNC_OFF || view_in_v(v, m->incarnation);
-        if (strcmp(m->name, v->self) == 0 || !counts || !member_follows(m))
+        if (strcmp(m->name, v->self) == 0 || !counts || !member_follows(m) || member_sick(m))
             continue;
         sealable++;
         if (found == NULL && !m->nofailover)
@@ -95,7 +95,7 @@ bool crash_gives_way(const struct view *v)
     /* Never give up when there is nobody else. */
     if (other_eligible(v) == NULL)
         return false;
-    if (start_fails(v))
+    if (start_fails(v) || (v->config.sick_failover && v->pg.sick != SICK_NOT))
         return true;
     if (!v->pg.crashed && v->pg.clean)
         return false;
@@ -279,7 +279,7 @@ bool rule_leader_publish(const struct view *v, struct plan *p)
     /* A new cluster is shown when it can be cloned: the roles first. */
     if (v->leader.token == 1 && v->leader.timeline == 0 && !v->pg.roles_ready)
         return false;
-    bool wanted_down = v->has_failover || v->stopping;
+    bool wanted_down = v->has_failover || v->stopping || relief_by_switchover(v);
     bool right = v->leader.timeline == v->pg.timeline &&
                  (is_state(v->leader.state, "running") ||
                   (wanted_down && is_state(v->leader.state, "stopping")));

@@ -12,7 +12,18 @@ static bool runs_as_primary(const struct view *v)
 
 static bool wanted(const struct view *v)
 {
-    return v->has_failover || v->stopping;
+    return v->has_failover || v->stopping || relief_by_switchover(v);
+}
+
+/* Nobody asked for it. */
+static bool by_sickness(const struct view *v)
+{
+    return !v->has_failover && !v->stopping;
+}
+
+static const char *because(const struct view *v)
+{
+    return by_sickness(v) ? v->pg.sick_why : "switchover";
 }
 
 static const struct member_rec *receiver(const struct view *v, struct plan *p)
@@ -76,7 +87,8 @@ bool rule_switch_checkpoint(const struct view *v, struct plan *p)
     p->token = v->leader.token;
     p->leader = v->leader;
     (void)memcpy(p->leader.state, "stopping", sizeof "stopping");
-    return plan_say(p, "switchover to %s: checkpoint first", to->name);
+    p->relief = by_sickness(v);
+    return plan_say(p, "%s to %s: checkpoint first", because(v), to->name);
 }
 
 bool rule_switch_stop(const struct view *v, struct plan *p)
@@ -93,7 +105,8 @@ bool rule_switch_stop(const struct view *v, struct plan *p)
         return plan_say(
             p, "the daemon was told to end and nobody can take over: stopping PostgreSQL");
     (void)memcpy(p->leader.incarnation, to->incarnation, sizeof p->leader.incarnation);
-    return plan_say(p, "switchover to %s: stopping PostgreSQL", to->name);
+    p->relief = by_sickness(v);
+    return plan_say(p, "%s to %s: stopping PostgreSQL", because(v), to->name);
 }
 
 /* How long a candidate may need for the last records. PostgreSQL waits for its walsenders before it is
@@ -125,6 +138,9 @@ static bool hand_over(const struct view *v, const struct member_rec *to, struct 
     p->sync.v_n = 0;
     p->sync.q = 1;
     p->sync.disarmed = false;
+    p->relief = by_sickness(v);
+    if (p->relief)
+        (void)memcpy(p->leader.relieves, v->self, sizeof p->leader.relieves);
     return plan_say(p, "%s has everything up to the shutdown checkpoint: handing over",
                     to->name);
 }

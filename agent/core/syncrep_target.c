@@ -50,11 +50,19 @@ static int64_t priority_of(const struct view *v, const struct view_walsender *w)
     return m == NULL || m->sync_priority == 0 ? 1 : m->sync_priority;
 }
 
-/* By sync_priority; then sticky: who is recorded stays, then who is in the set, then who is furthest, then by
+static bool sender_sick(const struct view *v, const struct view_walsender *w)
+{
+    const struct member_rec *m = view_member_of(v, w->incarnation);
+    return m != NULL && member_sick(m);
+}
+
+/* Who is well; by sync_priority; then sticky: who is recorded stays, then who is in the set, then who is furthest, then by
  * incarnation. */
 static bool preferred(const struct view *v, const struct view_walsender *a,
                       const struct view_walsender *b)
 {
+    if (sender_sick(v, a) != sender_sick(v, b))
+        return sender_sick(v, b);
     if (priority_of(v, a) != priority_of(v, b))
         return priority_of(v, a) > priority_of(v, b);
     int rank_a = 2 * view_in_v(v, a->incarnation) +

@@ -27,6 +27,8 @@ struct view_config {
     uint64_t primary_start_timeout_ms;
     uint64_t retry_interval_ms; /* wal_retrieve_retry_interval of managed standbys: 100 */
     enum { CRASH_AUTO, CRASH_RESTART, CRASH_FAILOVER } on_primary_crash;
+    bool sick_failover;        /* on_sick_node */
+    uint64_t sick_interval_ms; /* sick_failover_interval */
     bool pause;
     bool use_pg_rewind;
 };
@@ -52,6 +54,16 @@ enum pg_proc {
     PG_PROC_RUNNING,
     PG_PROC_STOPPING,
     PG_PROC_DYING /* postmaster gone, processes left */
+};
+
+/* What makes a node unfit to lead, the worst last. From SICK_HUNG on nothing can be asked of PostgreSQL
+ * any more. */
+enum sick {
+    SICK_NOT,
+    SICK_ARCHIVE, /* WAL is not archived, and what is kept of it fills the disk */
+    SICK_FULL,    /* no room for another WAL segment, or a write was refused */
+    SICK_HUNG,    /* the postmaster or its backends do not answer, and live */
+    SICK_STUCK    /* a write to the disk does not come back */
 };
 
 struct view_walsender {
@@ -122,13 +134,18 @@ struct view_pg {
     size_t old_n;
     struct view_walsender senders[VIEW_WALSENDERS];
     size_t senders_n;
+    /* The worst there was in the last half minute, and in words. */
+    enum sick sick;
+    /* since when there has been something of it without a break; 0: not now */
+    uint64_t failing_ms;
+    char sick_why[120];
     char trouble[160];
 };
 
 /* An action under way in the executor (single-flight); see plan.h. */
 struct view_busy {
-    uint64_t action; /* enum plan_action; 0 = none */
-    uint64_t since_ms;
+    uint64_t action;   /* enum plan_action; 0 = none */
+    uint64_t since_ms; /* when it began; with `failed` the one that failed */
     char target[64];
     bool failed; /* the last action ended with an error; `failures` in a row */
     uint64_t failures;
@@ -159,6 +176,9 @@ struct view {
     bool initialize_leased; /* bootstrap under way (not final) */
     struct leader_rec leader;
     uint64_t leader_lease; /* lease the leader key hangs on */
+    uint64_t leader_ms;    /* when this node first saw this token in the key */
+    /* incarnation of the last leader that was seen to be sick; "" none */
+    char sick_leader[40];
     struct sync_rec sync;
     uint64_t sync_mod_revision;
     struct member_rec members[VIEW_MEMBERS]; /* sorted by name; those with a live agent */
@@ -222,6 +242,11 @@ bool view_disarmed(const struct view *v);
 /* A new daemon that has not reached the DCS yet, under a fence without a deadline: it cannot know whether
  * PostgreSQL was left like that by a pause. */
 bool view_nothing_known(const struct view *v);
+
+/* "archive", "full", "hung", "stuck"; "" for SICK_NOT */
+const char *sick_name(enum sick s);
+/* Commits do not wait for a standby that cannot write or answer. */
+bool sick_leaves_sync(const struct view *v);
 
 /* One view as text: `key=value` lines, only what differs from zero; the notation of tests, journal and
  * `explain`. Numbers are decimal, LSNs X/X, lists a,b; control characters, `\` and `,` in names are

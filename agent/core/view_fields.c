@@ -73,6 +73,7 @@
 
 static const char *const mode_names[] = {"off", "on", "quorum", NULL};
 static const char *const crash_names[] = {"auto", "restart", "failover", NULL};
+static const char *const sick_names[] = {"no", "archive", "full", "hung", "stuck", NULL};
 static const char *const data_names[] = {"unknown", "empty", "ours", "broken", NULL};
 static const char *const proc_names[] = {"stopped",  "starting", "running",
                                          "stopping", "dying",    NULL};
@@ -87,7 +88,7 @@ F_BEGIN(view_config)
     F_U64(ttl_ms) F_ENUM(sync_mode, mode_names) F_BOOL(sync_strict) F_U64(sync_node_count)
     F_U64(maximum_lag_on_syncnode) F_BOOL(check_timeline)
     F_U64(maximum_lag_on_failover) F_U64(primary_start_timeout_ms) F_U64(retry_interval_ms)
-    F_ENUM(on_primary_crash, crash_names) F_BOOL(pause) F_BOOL(use_pg_rewind)
+    F_ENUM(on_primary_crash, crash_names) F_BOOL(sick_failover) F_U64(sick_interval_ms) F_BOOL(pause) F_BOOL(use_pg_rewind)
 F_END
 
 F_BEGIN(sync_set)
@@ -110,7 +111,8 @@ F_BEGIN(view_pg)
     F_TEXT(pending_reason) F_TEXT(limits) F_BOOL(roles_ready) F_BOOL(checkpointed) F_U64(start_us) F_U64(parent)
     F_U64(switch_lsn)
     F_SUB(set, sync_set) F_BOOL(set_known) F_BOOL(set_confirmed) F_LIST(old, sync_set, false)
-    F_LIST(senders, view_walsender, false) F_TEXT(trouble)
+    F_LIST(senders, view_walsender, false) F_ENUM(sick, sick_names) F_U64(failing_ms)
+    F_TEXT(sick_why) F_TEXT(trouble)
 F_END
 
 F_BEGIN(view_busy)
@@ -123,7 +125,8 @@ F_BEGIN(view)
     F_U64(now_ms) F_TEXT(self) F_BOOL(dcs_ready) F_U64(dcs_lost_ms) F_U64(revision) F_U64(lost_ms)
     F_BOOL(txn_pending) F_BOOL(txn_unknown) F_SUB(config, view_config)
     F_BOOL(has_initialize) F_SUB(initialize, initialize_rec) F_BOOL(initialize_leased)
-    F_BOOL(has_leader) F_SUB(leader, leader_rec) F_U64(leader_lease)
+    F_BOOL(has_leader) F_SUB(leader, leader_rec) F_U64(leader_lease) F_U64(leader_ms)
+    F_TEXT(sick_leader)
     F_BOOL(has_sync) F_SUB(sync, sync_rec) F_U64(sync_mod_revision)
     F_LIST(members, member_rec, true)
     F_LIST(seals, seal_rec, true) F_U64S(seal_mod_revisions)

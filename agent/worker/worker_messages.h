@@ -32,6 +32,7 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
  *                                                         a copy by a program of the administrator
  * rewind        name data_dir bin_dir host port user passfile files dirs
  * tail          path                                      the end of a log, into text
+ * health        data_dir                                  writes to the disks, and says how much room they have
  * cancel                                                  ends what runs; id is that request's */
 #define WORKER_FILE(U64, BOOL, TEXT, BYTES, MANY)             \
     TEXT(path, WORKER_PATH) /* absolute, or below data_dir */ \
@@ -96,7 +97,11 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
     TEXT(limits, 64) /* pg_limits.h: what a standby of this data needs at least */            \
     U64(seal_token)                                                                           \
     U64(seal_lsn)                                                                             \
-    U64(seal_timeline)
+    U64(seal_timeline)                                                                        \
+    U64(data_free) /* health: bytes */                                                        \
+    U64(data_size)                                                                            \
+    U64(wal_free)                                                                             \
+    U64(wal_size)
 
 #define W_U64(f) uint64_t f;
 #define W_BOOL(f) bool f;

@@ -28,7 +28,7 @@ PG_BIN = pathlib.Path(os.environ.get("REGENT_TEST_PG_BIN", "/usr/lib/postgresql/
 PROGRAMS = ("regentd", "regent-fence", "regentctl")
 PATIENCE_S = 60
 POLL_S = 0.02
-OURS = ("regentd", "regent-fence", "postgres", "pg_basebackup", "pg_rewind", "initdb", "pg_ctl")
+OURS = ("regentd", "regent-fence", "regent-health", "postgres", "pg_basebackup", "pg_rewind", "initdb", "pg_ctl")
 LOG_TAIL = 40
 SYNC_ROLES = ("Sync Standby", "Quorum Standby")
 # Standbys are known by their slots: their application_name is the incarnation of their data.
@@ -204,6 +204,8 @@ class Node:
         for pid, line in self.processes().items():
             words = line.split()
             name = pathlib.Path(words[0]).name if words else ""
+            if _read(f"/proc/{pid}/comm").strip() == b"regent-health":
+                continue  # a worker that only looks whether the disks can be written to
             is_worker = "worker" in " ".join(words[1:3])
             if program == "regentd" and name == "regentd":
                 return pid

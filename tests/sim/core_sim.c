@@ -69,6 +69,8 @@ void world_init(struct world *w, uint64_t seed, size_t n)
                                      .maximum_lag_on_failover = 1 << 24,
                                      .primary_start_timeout_ms = 300000,
                                      .retry_interval_ms = 100,
+                                     .sick_failover = true,
+                                     .sick_interval_ms = 3000,
                                      .use_pg_rewind = true};
     for (size_t i = 0; i < n; i++) {
         struct node *x = &w->node[i];
@@ -94,6 +96,8 @@ static void heal(struct world *w, struct node *x)
     if (x->isolated)
         world_log(w, x, "connected again");
     x->isolated = x->fence_frozen = false;
+    x->sick = SICK_NOT;
+    x->failing_ms = 0;
     if (x->paused) {
         x->paused = false;
         x->was_paused = true; /* the loop was late */
@@ -132,7 +136,7 @@ static void wipe(struct world *w, struct node *x)
 static void fault(struct world *w)
 {
     struct node *x = &w->node[rng_below(&w->rng, w->n)];
-    switch (rng_below(&w->rng, 13)) {
+    switch (rng_below(&w->rng, 15)) {
     case 0:
     case 1:
         pg_kill(w, x);
@@ -152,6 +156,7 @@ static void fault(struct world *w)
         world_log(w, x, "isolated");
         break;
     case 6: /* the node dies */
+        x->sick = SICK_NOT;
         pg_kill(w, x);
         kill_agent(w, x, 1000 + rng_below(&w->rng, 5000));
         x->armed = false;
@@ -179,6 +184,12 @@ static void fault(struct world *w)
         w->store.pause = !w->store.pause;
         w->store.revision++;
         world_log(w, NULL, w->store.pause ? "paused" : "resumed");
+        break;
+    case 12:
+    case 13:
+        x->sick = (enum sick)(SICK_ARCHIVE + rng_below(&w->rng, SICK_STUCK));
+        x->failing_ms = w->now_ms;
+        world_log(w, x, "sick: %s", sick_name(x->sick));
         break;
     default:
         for (size_t i = 0; i < w->n; i++)

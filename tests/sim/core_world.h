@@ -80,6 +80,8 @@ struct node {
     struct postgres pg;
     /* the machine */
     bool isolated;
+    enum sick sick;
+    uint64_t failing_ms; /* since when */
     /* fence */
     bool armed, fence_frozen;
     bool disarmed; /* in a pause: it guards nothing */
@@ -90,6 +92,8 @@ struct node {
     uint64_t lease, deadline_ms, renew_ms;
     struct store mirror;
     uint64_t mirror_ms, lost_ms, dcs_lost_ms;
+    uint64_t leader_token, leader_ms; /* the newest in the mirror, and since when */
+    bool withhold;
     bool mirrored, txn_unknown;
     struct view_busy busy;
     struct plan doing;

@@ -23,7 +23,7 @@ void agent_start(struct world *w, struct node *x, bool adopt)
 
 static void keep_lease(struct world *w, struct node *x)
 {
-    if (x->isolated || w->now_ms < x->renew_ms)
+    if (x->isolated || x->withhold || w->now_ms < x->renew_ms)
         return;
     if (!store_lease_alive(w, x->lease)) {
         x->lease = w->lease_next++;
@@ -51,6 +51,10 @@ static void look(struct world *w, struct node *x)
     if (x->mirrored && w->now_ms > x->mirror_ms + 500) {
         x->mirrored = false;
         x->dcs_lost_ms = w->now_ms;
+    }
+    if (x->mirror.has_leader && x->mirror.leader.token != x->leader_token) {
+        x->leader_token = x->mirror.leader.token;
+        x->leader_ms = w->now_ms;
     }
     if (!x->mirrored || x->mirror.has_leader)
         x->lost_ms = 0;
@@ -150,6 +154,7 @@ static void build_view(const struct world *w, const struct node *x, struct view 
     v->has_leader = s->has_leader;
     if (s->has_leader)
         v->leader = s->leader, v->leader_lease = s->leader_lease;
+    v->leader_ms = x->leader_ms;
     v->has_sync = s->has_sync;
     v->sync = s->sync;
     v->sync_mod_revision = s->sync_rev;
@@ -179,6 +184,9 @@ static void build_view(const struct world *w, const struct node *x, struct view 
     v->has_sync_before = x->has_sync_before;
     v->sync_before = x->sync_before;
     see_pg(w, x, &v->pg);
+    v->pg.sick = x->sick;
+    v->pg.failing_ms = x->failing_ms;
+    (void)memcpy(v->pg.sick_why, "sick", sizeof "sick");
 }
 
 static void publish(struct world *w, struct node *x)
@@ -200,6 +208,8 @@ static void publish(struct world *w, struct node *x)
     m->timeline = data_timeline(&x->data);
     m->lsn = m->replay_lsn = pg_lsn(x->data.n);
     m->lease = x->lease;
+    m->nosync = x->sick >= SICK_HUNG;
+    (void)snprintf(m->sick, sizeof m->sick, "%s", sick_name(x->sick));
     w->store.member_lease[at] = x->lease;
     w->store.revision++;
     x->publish_ms = w->now_ms + 10 + rng_below(&w->rng, 60);
@@ -390,6 +400,7 @@ void agent_tick(struct world *w, struct node *x)
         return;
     }
     x->was_paused = false;
+    x->withhold = p.withhold;
     execute(w, x, &v, &p);
     if (x->stopping && x->pg.proc == PG_PROC_STOPPED && !view_leader_named(&v) &&
         !x->txn.active) {

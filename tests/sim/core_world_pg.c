@@ -33,7 +33,8 @@ void pg_kill(struct world *w, struct node *x)
     world_log(w, x, "PostgreSQL dies%s", x->pg.in_recovery ? "" : " (primary)");
     x->pg.crashed = !x->pg.in_recovery;
     x->data.clean = x->pg.in_recovery;
-    x->pg.proc = PG_PROC_STOPPED;
+    /* What waits for a disk that is stuck ends when the disk goes on. */
+    x->pg.proc = x->sick == SICK_STUCK ? PG_PROC_DYING : PG_PROC_STOPPED;
     x->pg.streaming = false;
 }
 
@@ -150,6 +151,8 @@ void pg_tick(struct world *w)
         stream(w, &w->node[i]);
     for (size_t i = 0; i < w->n; i++) {
         struct node *x = &w->node[i];
+        if (x->pg.proc == PG_PROC_DYING && x->sick != SICK_STUCK)
+            x->pg.proc = PG_PROC_STOPPED;
         if (!pg_writable(x))
             continue;
         if (world_chance(w, 200) && x->data.n + 8 < WAL_MAX)

@@ -136,6 +136,7 @@ static bool acquire_txn(struct world *w, struct node *x, const struct pending_tx
     (void)memcpy(s->leader.incarnation, t->plan.sync.incarnation, sizeof s->leader.incarnation);
     (void)snprintf(s->leader.state, sizeof s->leader.state, "acquired");
     s->leader.token = t->plan.sync.token;
+    (void)memcpy(s->leader.relieves, t->plan.leader.relieves, sizeof s->leader.relieves);
     s->leader_lease = t->lease;
     put_sync(s, &t->plan.sync);
     return true;

@@ -139,6 +139,12 @@ static bool extra_holds(const char *line, const struct plan *p)
     expected(line, " cancel=", "?", want, sizeof want);
     if (strcmp(want, "?") != 0 && strcmp(want, p->cancel ? "1" : "0") != 0)
         return false;
+    expected(line, " withhold=", "?", want, sizeof want);
+    if (strcmp(want, "?") != 0 && strcmp(want, p->withhold ? "1" : "0") != 0)
+        return false;
+    expected(line, " relieves=", "?", want, sizeof want);
+    if (strcmp(want, "?") != 0 && strcmp(want, p->leader.relieves) != 0)
+        return false;
     expected(line, " wake=", "?", want, sizeof want);
     (void)snprintf(have, sizeof have, "%llu", (unsigned long long)p->wake_ms);
     return strcmp(want, "?") == 0 || strcmp(want, have) == 0;
@@ -239,6 +245,12 @@ static void what_a_person_asks_for_is_done(void **state)
     run_file("request.txt", 30);
 }
 
+static void a_sick_leader_hands_over(void **state)
+{
+    (void)state;
+    run_file("sick.txt", 30);
+}
+
 int main(void)
 {
     load_bases();
@@ -251,6 +263,7 @@ int main(void)
         cmocka_unit_test(the_best_is_elected),
         cmocka_unit_test(a_pause_leaves_postgresql_alone),
         cmocka_unit_test(what_a_person_asks_for_is_done),
+        cmocka_unit_test(a_sick_leader_hands_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

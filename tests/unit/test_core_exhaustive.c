@@ -10,7 +10,7 @@
 #include "agent/core/plan.h"
 #include "base/rng.h"
 
-enum { CHOICES = 8, RULES = 64 };
+enum { CHOICES = 8, RULES = 80 };
 
 struct dimension {
     const char *choice[CHOICES]; /* lines in the view notation, up to a NULL */
@@ -108,6 +108,15 @@ static const struct dimension some[] = {
       "busy.failed=1\nbusy.failures=3\nbusy.failed_action=start_primary\nbusy.failed_ms=1",
       "busy.failed=1\nbusy.failures=1\nbusy.failed_action=promote\nbusy.failed_ms=99999"}},
     {{"", "", "", "pg.system_id=78"}},
+    {{"", "", "config.sick_failover=1\nconfig.sick_interval_ms=300000",
+      "config.sick_failover=1\nconfig.sick_interval_ms=300000\nleader.relieves=n3\n"
+      "leader_ms=90000",
+      "config.sick_failover=1\nconfig.sick_interval_ms=300\nleader.relieves=n3\n"
+      "leader_ms=90000"}},
+    {{"", "pg.sick=full\npg.failing_ms=95000", "pg.sick=hung\npg.failing_ms=95000",
+      "pg.sick=stuck\npg.failing_ms=99000", "pg.sick=archive"}},
+    {{"", "", "members[n3].sick=full", "members[n1].sick=stuck"}},
+    {{"", "sick_leader=i1"}},
     {{"", "", "", "has_initialize=0\nhas_sync=0",
       "has_initialize=1\ninitialize_leased=1\ninitialize.name=n2\nhas_sync=0",
       "can_bootstrap=1\nhas_initialize=0\nhas_sync=0"}},
