@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -28,19 +29,27 @@ static void encode(const struct raft_heard *all, size_t n, struct buf *ret_text)
     buf_append_slice(ret_text, slice_str("end\n")); /* a shortened file is none */
 }
 
+static bool number(const char **at, uint64_t *ret)
+{
+    char *end;
+    *ret = strtoull(*at, &end, 10);
+    bool found = end != *at;
+    *at = end;
+    return found;
+}
+
 static bool decode(const char *text, struct raft_heard ret[static RAFT_CORE_MEMBERS_MAX],
                    size_t *ret_n)
 {
-    int used = 0, voted;
     if (strncmp(text, HEADER, sizeof HEADER - 1) != 0)
         return false;
     text += sizeof HEADER - 1;
-    for (*ret_n = 0; *ret_n < RAFT_CORE_MEMBERS_MAX; ++*ret_n, text += used) {
+    for (*ret_n = 0; *ret_n < RAFT_CORE_MEMBERS_MAX && strcmp(text, "end\n") != 0; ++*ret_n) {
         struct raft_heard *h = &ret[*ret_n];
-        if (sscanf(text, "%" SCNu64 " %" SCNu64 " %" SCNu64 " %d\n%n", &h->id, &h->term,
-                   &h->index, &voted, &used) != 4 ||
-            h->id == 0)
-            break;
+        uint64_t voted;
+        if (!number(&text, &h->id) || !number(&text, &h->term) || !number(&text, &h->index) ||
+            !number(&text, &voted) || *text++ != '\n' || h->id == 0)
+            return false;
         h->voted = voted != 0;
     }
     return strcmp(text, "end\n") == 0;

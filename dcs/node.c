@@ -27,6 +27,18 @@ static void commit_state(struct node *n)
                  MIN(raft_core_stored_index(n->raft), raft_core_commit_index(n->raft)));
     n->uncommitted_bytes = 0;
     latency_add(&n->state_commit, n->ops->now_us(n->arg) - began_us);
+    if (!n->settling && state_wal_long(n->state)) {
+        n->settling = true;
+        raft_core_pause_apply(n->raft, true);
+    }
+}
+
+static void settle(struct node *n)
+{
+    if (n->settling && state_wal_settled(n->state)) {
+        n->settling = false;
+        raft_core_pause_apply(n->raft, false);
+    }
 }
 
 /* ---- what Raft asks for -------------------------------------------------------------------- */
@@ -367,6 +379,7 @@ void node_pass(struct node *n)
 {
     CHECK_MAGIC(n, NODE_MAGIC);
     n->now = n->ops->now_ms(n->arg);
+    settle(n);
     if (n->now >= raft_core_deadline(n->raft)) {
         raft_core_tick(n->raft, n->now);
     }
@@ -412,6 +425,7 @@ uint64_t node_deadline(const struct node *n)
         at = MIN(at, compare_deadline(n));
     }
     at = MIN(at, commit_deadline(n));
+    at = n->settling ? MIN(at, n->now + NODE_SETTLE_MS) : at;
     return list_empty(&n->done) ? at : n->now;
 }
 

@@ -17,6 +17,7 @@ enum {
     NODE_COMMIT_MS = 500,
     NODE_COMMIT_BYTES = 2 * 1024 * 1024,
     NODE_SLOW_MS = 1000, /* a request that took so long is in the log, at most one so often */
+    NODE_SETTLE_MS = 2,  /* how often a WAL that settles is looked at */
     NODE_ROUTE_MS = 50,  /* how often requests that wait for a leader are looked at */
     NODE_RETRY_MS = 50,  /* before a refused forward is tried again */
     NODE_PLENTY_BYTES = 32 * 1024 * 1024,
@@ -146,6 +147,7 @@ struct node {
     uint64_t commit_ms; /* when the state is to be committed, if it has anything to commit */
     size_t uncommitted_bytes;
     bool commit_due; /* at the next pass, behind the replies of this one */
+    bool settling;   /* nothing is applied while the WAL of the state comes to an end */
     bool running;    /* started: nothing may hold up the loop any more */
     bool copying;
     uint64_t copy_ms; /* not before: the last one failed */

@@ -237,6 +237,12 @@ enum err raft_core_transfer(struct raft_core *c, uint64_t to, uint64_t now_ms)
     return r == 0 ? ERR_OK : ERR_PRECONDITION;
 }
 
+void raft_core_pause_apply(struct raft_core *c, bool pause)
+{
+    CHECK_MAGIC(c, CORE_MAGIC);
+    c->paused = pause;
+}
+
 /* ---- facts ---- */
 
 enum raft_core_state raft_core_state(const struct raft_core *c)

@@ -174,6 +174,9 @@ void raft_core_hear(struct raft_core *c, const struct raft_heard *said);
 enum err raft_core_recall(const struct raft_core *c, uint64_t from, const struct raft_heard *h,
                           struct errmsg *e) MUST_CHECK;
 
+/* Nothing is applied until it is taken back; all else goes on. Allowed in a callback. */
+void raft_core_pause_apply(struct raft_core *c, bool pause);
+
 /* Facts. */
 enum raft_core_state raft_core_state(const struct raft_core *c);
 uint64_t raft_core_term(const struct raft_core *c);

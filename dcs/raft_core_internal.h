@@ -92,6 +92,7 @@ struct raft_core {
     struct raft_log log;
     bool started;
     bool in_callback; /* a callback of the owner runs */
+    bool paused;      /* by the owner: nothing is applied */
     uint64_t now_ms;
     uint64_t ticked_ms;
     uint64_t leader_heard_ms;

@@ -95,7 +95,7 @@ static void apply_change(struct raft_core *c, uint64_t index,
 /* While a snapshot is being installed the commit index may already lie behind it. */
 bool core_behind(const struct raft_core *c)
 {
-    return !c->installing && !c->restoring && c->applied < c->raft.commit_index;
+    return !c->installing && !c->restoring && !c->paused && c->applied < c->raft.commit_index;
 }
 
 /* Not all at once: behind a snapshot, or a restart, there may be tens of MiB, and a leader would not be

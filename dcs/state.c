@@ -15,10 +15,7 @@
 enum {
     WAL_PAGES_SOFT = 8192,   /* the worker is woken: 32 MiB */
     VACUUM_PAGES_MIN = 1024, /* free ones: 4 MiB */
-    /* 64 MiB: under a load that leaves the worker no gap, the loop moves the rest, when it is little, so
-     * that the file can begin anew. */
-    WAL_PAGES_HARD = 16384,
-    WAL_PAGES_HELP = 1024,
+    WAL_PAGES_HARD = 65536,  /* nobody has given it one: the committing thread helps */
 };
 
 #define QUOTA_BYTES ((uint64_t)256 * 1024 * 1024)
@@ -29,14 +26,16 @@ static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)
     struct state *s = arg;
     (void)name;
     CHECK_MAGIC(s, STATE_MAGIC);
-    if (pages < s->wal_woken_pages)
-        s->wal_woken_pages = 0; /* it began anew */
-    bool hard = pages >= WAL_PAGES_HARD;
-    if (hard || pages >= s->wal_woken_pages + WAL_PAGES_SOFT) {
+    if (pages < s->wal_woken_pages) { /* it began anew */
+        s->wal_woken_pages = 0;
+        s->wal_long_pages = WAL_PAGES_LONG;
+    }
+    s->wal_pages = pages;
+    if (pages >= s->wal_long_pages || pages >= s->wal_woken_pages + WAL_PAGES_SOFT) {
         s->wal_woken_pages = pages;
         checkpointer_wake(s->checkpointer);
     }
-    if (hard && pages - checkpointer_moved(s->checkpointer) <= WAL_PAGES_HELP) {
+    if (pages >= WAL_PAGES_HARD && s->wal_long_pages == WAL_PAGES_LONG) {
         int rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
         if (rc != SQLITE_OK && rc != SQLITE_BUSY)
             state_fatal(s, "checkpoint");
@@ -90,6 +89,7 @@ enum err state_open(const char *path, const char *cluster_id, struct state **ret
     s->path = mem_strdup(path);
     s->sessions = mem_alloc(sizeof *s->sessions);
     s->checkpointer = checkpointer_new(path);
+    s->wal_long_pages = WAL_PAGES_LONG;
     enum err rc = str_copy(s->cluster_id, sizeof s->cluster_id, cluster_id);
     if (rc != ERR_OK || cluster_id[0] == '\0')
         rc = err_set(e, ERR_INVALID, "%s: the cluster id is empty or too long", path);
@@ -246,6 +246,26 @@ void state_commit_full(struct state *s, uint64_t logged)
         state_begin(s);
     state_commit(s, logged);
     ASSERT(s->leases.n_dirty == 0 && s->sessions->n_dirty == 0);
+}
+
+/* ---- the WAL ---- */
+
+bool state_wal_long(const struct state *s)
+{
+    CHECK_MAGIC(s, STATE_MAGIC);
+    return s->wal_pages >= s->wal_long_pages;
+}
+
+bool state_wal_settled(struct state *s)
+{
+    bool whole;
+    CHECK_MAGIC(s, STATE_MAGIC);
+    if (!checkpointer_idle(s->checkpointer, &whole))
+        return false;
+    /* A reader kept it from its end: once more when as much has come again. */
+    s->wal_long_pages = whole ? WAL_PAGES_LONG : s->wal_pages + WAL_PAGES_SOFT;
+    s->wal_pages = 0;
+    return true;
 }
 
 /* ---- quota ---- */

@@ -99,6 +99,12 @@ void state_commit(struct state *s, uint64_t logged);
 /* A snapshot needs every counter in the file: commits also when only renewals came. */
 void state_commit_full(struct state *s, uint64_t logged);
 
+/* Behind a commit: so much waits to be moved from the WAL into the file that the WAL should begin anew. It
+ * does with the first transaction that begins when the worker is at its end: until state_wal_settled()
+ * nothing should be applied. */
+bool state_wal_long(const struct state *s);
+bool state_wal_settled(struct state *s);
+
 /* ---- reading (applied state, also uncommitted) ---- */
 enum err state_range(struct state *s, const struct range_req *r, size_t max_bytes,
                      struct buf *ret_reply, struct errmsg *e) MUST_CHECK;

@@ -14,7 +14,9 @@ struct checkpointer {
     pthread_cond_t changed;
     bool wanted; /* under lock */
     bool stop;   /* under lock */
-    int moved;   /* under lock */
+    /* under lock: rounds; each covers what was asked for before it began */
+    uint64_t asked, done;
+    bool whole; /* under lock: the last round left nothing in the WAL */
 };
 
 struct checkpointer *checkpointer_new(const char *path)
@@ -29,12 +31,13 @@ struct checkpointer *checkpointer_new(const char *path)
 }
 
 /* False: told to stop. */
-static bool wait_for_work(struct checkpointer *c)
+static bool wait_for_work(struct checkpointer *c, uint64_t *ret_round)
 {
     (void)pthread_mutex_lock(&c->lock);
     while (!c->wanted && !c->stop)
         (void)pthread_cond_wait(&c->changed, &c->lock);
     c->wanted = false;
+    *ret_round = c->asked;
     bool go_on = !c->stop;
     (void)pthread_mutex_unlock(&c->lock);
     return go_on;
@@ -62,16 +65,16 @@ static void *run(void *arg)
                           NULL);
     if (rc != SQLITE_OK)
         fail(c, db);
-    while (wait_for_work(c)) {
-        int moved = 0;
-        rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, &moved);
+    uint64_t round;
+    while (wait_for_work(c, &round)) {
+        int pages = -1, moved = 0;
+        rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages, &moved);
         if (rc != SQLITE_OK && rc != SQLITE_BUSY)
             fail(c, db);
-        if (rc == SQLITE_OK) {
-            (void)pthread_mutex_lock(&c->lock);
-            c->moved = moved;
-            (void)pthread_mutex_unlock(&c->lock);
-        }
+        (void)pthread_mutex_lock(&c->lock);
+        c->done = round;
+        c->whole = rc == SQLITE_OK && moved == pages;
+        (void)pthread_mutex_unlock(&c->lock);
     }
     (void)sqlite3_close(db);
     return NULL;
@@ -81,6 +84,7 @@ void checkpointer_wake(struct checkpointer *c)
 {
     (void)pthread_mutex_lock(&c->lock);
     c->wanted = true;
+    c->asked++;
     (void)pthread_cond_signal(&c->changed);
     (void)pthread_mutex_unlock(&c->lock);
     if (!c->running) {
@@ -90,12 +94,13 @@ void checkpointer_wake(struct checkpointer *c)
     }
 }
 
-int checkpointer_moved(struct checkpointer *c)
+bool checkpointer_idle(struct checkpointer *c, bool *ret_whole)
 {
     (void)pthread_mutex_lock(&c->lock);
-    int moved = c->moved;
+    bool idle = c->done == c->asked;
+    *ret_whole = c->whole;
     (void)pthread_mutex_unlock(&c->lock);
-    return moved;
+    return idle;
 }
 
 void checkpointer_free(struct checkpointer *c)

@@ -27,6 +27,8 @@
 enum { STATE_MAGIC = 0x53544154, STATE_SCHEMA_VERSION = 2, STATE_ENTRY_VERSION = 1 };
 enum { STATE_APPLICATION_ID = 0x52474e54 }; /* "RGNT" */
 
+enum { WAL_PAGES_LONG = 16384 }; /* 64 MiB: the worker needs a gap, state_wal_long() */
+
 /* Bounds that decide results: the same on every member, or members differ. */
 enum {
     STATE_KEY_MAX = 4096,
@@ -85,6 +87,8 @@ struct state {
     bool marked;         /* the entry applied last asks for a hash */
     uint64_t small_sum;  /* rows of tokens and members, added up */
     int wal_woken_pages; /* length of the WAL when the checkpointer was woken last */
+    int wal_pages;       /* behind the last commit */
+    int wal_long_pages;  /* from which on it should begin anew */
     struct lease_table leases;
     struct session_table *sessions;
     struct buf value;  /* value of the row last looked up */
@@ -308,8 +312,8 @@ void hash_small(struct state *s);
 /* ---- state_checkpoint.c ---- */
 struct checkpointer *checkpointer_new(const char *path);
 void checkpointer_wake(struct checkpointer *c); /* starts the thread when there is none yet */
-/* Pages of the WAL that were in the file after its last round. */
-int checkpointer_moved(struct checkpointer *c);
+/* All that it was woken for is done. *ret_whole: the last round left nothing in the WAL. */
+bool checkpointer_idle(struct checkpointer *c, bool *ret_whole);
 void checkpointer_free(struct checkpointer *c); /* waits for it; NULL is allowed */
 
 #endif

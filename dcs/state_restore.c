@@ -3,6 +3,7 @@
  * A second connection writes all its pages in one transaction of the WAL: a crash leaves the old state or
  * the new one. The loop's own connection is pinned to the old one meanwhile, so that what it reads and what
  * it has in memory stay of one moment. */
+#include <limits.h>
 #include <stdio.h>
 
 #include "base/mem.h"
@@ -98,8 +99,10 @@ void state_restore_end(struct state *s, struct state_restoring *r, uint64_t now_
         /* The file ends at Raft's index; what lies between are barriers and membership changes. */
         s->m.applied = r->index;
         s->m.logged = 0;
+        s->wal_long_pages = INT_MAX; /* it is all of the state: to be moved beside what comes */
         state_begin(s);
         state_commit(s, r->index);
+        s->wal_long_pages = s->wal_pages + WAL_PAGES_LONG;
         lease_table_restart(&s->leases, now_ms);
         checkpointer_wake(s->checkpointer);
     }

@@ -441,6 +441,45 @@ static void a_copy_is_of_its_moment_while_the_state_goes_on(void **t)
     script_free(x);
 }
 
+/* With nothing applied for the moment that the worker needs, the WAL begins anew. */
+static void a_long_wal_begins_anew(void **t)
+{
+    enum { VALUE = 1400 * 1000, TIMES = 60, PATIENCE_MS = 60000 };
+    (void)t;
+    struct script *x = script_new();
+    struct buf params = BUF_INIT, entry = BUF_INIT;
+    struct state_batch batch = {0};
+    struct put_req put = {.key = slice_str("a"), .value = {mem_alloc(VALUE), VALUE}};
+    char wal[140];
+    struct stat st;
+    size_t settled = 0;
+    assert_int_equal(str_format(wal, sizeof wal, "%s-wal", x->path), ERR_OK);
+    msg_encode(&msg_put_req, &put, &params);
+    for (uint64_t i = 1; i <= TIMES; i++) {
+        (void)state_batch_add(&batch, STATE_CMD_PUT, buf_slice(&params));
+        buf_clear(&entry);
+        state_batch_end(&batch, 1, &entry);
+        state_apply(x->s, i, buf_slice(&entry), 1, NULL, NULL);
+        state_commit(x->s, i);
+        if (!state_wal_long(x->s))
+            continue;
+        settled++;
+        for (size_t ms = 0; !state_wal_settled(x->s); ms++) {
+            assert_true(ms < PATIENCE_MS);
+            (void)usleep(1000);
+        }
+        assert_false(state_wal_long(x->s));
+    }
+    assert_true(settled > 0);
+    assert_int_equal(stat(wal, &st), 0);
+    assert_true(st.st_size < 80 * 1024 * 1024);
+    mem_free((void *)put.value.p);
+    buf_close(&params);
+    buf_close(&entry);
+    buf_close(&batch.body);
+    script_free(x);
+}
+
 static void a_file_shrinks_when_its_keys_are_gone(void **t)
 {
     (void)t;
@@ -512,6 +551,7 @@ int main(void)
             a_restore_that_failed_or_was_cut_off_leaves_the_old_state_or_the_new_one),
         cmocka_unit_test(a_copy_that_came_is_checked_row_by_row),
         cmocka_unit_test(a_copy_is_of_its_moment_while_the_state_goes_on),
+        cmocka_unit_test(a_long_wal_begins_anew),
         cmocka_unit_test(a_file_shrinks_when_its_keys_are_gone),
         cmocka_unit_test(the_quota_keeps_room_for_reserved_keys),
     };
