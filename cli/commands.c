@@ -29,6 +29,8 @@ const struct command cli_commands[] = {
      cmd_member_replace},
     {"member remove", "NAME [--force]", "take a member out of the DCS for good",
      cmd_member_remove},
+    {"member target", "[3|5|7]", "how many voters there shall be at most: show or set it",
+     cmd_member_target},
     {"list", "[CLUSTER] [-e] [-t] [-W] [-w SECONDS]",
      "PostgreSQL nodes: role, state, timeline, lag", cmd_list},
     {"topology", "[CLUSTER] [-e] [-t] [-W] [-w SECONDS]",

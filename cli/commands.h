@@ -44,6 +44,7 @@ int cmd_member_list(struct cli *c, int argc, char **argv);
 int cmd_member_promote(struct cli *c, int argc, char **argv);
 int cmd_member_remove(struct cli *c, int argc, char **argv);
 int cmd_member_replace(struct cli *c, int argc, char **argv);
+int cmd_member_target(struct cli *c, int argc, char **argv);
 int cmd_pause(struct cli *c, int argc, char **argv);
 int cmd_resume(struct cli *c, int argc, char **argv);
 int cmd_restart(struct cli *c, int argc, char **argv);

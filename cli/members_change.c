@@ -1,4 +1,4 @@
-/* member add|promote|demote|remove|replace: each says first what it does to the quorum. */
+/* member add|promote|demote|remove|replace|target: each says first what it does to the quorum. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -53,8 +53,8 @@ static void say_more(const char *name)
     (void)fprintf(
         stderr,
         "%s becomes a voter when it has caught up and the number of voters is odd with "
-        "it (at most 7); until then it follows without a vote.\n",
-        name);
+        "it (at most %" PRIu64 "); until then it follows without a vote.\n",
+        name, list.target != 0 ? list.target : PROTO_VOTERS_MAX);
 }
 
 /* NAME [--force] */
@@ -195,4 +195,56 @@ int cmd_member_replace(struct cli *c, int argc, char **argv)
     say_less(who);
     rv = cli_call(c, METHOD_MEMBER_REMOVE, &r, &list);
     return rv == ERR_OK ? give_token(c, r.name, role) : cli_exit_code(rv);
+}
+
+/* ---- the target ---- */
+
+static int show_target(void)
+{
+    (void)printf("%" PRIu64 "\n", list.target);
+    return CLI_DONE;
+}
+
+/* How many there will be: no more than ask for it, and an odd number. */
+static uint64_t voters_with(uint64_t target)
+{
+    uint64_t asked = 0;
+    for (size_t i = 0; i < list.members_n; i++)
+        asked += strcmp(list.members[i].state, "active") == 0;
+    asked = MIN(asked, target);
+    return asked % 2 == 0 && asked > 0 ? asked - 1 : asked;
+}
+
+static int set_target(struct cli *c, const char *text)
+{
+    struct put_req r = {.key = slice_str(PROTO_VOTERS_KEY), .value = slice_str(text)};
+    struct op_result result;
+    uint64_t target = (uint64_t)(text[0] - '0');
+    say_voters("now", list.voters);
+    if (target < list.voters) {
+        say_voters("then", target);
+        (void)fprintf(
+            stderr, "Those that are one no longer go on following without a vote, and take the "
+                    "place of a voter that is removed.\n");
+    } else if (voters_with(target) > list.voters) {
+        (void)fprintf(
+            stderr, "Learners become voters as they have caught up, in pairs; those that were "
+                    "made learners by `member demote` stay so.\n");
+    }
+    enum err rv = cli_call(c, METHOD_KV_PUT, &r, &result);
+    if (rv == ERR_OK)
+        (void)printf("%s\n", text);
+    return cli_exit_code(rv);
+}
+
+int cmd_member_target(struct cli *c, int argc, char **argv)
+{
+    bool sets = argc == 2;
+    if (argc > 2 || (sets && strcmp(argv[1], "3") != 0 && strcmp(argv[1], "5") != 0 &&
+                     strcmp(argv[1], "7") != 0))
+        return cli_usage("3, 5 or 7 voters can be wanted");
+    enum err rv = get_list(c);
+    if (rv != ERR_OK)
+        return cli_exit_code(rv);
+    return sets ? set_target(c, argv[1]) : show_target();
 }

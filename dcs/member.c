@@ -21,7 +21,7 @@ size_t member_voters(const struct member_cluster *c)
     return n;
 }
 
-/* The largest odd number that the members who asked for a vote can fill. */
+/* The largest odd number that the members who asked for a vote can fill, within what was set. */
 static size_t target(const struct member_cluster *c)
 {
     size_t asked = 0;
@@ -29,7 +29,7 @@ static size_t target(const struct member_cluster *c)
         const struct member_view *m = &c->m[i];
         asked += m->raft != MEMBER_ABSENT && m->wants_vote && m->state == MEMBER_ACTIVE;
     }
-    asked = MIN(asked, (size_t)MEMBER_VOTERS_MAX);
+    asked = MIN(asked, c->voters_max);
     return asked % 2 == 0 && asked > 0 ? asked - 1 : asked;
 }
 
@@ -42,7 +42,8 @@ bool member_settled(const struct member_cluster *c)
             return false;
         }
     }
-    return !c->change_pending && voters % 2 == 1 && voters >= target(c);
+    return !c->change_pending && voters % 2 == 1 && voters >= target(c) &&
+           voters <= c->voters_max;
 }
 
 static bool ready(const struct member_cluster *c, const struct member_view *m)
@@ -81,10 +82,10 @@ static struct member_plan promote(const struct member_cluster *c, size_t voters)
         }
     }
     /* From an odd number two must be ready: the step to the even one is only on the way. From an even
-     * one the next odd may be reached even above the target: it is better than resting. */
+     * one the next odd may be reached even above what all can fill: it is better than resting. */
     bool even = voters % 2 == 0;
     bool go =
-        even ? n_ready >= 1 && voters < MEMBER_VOTERS_MAX : n_ready >= 2 && voters < target(c);
+        even ? n_ready >= 1 && voters < c->voters_max : n_ready >= 2 && voters < target(c);
     if (!go) {
         return (struct member_plan){.action = MEMBER_NOTHING};
     }
@@ -108,7 +109,7 @@ static struct member_plan demote_unwanted(const struct member_cluster *c)
 }
 
 /* The voter one can best do without: unreachable before reachable, then the newest; never the leader. */
-static struct member_plan demote(const struct member_cluster *c)
+static struct member_plan demote(const struct member_cluster *c, const char *why)
 {
     const struct member_view *worst = NULL;
     for (size_t i = 0; i < c->n; i++) {
@@ -123,13 +124,23 @@ static struct member_plan demote(const struct member_cluster *c)
     if (worst == NULL) {
         return (struct member_plan){.action = MEMBER_NOTHING};
     }
-    return (struct member_plan){MEMBER_DEMOTE, worst->id,
-                                "an even number of voters survives no more failures"};
+    return (struct member_plan){MEMBER_DEMOTE, worst->id, why};
+}
+
+/* A voter above the target, when the others keep the quorum. */
+static struct member_plan demote_excess(const struct member_cluster *c, size_t voters)
+{
+    struct member_plan p = {.action = MEMBER_NOTHING};
+    if (voters > c->voters_max) {
+        p = demote(c, "there are more voters than are wanted");
+    }
+    bool safe = p.action != MEMBER_NOTHING && member_removable(c, p.id, false, NULL) == ERR_OK;
+    return safe ? p : (struct member_plan){.action = MEMBER_NOTHING};
 }
 
 struct member_plan member_decide(const struct member_cluster *c)
 {
-    ASSERT(c->n <= MEMBERS_MAX);
+    ASSERT(c->n <= MEMBERS_MAX && c->voters_max % 2 == 1);
     struct member_plan p = admit(c);
     size_t voters = member_voters(c);
     if (p.action != MEMBER_NOTHING || c->change_pending || voters == 0) {
@@ -137,11 +148,14 @@ struct member_plan member_decide(const struct member_cluster *c)
     }
     p = demote_unwanted(c);
     if (p.action == MEMBER_NOTHING) {
+        p = demote_excess(c, voters);
+    }
+    if (p.action == MEMBER_NOTHING) {
         p = promote(c, voters);
     }
     if (p.action == MEMBER_NOTHING && voters % 2 == 0 &&
         c->even_ms >= MEMBER_EVEN_PATIENCE_MS) {
-        p = demote(c);
+        p = demote(c, "an even number of voters survives no more failures");
     }
     return p;
 }

@@ -4,7 +4,8 @@
  * A registered member ("joining") that presented itself becomes a learner; once it has stored something
  * it is "active" (from then on an empty log under this id means a wiped directory and is refused).
  * Learners that are caught up become voters up to the target; voters that are registered as learners
- * become learners. The number of voters rests at odd
+ * become learners, and so do voters above the target: they stay at hand for the place of one that is removed.
+ * The number of voters rests at odd
  * numbers only: an even one survives no more failures than the odd one below it. */
 #ifndef REGENT_DCS_MEMBER_H
 #define REGENT_DCS_MEMBER_H
@@ -14,7 +15,6 @@
 #include "proto/messages.h"
 
 enum {
-    MEMBER_VOTERS_MAX = 7,
     MEMBER_CAUGHT_UP_ENTRIES = 100,
     MEMBER_EVEN_PATIENCE_MS = 10000 /* so long may the number of voters be even */
 };
@@ -35,7 +35,8 @@ struct member_cluster {
     uint64_t self; /* the leader */
     uint64_t last_index;
     bool change_pending;
-    uint64_t even_ms; /* how long the number of voters has been even */
+    uint64_t voters_max; /* the target that was set */
+    uint64_t even_ms;    /* how long the number of voters has been even */
 };
 
 enum member_action {

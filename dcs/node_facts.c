@@ -87,6 +87,7 @@ void member_list_encode(struct node *n, struct buf *ret_reply)
     list->revision = state_revision(n->state);
     count_voters(n, &list->voters, &reachable);
     list->quorum = list->voters / 2 + 1;
+    list->target = state_voters_max(n->state);
     msg_encode(&msg_member_list, list, ret_reply);
     mem_free(all);
     mem_free(list);

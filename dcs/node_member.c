@@ -51,6 +51,7 @@ void member_look(struct node *n, const struct member *all, size_t k,
     ret_view->self = n->o.id;
     ret_view->last_index = raft_core_last_index(n->raft);
     ret_view->change_pending = raft_core_change_pending(n->raft);
+    ret_view->voters_max = state_voters_max(n->state);
     bool even = member_voters(ret_view) % 2 == 0;
     n->even_since_ms = !even ? 0 : n->even_since_ms == 0 ? n->now : n->even_since_ms;
     ret_view->even_ms = even ? n->now - n->even_since_ms : 0;

@@ -116,6 +116,8 @@ enum err state_tokens(struct state *s, struct token_list *ret_list, struct errms
  * MEMBERS_MAX. Empty: the first one has not been written yet (state_batch_member_init). */
 enum err state_members(struct state *s, struct member *ret_members, size_t max, size_t *ret_n)
     MUST_CHECK;
+/* How many voters there shall be at most (PROTO_VOTERS_KEY): 3, 5 or 7. */
+uint64_t state_voters_max(struct state *s);
 /* One member, removed ones too; ERR_NOT_FOUND. */
 enum err state_member(struct state *s, uint64_t id, struct member *ret_member) MUST_CHECK;
 /* Events of [from_revision, ...] for a watch that resumes: calls ops->event/revision_done in order;

@@ -49,6 +49,18 @@ enum err state_member(struct state *s, uint64_t id, struct member *ret_member)
     return ERR_OK;
 }
 
+uint64_t state_voters_max(struct state *s)
+{
+    struct kv kv;
+    char text[4];
+    uint64_t n = 0;
+    CHECK_MAGIC(s, STATE_MAGIC);
+    bool set = kv_find(s, slice_str(PROTO_VOTERS_KEY), &kv) &&
+               str_copy_slice(text, sizeof text, kv.value) == ERR_OK &&
+               str_parse_u64(text, &n) == ERR_OK && (n == 3 || n == 5);
+    return set ? n : PROTO_VOTERS_MAX;
+}
+
 bool member_of_key(struct state *s, const char *token, const char *key,
                    struct member *ret_member)
 {

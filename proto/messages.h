@@ -16,6 +16,11 @@ enum { PROTO_VERSION = 1 };
 /* The oldest version that is still understood. Of two that meet, the lower of their versions is spoken. */
 enum { PROTO_VERSION_MIN = 1, MEMBERS_MAX = 64, NAME_MAX_LEN = 64, SYNC_MAX = 16 };
 
+/* The key whose value, 3, 5 or 7, is how many voters there shall be at most; without it, or with another
+ * value: 7. */
+#define PROTO_VOTERS_KEY "/regent/voters"
+enum { PROTO_VOTERS_MAX = 7 };
+
 #define MSG(name) struct name {
 #define END(name) \
     }             \

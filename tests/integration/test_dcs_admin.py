@@ -98,6 +98,26 @@ def test_a_demoted_voter_stays_a_learner_until_it_is_promoted(lab):
     assert set(roles(fresh).values()) == {"voter"}
 
 
+def test_nodes_above_the_target_are_spares(lab):
+    assert ctl(lab.any(), "member", "target").strip() == "7"
+    assert "3, 5 or 7" in ctl(lab.any(), "member", "target", "4", code=2)
+    lab.add()
+    lab.add()
+    lab.wait_voters(5)
+    shown, said = ctl_both(lab.any(), "member", "target", "3")
+    assert shown == "3\n" and "now: 5 voters, quorum 3, 2 may be lost" in said and "then: 3 voters, quorum 2, 1 may be lost" in said
+    lab.wait_voters(3)
+    leader, spare = lab.leader(), [n for n in lab.nodes if roles(lab.any())[n.name] == "learner"]
+    assert len(spare) == 2 and leader not in spare and ctl(spare[0], "member", "target").strip() == "3"
+    gone = next(n for n in lab.nodes if n not in spare and n is not leader)
+    ctl(leader, "member", "remove", gone.name)
+    gone.kill()
+    wait_for("a spare has its place", lambda: sorted(roles(leader).values()) == ["learner", "voter", "voter", "voter"])
+    lab.add()
+    ctl(leader, "member", "target", "5")
+    wait_for("all of them vote", lambda: sorted(roles(leader).values()) == ["voter"] * 5)
+
+
 def test_a_demotion_that_costs_the_quorum_is_refused(lab):
     followers = lab.followers()
     followers[0].kill()

@@ -1,7 +1,8 @@
 /* dcs/member: admission, promotion in pairs, odd numbers, safe removal. A cluster is written as text:
  * one word a member, the first is the leader.
  *     V voter, L learner, - absent from Raft; then flags: j joining, p presented, d not heard of,
- *     w does not want a vote, b lags behind, z stored nothing yet */
+ *     w does not want a vote, b lags behind, z stored nothing yet
+ * A number in front is the target, 7 without it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,8 +18,13 @@ enum { LAST_INDEX = 1000 };
 
 static struct member_cluster cluster(const char *text)
 {
-    struct member_cluster c = {.self = 1, .last_index = LAST_INDEX};
+    struct member_cluster c = {
+        .self = 1, .last_index = LAST_INDEX, .voters_max = PROTO_VOTERS_MAX};
     const char *p = text;
+    if (*p >= '3' && *p <= '7') {
+        c.voters_max = (uint64_t)(*p - '0');
+        p += 2;
+    }
     while (*p != '\0') {
         struct member_view *m = &c.m[c.n++];
         m->id = c.n;
@@ -76,6 +82,17 @@ static const struct row {
     {"not when the quorum hangs on it", "V Vd Vw", false, 0, MEMBER_NOTHING, 0},
     {"not during another change", "V V Vw", true, 0, MEMBER_NOTHING, 0},
     {"no demotion during another change", "V V", true, MEMBER_EVEN_PATIENCE_MS, MEMBER_NOTHING,
+     0},
+    {"a fifth stays a learner when three are wanted", "3 V V V L L", false, 0, MEMBER_NOTHING,
+     0},
+    {"and takes the place of one that goes", "3 V V L L", false, 0, MEMBER_PROMOTE, 3},
+    {"two too many: the newest goes first", "3 V V V V V", false, 0, MEMBER_DEMOTE, 5},
+    {"then the next, at once", "3 V V V V L", false, 0, MEMBER_DEMOTE, 4},
+    {"one that is silent goes first", "3 V Vd V V V", false, 0, MEMBER_DEMOTE, 2},
+    {"not when the quorum hangs on it", "3 V Vd Vd Vd V", false, 0, MEMBER_NOTHING, 0},
+    {"not during another change", "3 V V V V V", true, 0, MEMBER_NOTHING, 0},
+    {"seven to five", "5 V V V V V V V", false, 0, MEMBER_DEMOTE, 7},
+    {"a target that is not reached is no reason to demote", "5 V V V", false, 0, MEMBER_NOTHING,
      0},
 };
 
@@ -148,12 +165,37 @@ static void test_growing_to_any_size_ends_odd(void **state)
     }
 }
 
+/* From any number of voters to any target, with all nodes well: it is reached and then it rests. */
+static void test_any_target_is_reached_from_any_other(void **state)
+{
+    (void)state;
+    for (uint64_t from = 3; from <= 7; from += 2) {
+        for (uint64_t to = 3; to <= 7; to += 2) {
+            struct member_cluster c = cluster("V V V V V V V L");
+            struct member_plan p;
+            for (size_t i = from; i < 7; i++) {
+                c.m[i].raft = MEMBER_LEARNER;
+            }
+            c.voters_max = to;
+            for (int steps = 0; (p = member_decide(&c)).action != MEMBER_NOTHING; steps++) {
+                assert_true(steps < 8 && p.id != c.self);
+                assert_int_equal(p.action, from < to ? MEMBER_PROMOTE : MEMBER_DEMOTE);
+                c.m[p.id - 1].raft = p.action == MEMBER_PROMOTE ? MEMBER_VOTER : MEMBER_LEARNER;
+                c.even_ms = member_voters(&c) % 2 == 0 ? MEMBER_EVEN_PATIENCE_MS : 0;
+            }
+            assert_int_equal(member_voters(&c), to);
+            assert_true(member_settled(&c));
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decisions),
         cmocka_unit_test(test_removals),
         cmocka_unit_test(test_growing_to_any_size_ends_odd),
+        cmocka_unit_test(test_any_target_is_reached_from_any_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
