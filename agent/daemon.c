@@ -4,13 +4,13 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "agent/systemd.h"
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/notify.h"
 #include "base/str.h"
 #include "conf/lease_rule.h"
 
@@ -65,7 +65,7 @@ static void on_term(uv_signal_t *s, int number)
     log_event(LOG_INFO, "signal", KV(KV_STR("signal", number == SIGINT ? "SIGINT" : "SIGTERM")),
               d->restarting ? "leaving; PostgreSQL runs on for adoption"
                             : "stopping; a primary hands over first");
-    (void)sd_notify(0, "STOPPING=1");
+    notify_send("STOPPING=1");
     if (d->restarting || d->witness) {
         daemon_finish(d);
         return;
@@ -90,7 +90,7 @@ static void on_alive(void *arg, const struct client_reply *reply)
 {
     (void)arg;
     if (reply->status == ERR_OK)
-        (void)sd_notify(0, "WATCHDOG=1");
+        notify_send("WATCHDOG=1");
 }
 
 static void on_alive_timer(uv_timer_t *t)
@@ -98,6 +98,12 @@ static void on_alive_timer(uv_timer_t *t)
     struct daemon *d = t->data;
     if (!d->closing)
         client_call(d->client, METHOD_CLUSTER_STATUS, &(struct empty){}, 0, on_alive, d);
+}
+
+static void on_frugal_timer(uv_timer_t *t)
+{
+    (void)t;
+    mem_give_back();
 }
 
 /* ---- life ---- */
@@ -143,6 +149,7 @@ void daemon_finish(struct daemon *d)
     close_handle((uv_handle_t *)&d->wake);
     close_handle((uv_handle_t *)&d->limit);
     close_handle((uv_handle_t *)&d->alive);
+    close_handle((uv_handle_t *)&d->frugal);
     close_handle((uv_handle_t *)&d->term);
     close_handle((uv_handle_t *)&d->interrupt);
     close_handle((uv_handle_t *)&d->leave);
@@ -271,7 +278,7 @@ static enum err start_all(struct daemon *d, struct errmsg *e)
 {
     enum err rv;
     ASSERT(uv_loop_init(&d->loop) == 0);
-    uv_timer_t *timers[] = {&d->wake, &d->limit, &d->alive};
+    uv_timer_t *timers[] = {&d->wake, &d->limit, &d->alive, &d->frugal};
     for (size_t i = 0; i < ARRAY_LEN(timers); i++) {
         ASSERT(uv_timer_init(&d->loop, timers[i]) == 0);
         timers[i]->data = d;
@@ -292,9 +299,10 @@ static enum err start_all(struct daemon *d, struct errmsg *e)
         d->callbacks = callbacks_new(&d->loop, &d->config);
     d->host = host_watch_new(&d->loop, &d->config);
     engine_wake(d->engine);
-    uint64_t watchdog_ms = systemd_watchdog_ms();
+    uint64_t watchdog_ms = notify_watchdog_us() / 1000 / 4;
     if (watchdog_ms != 0)
         uv_timer_start(&d->alive, on_alive_timer, watchdog_ms, watchdog_ms);
+    uv_timer_start(&d->frugal, on_frugal_timer, DAEMON_STARTED_MS, DAEMON_HOUR_MS);
     return ERR_OK;
 }
 

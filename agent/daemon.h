@@ -14,14 +14,18 @@
 #include "agent/vip.h"
 #include "dcs/dcs.h"
 
-enum { DAEMON_STOP_LIMIT_MS = 60000 };
+enum {
+    DAEMON_STOP_LIMIT_MS = 60000,
+    DAEMON_STARTED_MS = 60000, /* what only the start needs is behind us */
+    DAEMON_HOUR_MS = 3600000
+};
 
 struct daemon {
     struct config config;
     struct config_rec bootstrap;
     struct msg_arena bootstrap_arena;
     uv_loop_t loop;
-    uv_timer_t wake, limit, alive;
+    uv_timer_t wake, limit, alive, frugal;
     uv_signal_t term, interrupt, leave;
     uint64_t wake_at_ms;
     struct dcs *dcs;

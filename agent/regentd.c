@@ -4,12 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "agent/daemon.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/notify.h"
 #include "conf/lease_rule.h"
 
 enum { EXIT_CONFIG = 2, EXIT_CONTRADICTION = 4 };
@@ -116,6 +116,7 @@ int main(int argc, char **argv)
     static struct daemon d;
     struct arguments a = {.task = OFFLINE_NONE};
     struct errmsg e = {0};
+    mem_be_frugal();
     int done = parse_args(argc, argv, &a);
     if (done >= 0)
         return done;
@@ -141,6 +142,7 @@ int main(int argc, char **argv)
         return 1;
     }
     d.fence_socket = a.fence;
+    notify_open();
     if (daemon_start(&d, &e) != ERR_OK) {
         log_event(LOG_FATAL, "start", NO_KV, "%s", e.text);
         return 1;
@@ -149,7 +151,7 @@ int main(int argc, char **argv)
               KV(KV_STR("scope", d.config.scope), KV_STR("dcs", d.config.dcs.listen),
                  KV_STR("version", REGENT_VERSION)),
               "regentd runs");
-    (void)sd_notify(0, "READY=1");
+    notify_send("READY=1");
     (void)uv_run(&d.loop, UV_RUN_DEFAULT);
     daemon_close(&d);
     log_event(LOG_INFO, "stop", NO_KV, "regentd has stopped");

@@ -7,7 +7,5 @@
 /* True when the job under way for our unit is a restart: then PostgreSQL is left for the next daemon. False
  * without systemd, or when it does not answer within half a second. Blocks so long; any thread. */
 bool systemd_restarts_us(void);
-/* How often the watchdog wants to hear of us, in ms; 0: there is none. */
-uint64_t systemd_watchdog_ms(void);
 
 #endif

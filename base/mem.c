@@ -1,8 +1,12 @@
 #include "base/mem.h"
 
+#include <link.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 
@@ -56,4 +60,39 @@ char *mem_printf(const char *fmt, ...)
 void mem_free(void *p)
 {
     free(p);
+}
+
+/* ---- what stays resident ---- */
+
+void mem_be_frugal(void)
+{
+    enum { LARGE_BYTES = 64 * 1024 };
+    (void)mallopt(M_ARENA_MAX, 1);
+    (void)mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, LARGE_BYTES);
+}
+
+/* Code and constants: private mappings of a file that nothing can have written to. */
+static int unmap_code(struct dl_phdr_info *info, size_t size, void *arg)
+{
+    uintptr_t page = (uintptr_t)getpagesize();
+    (void)size;
+    (void)arg;
+    if (strncmp(info->dlpi_name, "linux-vdso", 10) == 0)
+        return 0;
+    for (size_t i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *h = &info->dlpi_phdr[i];
+        if (h->p_type != PT_LOAD || (h->p_flags & PF_W) != 0)
+            continue;
+        uintptr_t from = (info->dlpi_addr + h->p_vaddr) & ~(page - 1);
+        uintptr_t to = info->dlpi_addr + h->p_vaddr + h->p_memsz;
+        (void)madvise((void *)from, to - from, MADV_DONTNEED);
+    }
+    return 0;
+}
+
+void mem_give_back(void)
+{
+    (void)malloc_trim(0);
+    (void)dl_iterate_phdr(unmap_code, NULL);
 }

@@ -29,7 +29,7 @@ struct dcs_options {
     size_t n_join;
     uint64_t election_ms;    /* 0: 1000 */
     uint64_t heartbeat_ms;   /* 0: 100 */
-    uint64_t snapshot_every; /* entries of the log; 0: 8192; smaller in tests */
+    uint64_t snapshot_every; /* entries of the log; 0: 65536; smaller in tests */
     /* Copies that are made by themselves (dcs/archive.h). NULL: DATA_DIR/backups; 0: none. */
     const char *archive_dir;
     uint64_t archive_interval_s;

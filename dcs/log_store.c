@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "base/rng.h"
 #include "base/str.h"
 #include "dcs/log_store_internal.h"
 
@@ -42,13 +43,31 @@ static void free_chain(struct log_op *chain)
 
 /* ---- life ---- */
 
+/* The members write the same: each at its own time, so that a majority of others does not wait. */
+static int own_checkpoint(void)
+{
+    uint32_t less;
+    rng_system(&less, sizeof less);
+    return LOG_STORE_CHECKPOINT_HARD - (int)(less % (LOG_STORE_CHECKPOINT_HARD / 2));
+}
+
+static void init_wake(struct log_store *s)
+{
+    pthread_condattr_t a;
+    (void)pthread_condattr_init(&a);
+    (void)pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&s->wake, &a);
+    (void)pthread_condattr_destroy(&a);
+}
+
 enum err log_store_open(const char *dir, uint64_t logged, struct log_store **ret_store,
                         struct raft_core_disk *ret_disk, struct errmsg *e)
 {
     struct log_store *s = mem_alloc(sizeof *s);
     s->magic = LOG_STORE_MAGIC;
+    s->checkpoint_hard = own_checkpoint();
     (void)pthread_mutex_init(&s->mutex, NULL);
-    (void)pthread_cond_init(&s->wake, NULL);
+    init_wake(s);
     enum err r = str_copy(s->dir, sizeof s->dir, dir);
     if (r != ERR_OK)
         r = err_set(e, r, "the path %s is too long", dir);
@@ -62,6 +81,7 @@ enum err log_store_open(const char *dir, uint64_t logged, struct log_store **ret
         log_store_close(s);
         return r;
     }
+    (void)sqlite3_db_release_memory(s->db); /* the check read every page */
     s->disk_full = log_store_judge_disk(s->dir, false);
     *ret_store = s;
     return ERR_OK;

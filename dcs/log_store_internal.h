@@ -18,8 +18,9 @@
 
 enum {
     LOG_STORE_TRIM_ROWS = 256,          /* per commit */
-    LOG_STORE_CHECKPOINT_FRAMES = 2000, /* when idle: 4 MiB */
-    LOG_STORE_CHECKPOINT_HARD = 8000,   /* under load */
+    LOG_STORE_CHECKPOINT_FRAMES = 2000, /* in a pause: 4 MiB */
+    LOG_STORE_PAUSE_MS = 50,            /* nothing came for so long */
+    LOG_STORE_CHECKPOINT_HARD = 8000,   /* under load: 8 to 16 MiB */
     LOG_STORE_BALLAST_BYTES = 8 * 1024 * 1024,
     /* Free bytes, in this order: the ballast is given up; the disk counts as full; as not full again. */
     LOG_STORE_DIRE_BYTES = 1024 * 1024,
@@ -96,7 +97,8 @@ struct log_store {
     uint64_t first_row; /* 0: none */
     uint64_t trim_to;
     int wal_frames;
-    bool meta_in_wal; /* term and vote are only in the WAL */
+    int checkpoint_hard; /* frames; this store's own */
+    bool meta_in_wal;    /* term and vote are only in the WAL */
     uint64_t looked_ms;
 };
 

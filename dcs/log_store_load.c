@@ -167,8 +167,10 @@ enum err log_store_open_db(struct log_store *s, struct errmsg *e)
     if (sqlite3_open_v2(path, &s->db, flags, NULL) != SQLITE_OK)
         return err_set(e, ERR_IO, "cannot open %s: %s", path, sqlite3_errmsg(s->db));
     char mode[16] = "";
-    /* Small pages: an entry of one renewal, the commonest by far, writes a whole one. */
-    enum err r = exec(s, "PRAGMA page_size=2048; PRAGMA locking_mode=EXCLUSIVE", e);
+    /* Small pages: an entry of a few renewals, the commonest by far, writes a whole one. A small cache: rows
+     * are only added at the end and deleted at the front, none is read again. */
+    enum err r = exec(
+        s, "PRAGMA page_size=2048; PRAGMA locking_mode=EXCLUSIVE; PRAGMA cache_size=-256", e);
     if (r == ERR_OK)
         r = query(s, "PRAGMA journal_mode=WAL", NULL, mode, sizeof mode, e);
     if (r == ERR_OK && strcmp(mode, "wal") != 0)

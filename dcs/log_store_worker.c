@@ -1,6 +1,8 @@
 /* The worker: everything that waits becomes one transaction. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -234,22 +236,38 @@ static void checkpoint(struct log_store *s)
     s->meta_in_wal = false;
 }
 
-/* Waits for work; checkpoints while there is none. Term and vote go into the database proper soon: a
- * damaged WAL is cut off without a word, and a forgotten vote could be given twice. */
+/* With the mutex. True: nothing came for LOG_STORE_PAUSE_MS. */
+static bool wait_pause(struct log_store *s)
+{
+    struct timespec at;
+    (void)clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_nsec += LOG_STORE_PAUSE_MS * 1000000L;
+    at.tv_sec += at.tv_nsec / 1000000000L;
+    at.tv_nsec %= 1000000000L;
+    return pthread_cond_timedwait(&s->wake, &s->mutex, &at) == ETIMEDOUT;
+}
+
+/* Waits for work; checkpoints in a pause: between two puts of a client that sends one after the other there
+ * is none. Term and vote go into the database proper at once: a damaged WAL is cut off without a word, and a
+ * forgotten vote could be given twice. */
 static struct log_op *next_chain(struct log_store *s)
 {
+    bool pause = false;
     (void)pthread_mutex_lock(&s->mutex);
     while (s->todo.first == NULL && !s->stop) {
-        bool due = s->wal_frames >= LOG_STORE_CHECKPOINT_FRAMES || s->meta_in_wal;
+        bool wanted = s->wal_frames >= LOG_STORE_CHECKPOINT_FRAMES;
+        bool due = s->meta_in_wal || (wanted && pause);
         if (due || s->look) {
             (void)pthread_mutex_unlock(&s->mutex);
             if (due)
                 checkpoint(s);
             look(s);
             (void)pthread_mutex_lock(&s->mutex);
-            continue;
+        } else if (wanted) {
+            pause = wait_pause(s);
+        } else {
+            (void)pthread_cond_wait(&s->wake, &s->mutex);
         }
-        (void)pthread_cond_wait(&s->wake, &s->mutex);
     }
     struct log_op *chain = log_queue_take(&s->todo);
     (void)pthread_mutex_unlock(&s->mutex);
@@ -270,7 +288,7 @@ void *log_store_worker(void *arg)
         }
         (void)pthread_mutex_unlock(&s->mutex);
         (void)uv_async_send(&s->async);
-        if (s->wal_frames >= LOG_STORE_CHECKPOINT_HARD)
+        if (s->wal_frames >= s->checkpoint_hard)
             checkpoint(s);
         if (clock_boot_ms() >= s->looked_ms + LOG_STORE_LOOK_MS)
             look(s);

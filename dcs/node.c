@@ -11,7 +11,9 @@
 enum {
     NODE_SCRATCH = 64 * 1024,
     NODE_LOG_BYTES_MAX = 16 * 1024 * 1024,
-    NODE_SNAPSHOT_EVERY = 8192
+    NODE_SNAPSHOT_EVERY = 65536,
+    NODE_QUIET_MS = 600 * 1000,
+    NODE_QUIET_BYTES = 512 * 1024
 };
 
 /* Replies do not wait for it: what they tell is in the log of a quorum, and is applied again if this
@@ -252,6 +254,8 @@ enum err node_new(const struct node_options *o, struct node **ret_node, struct e
                 o->log_bytes_max != 0 ? o->log_bytes_max : own_share(o, NODE_LOG_BYTES_MAX),
             .snapshot_every =
                 o->snapshot_every != 0 ? o->snapshot_every : own_share(o, NODE_SNAPSHOT_EVERY),
+            .quiet_ms = NODE_QUIET_MS,
+            .quiet_bytes = NODE_QUIET_BYTES,
             .ops = &core_ops,
             .arg = n,
         };

@@ -103,7 +103,7 @@ struct node_options {
     uint64_t heartbeat_ms;
     uint64_t seed;
     size_t log_bytes_max;    /* 0: 16 MiB */
-    uint64_t snapshot_every; /* 0: 8192 */
+    uint64_t snapshot_every; /* 0: 65536 */
     struct state *state;     /* opened; stays the owner's */
     struct node_authority authority;
     const struct node_ops *ops;

@@ -95,6 +95,7 @@ static void add_renewals(struct node *n, struct state_batch *b, struct flight *f
         struct request *r = container_of(item, struct request, item);
         struct lease_renew w = item->renew;
         w.held_ms = renew_held_ms(item, n->now);
+        w.deadline_ms = 0; /* the request's alone */
         buf_clear(&params);
         msg_encode(&msg_lease_renew, &w, &params);
         board(n, f, r, state_batch_add(b, STATE_CMD_LEASE_RENEW, buf_slice(&params)));

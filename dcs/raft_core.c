@@ -70,6 +70,7 @@ enum err raft_core_new(const struct raft_core_options *o, struct raft_core **ret
     raft_log_init(&c->log, 1);
     int rv = raft_init(&c->raft, NULL, NULL, o->id, "self");
     ASSERT(rv == 0);
+    c->raft.tracer = NULL; /* the default one formats a line a step, for nobody */
     raft_seed(&c->raft, (unsigned)(o->seed ^ o->seed >> 32) | 1U);
     raft_set_election_timeout(&c->raft, (unsigned)o->election_ms);
     raft_set_heartbeat_timeout(&c->raft, (unsigned)o->heartbeat_ms);

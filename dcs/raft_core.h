@@ -82,10 +82,14 @@ struct raft_core_options {
     /* retained log, 16 MiB, up to four times that with a large state; also triggers
      * snapshots */
     size_t log_bytes_max;
-    uint64_t snapshot_every; /* entries, 8192 */
+    uint64_t snapshot_every; /* entries */
     uint64_t trailing;       /* entries kept behind a snapshot, >= snapshot_every */
     /* at once, 0: 512 KiB; what is left is applied at the next tick, which is due at once */
     size_t apply_bytes_max;
+    /* A log that grows slowly is cut to so many bytes (or a quarter of a large state) when its last snapshot is
+     * that old. 0: never. */
+    uint64_t quiet_ms;
+    size_t quiet_bytes;
     const struct raft_core_ops *ops;
     void *arg;
 };

@@ -120,6 +120,8 @@ struct raft_core {
     struct raft_snapshot_info snapshot; /* newest stored */
     bool taking;
     uint64_t taking_index;
+    bool taking_quiet;    /* in a slow time: little of the log stays */
+    uint64_t snapshot_ms; /* when one was taken or installed, or the start */
     struct core_install fetching;
     struct core_install waiting; /* arrived while another one was under way */
     bool installing;

@@ -25,6 +25,27 @@ static size_t log_share(const struct raft_core *c)
     return (size_t)MIN(1 + more, (uint64_t)CORE_LOG_SHARE_MAX);
 }
 
+/* Nothing but time made it due: there are hours of renewals in the memory of an idle member, and a copy of its
+ * small state costs less. */
+static size_t quiet_bytes(const struct raft_core *c)
+{
+    uint64_t state = c->has_snapshot ? c->snapshot.size / 4 : 0;
+    return (size_t)MAX((uint64_t)c->o.quiet_bytes, state);
+}
+
+static bool quiet_due(const struct raft_core *c, uint64_t since)
+{
+    return c->o.quiet_ms != 0 && c->now_ms - c->snapshot_ms >= c->o.quiet_ms &&
+           raft_log_bytes(&c->log, since + 1, c->applied) >= quiet_bytes(c);
+}
+
+static bool busy_due(const struct raft_core *c, uint64_t since)
+{
+    return c->applied - since >= c->o.snapshot_every * log_share(c) ||
+           raft_log_bytes(&c->log, since + 1, c->applied) >=
+               c->o.log_bytes_max / 2 * log_share(c);
+}
+
 bool raft_core_snapshot_due(const struct raft_core *c, uint64_t state_index)
 {
     CHECK_MAGIC(c, CORE_MAGIC);
@@ -32,11 +53,7 @@ bool raft_core_snapshot_due(const struct raft_core *c, uint64_t state_index)
         !raft_log_has(&c->log, c->applied) || c->committed.n == 0)
         return false;
     uint64_t since = c->has_snapshot ? c->snapshot.index : 0;
-    if (c->applied <= since)
-        return false;
-    return c->applied - since >= c->o.snapshot_every * log_share(c) ||
-           raft_log_bytes(&c->log, since + 1, c->applied) >=
-               c->o.log_bytes_max / 2 * log_share(c);
+    return c->applied > since && (busy_due(c, since) || quiet_due(c, since));
 }
 
 void raft_core_snapshot_begin(struct raft_core *c, struct raft_snapshot_info *ret_info)
@@ -47,6 +64,7 @@ void raft_core_snapshot_begin(struct raft_core *c, struct raft_snapshot_info *re
     ASSERT(!c->has_snapshot || c->applied > c->snapshot.index);
     c->taking = true;
     c->taking_index = c->applied;
+    c->taking_quiet = !busy_due(c, c->has_snapshot ? c->snapshot.index : 0);
     *ret_info = (struct raft_snapshot_info){.index = c->applied,
                                             .term = raft_log_get(&c->log, c->applied)->term,
                                             .membership = c->committed};
@@ -57,7 +75,7 @@ void raft_core_snapshot_begin(struct raft_core *c, struct raft_snapshot_info *re
 static uint64_t trim_target(const struct raft_core *c, uint64_t index)
 {
     uint64_t to = index > c->o.trailing ? index - c->o.trailing : 0;
-    size_t log_max = c->o.log_bytes_max / 2 * log_share(c);
+    size_t log_max = c->taking_quiet ? quiet_bytes(c) : c->o.log_bytes_max / 2 * log_share(c);
     to = MAX(to, c->log.first - 1);
     while (to + 1 < index && raft_log_bytes(&c->log, to + 1, index) > log_max)
         to++;
@@ -103,6 +121,7 @@ static void taken_done(struct raft_core *c, const struct core_op *op)
     c->taking = false;
     c->has_snapshot = true;
     c->snapshot = *op->info;
+    c->snapshot_ms = c->now_ms;
     raft_log_trim(&c->log, op->trim_to);
     core_event_ok(c, &e);
 }
@@ -225,6 +244,7 @@ static void installed_done(struct raft_core *c, const struct core_op *op)
     c->installing = false;
     c->has_snapshot = true;
     c->snapshot = *op->info;
+    c->snapshot_ms = c->now_ms;
     c->committed = op->info->membership;
     core_restore(c);
     core_event_ok(c, &e);

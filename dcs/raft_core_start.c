@@ -120,6 +120,7 @@ enum err raft_core_start(struct raft_core *c, const struct raft_core_disk *disk,
         return r;
     load(c, disk);
     c->started = true;
+    c->snapshot_ms = c->now_ms;
     c->told_term = UINT64_MAX; /* the first role is always told */
     if (c->has_snapshot)
         core_restore(c);

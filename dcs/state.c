@@ -100,6 +100,7 @@ enum err state_open(const char *path, const char *cluster_id, struct state **ret
         return rc;
     }
     state_load(s);
+    (void)sqlite3_db_release_memory(s->db); /* the check read every page */
     (void)sqlite3_wal_hook(s->db, on_wal, s);
     *ret_state = s;
     return ERR_OK;

@@ -111,9 +111,4 @@ void worker_spawn(struct warden *w, int fd);
 /* fence_log.c: to a pipe that never blocks; a logger process writes it out. */
 void fence_log(const char *level, const char *event, const char *fmt, ...) PRINTF(3, 4);
 
-/* notify.c: sd_notify(3) without the library; no-ops outside systemd. */
-void notify_open(void);
-void notify_send(const char *text);
-uint64_t notify_watchdog_us(void); /* 0: off */
-
 #endif

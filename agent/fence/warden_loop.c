@@ -9,6 +9,7 @@
 #include "agent/fence/warden.h"
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/notify.h"
 
 enum {
     LOOK_US = FENCE_HEARTBEAT_MS * 1000,

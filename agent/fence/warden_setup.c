@@ -17,6 +17,7 @@
 #include "agent/fence/warden.h"
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/notify.h"
 #include "base/str.h"
 
 enum { RR_PRIORITY = 10 };

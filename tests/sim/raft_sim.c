@@ -301,6 +301,8 @@ static void options_of(uint64_t seed, struct world_options *o)
     o->delay_ms = 1 + rng_below(&r, 20);
     o->disk_ms = rng_below(&r, 10);
     o->apply_bytes_max = rng_below(&r, 3) == 0 ? 1 + rng_below(&r, 500) : 0;
+    o->quiet_ms = rng_below(&r, 3) == 0 ? 1 + rng_below(&r, 3000) : 0;
+    o->quiet_bytes = rng_below(&r, 4096);
 }
 
 static void run_seed(uint64_t seed, struct sum *sum)

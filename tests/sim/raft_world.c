@@ -105,6 +105,8 @@ void world_start(struct world *w, uint64_t id)
                                   .apply_bytes_max = w->o.apply_bytes_max,
                                   .snapshot_every = w->o.snapshot_every,
                                   .trailing = w->o.trailing,
+                                  .quiet_ms = w->o.quiet_ms,
+                                  .quiet_bytes = w->o.quiet_bytes,
                                   .ops = &world_ops,
                                   .arg = n};
     n->life++;

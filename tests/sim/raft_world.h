@@ -108,6 +108,8 @@ struct world_options {
     uint64_t election_ms, heartbeat_ms;
     uint64_t snapshot_every, trailing;
     size_t log_bytes_max, apply_bytes_max;
+    uint64_t quiet_ms;
+    size_t quiet_bytes;
     /* Faults, in thousandths. */
     unsigned loss, duplicate, reorder;
     uint64_t delay_ms; /* upper bound */

@@ -246,6 +246,7 @@ static void parse(int argc, char **argv, struct flags *f)
 int main(int argc, char **argv)
 {
     struct flags f = {.role = "voter"};
+    mem_be_frugal(); /* as regentd */
     parse(argc, argv, &f);
     (void)signal(SIGPIPE, SIG_IGN);
     if (argc > 1 && f.dir != NULL && f.name != NULL && f.listen != NULL) {

@@ -283,6 +283,38 @@ static void a_member_far_behind_gets_a_snapshot(void **state)
     world_free(w);
 }
 
+/* It would grow for hours in an idle member; but no more often than that. */
+static void a_log_that_grows_slowly_is_cut_after_a_while(void **state)
+{
+    (void)state;
+    enum { QUIET_MS = 5000, QUIET_BYTES = 4000, FILES_MAX = 3 };
+    struct world_options o;
+    world_options_default(&o);
+    o.quiet_ms = QUIET_MS;
+    o.quiet_bytes = QUIET_BYTES;
+    struct world *w = world_new(&o, 1);
+    world_start(w, 1);
+    raft_script(w, "lead 1\n"
+                   "flood 1 400\n"
+                   "run 100\n");
+    assert_int_equal(w->nodes[1].n_files, 0);
+    assert_true(raft_core_log_bytes(w->nodes[1].core) > 2 * QUIET_BYTES);
+    raft_script(w, "run 5000\n");
+    assert_int_equal(w->nodes[1].n_files, 1);
+    assert_true(raft_core_log_bytes(w->nodes[1].core) <= QUIET_BYTES);
+    raft_script(w, "flood 1 400\n"
+                   "run 1000\n");
+    assert_int_equal(w->nodes[1].n_files, 1);
+    raft_script(w, "run 5000\n"
+                   "stop 1\n"
+                   "start 1\n"
+                   "lead 1\n"
+                   "put 1 x\n"
+                   "agree\n");
+    assert_true(w->nodes[1].n_files <= FILES_MAX);
+    world_free(w);
+}
+
 static size_t copies_of_a_state(uint64_t bytes)
 {
     struct world *w = world_of(1, 20);
@@ -869,6 +901,7 @@ int main(void)
         cmocka_unit_test(a_commit_is_known_to_all_at_once),
         cmocka_unit_test(a_commit_travels_with_the_entries_behind_it),
         cmocka_unit_test(a_member_far_behind_gets_a_snapshot),
+        cmocka_unit_test(a_log_that_grows_slowly_is_cut_after_a_while),
         cmocka_unit_test(a_large_state_is_copied_less_often),
         cmocka_unit_test(a_slow_transfer_is_not_begun_again),
         cmocka_unit_test(a_member_that_forgot_what_it_acknowledged_is_told_by_the_leader),

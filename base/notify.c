@@ -1,9 +1,10 @@
+#include "base/notify.h"
+
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "agent/fence/warden.h"
 #include "base/str.h"
 
 static int notify_fd = -1;
