@@ -25,6 +25,7 @@ static const struct rule rules[] = {
     {"stop_anyway", rule_stop_anyway},
     {"dcs_not_ready", rule_dcs_not_ready},
     {"sick_kill", rule_sick_kill},
+    {"leader_start_late", rule_leader_start_late},
     {"txn", rule_txn},
     {"request_cancel", rule_request_cancel},
     {"busy", rule_busy},

@@ -18,9 +18,10 @@ rule_fn rule_stop_anyway, rule_dcs_not_ready, rule_txn, rule_busy, rule_other_sy
 /* rules_bootstrap.c */
 rule_fn rule_bootstrap;
 /* rules_leader.c: the leader key is ours */
-rule_fn rule_leader_without_data, rule_record_disagrees, rule_leader_crashed, rule_leader_start,
-    rule_leader_promote, rule_promotion_refused, rule_leader_publish, rule_leader_roles,
-    rule_leader_sync, rule_leader_checkpoint, rule_leader;
+rule_fn rule_leader_start_late, rule_leader_without_data, rule_record_disagrees,
+    rule_leader_crashed, rule_leader_start, rule_leader_promote, rule_promotion_refused,
+    rule_leader_publish, rule_leader_roles, rule_leader_sync, rule_leader_checkpoint,
+    rule_leader;
 /* rules_switch.c: giving the key away on purpose */
 rule_fn rule_switch_checkpoint, rule_switch_stop, rule_switch_handover, rule_leave,
     rule_leave_standby;
@@ -77,6 +78,9 @@ bool has_shutdown_checkpoint(const struct view *v, const struct member_rec *m);
 uint64_t election_grace_ms(const struct view *v);
 /* Could another live member be promoted, going by what it publishes? */
 const struct member_rec *other_eligible(const struct view *v);
+/* When the start of our primary, which is under way, has lasted too long and another could take over;
+ * UINT64_MAX: never. */
+uint64_t start_given_up_ms(const struct view *v);
 /* Should our stopped, unclean primary give way to another member instead of recovering in place? */
 bool crash_gives_way(const struct view *v);
 

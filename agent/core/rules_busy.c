@@ -25,26 +25,39 @@ bool rule_stop_anyway(const struct view *v, struct plan *p)
     return plan_say(p, "the daemon was told to end and the DCS does not answer");
 }
 
-/* Without the DCS nothing changes hands: a standby goes on as it is, a primary until its deadline. A
- * stopped node helps readers as a lonely standby, but not before it is sure to be alone: the record's
- * leader would lose the way back in place. */
+/* When may a stopped node help readers as a lonely standby? At once when this daemon has known the records:
+ * its lease is over, and the way back as the record's leader is a promotion, which is faster than a start
+ * in place. After a cold start everybody is without a store for a moment: there the start in place, without
+ * a new timeline, is worth two TTLs of patience. */
+static uint64_t lonely_ms(const struct view *v)
+{
+    return v->has_sync ? MAX(v->dcs_lost_ms, v->deadline_ms)
+                       : v->dcs_lost_ms + 2 * v->config.ttl_ms;
+}
+
+static bool stopped_by_order(const struct view *v)
+{
+    return v->has_request && v->request.state[0] != '\0' && is_state(v->request.kind, "stop");
+}
+
+/* Without the DCS nothing changes hands: a standby goes on as it is, a primary until its deadline. */
 bool rule_dcs_not_ready(const struct view *v, struct plan *p)
 {
     if (v->dcs_ready)
         return false;
     if (view_writable(v)) {
         (void)plan_say(p, "the DCS does not answer: writable until the deadline of the lease");
-        return plan_wait(p, v->deadline_ms);
+        return plan_wait(p, v->deadline_ms > v->now_ms ? v->deadline_ms : UINT64_MAX);
     }
-    uint64_t lonely_ms = v->dcs_lost_ms + 2 * v->config.ttl_ms;
     bool startable = v->pg.data == PG_DATA_OURS && v->pg.proc == PG_PROC_STOPPED &&
-                     v->busy.action == ACTION_NONE && v->dcs_lost_ms != 0;
-    if (startable && v->now_ms >= lonely_ms) {
+                     v->busy.action == ACTION_NONE && v->dcs_lost_ms != 0 && !v->config.pause &&
+                     !stopped_by_order(v);
+    if (startable && v->now_ms >= lonely_ms(v)) {
         p->action = ACTION_START_STANDBY;
         return plan_say(p, "the DCS does not answer: read-only until it does");
     }
     (void)plan_say(p, "the DCS does not answer: nothing is changed");
-    return plan_wait(p, startable ? lonely_ms : UINT64_MAX);
+    return plan_wait(p, startable ? lonely_ms(v) : UINT64_MAX);
 }
 
 /* One HA transaction at a time; an unknown outcome is looked up, never assumed. */
@@ -109,7 +122,7 @@ bool rule_busy(const struct view *v, struct plan *p)
     const char *name = v->busy.action < ACTION_COUNT
                            ? plan_action_name((enum plan_action)v->busy.action)
                            : "unknown";
-    uint64_t late_ms = UINT64_MAX;
+    uint64_t late_ms = start_given_up_ms(v);
     if (obsolete_copy(v) || (obsolete_start(v, &late_ms) && v->now_ms >= late_ms)) {
         p->cancel = true;
         (void)plan_say(p, "%s from %s given up: %s leads now", name,

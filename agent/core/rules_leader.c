@@ -82,8 +82,39 @@ const struct member_rec *other_eligible(const struct view *v)
     return view_record_mode(v) == SYNC_OFF || sealable >= v->sync.q ? found : NULL;
 }
 
+uint64_t start_given_up_ms(const struct view *v)
+{
+    bool ours = v->busy.action == ACTION_START_PRIMARY && v->pg.proc == PG_PROC_STARTING &&
+                view_is_leader(v) && v->leader.timeline != 0;
+    if (!ours || v->config.pause || v->config.on_primary_crash == CRASH_RESTART ||
+        other_eligible(v) == NULL)
+        return UINT64_MAX;
+    return v->busy.since_ms + v->config.primary_start_timeout_ms;
+}
+
+/* What the control file promised was an estimate. */
+bool rule_leader_start_late(const struct view *v, struct plan *p)
+{
+    if (v->now_ms < start_given_up_ms(v))
+        return false;
+    p->action = ACTION_KILL;
+    p->token = v->leader.token;
+    return plan_say(
+        p, "recovery has outlasted primary_start_timeout: killed, so that %s can take over",
+        other_eligible(v)->name);
+}
+
+static bool start_outlasted(const struct view *v)
+{
+    return v->busy.failed && v->busy.failed_action == ACTION_START_PRIMARY &&
+           v->config.on_primary_crash != CRASH_RESTART &&
+           v->busy.failed_ms >= v->busy.since_ms + v->config.primary_start_timeout_ms;
+}
+
 static bool start_fails(const struct view *v)
 {
+    if (start_outlasted(v))
+        return true;
     return v->busy.failed && v->busy.failures >= START_TRIES &&
            (v->busy.failed_action == ACTION_START_PRIMARY ||
             v->busy.failed_action == ACTION_START_STANDBY ||

@@ -70,6 +70,28 @@ def test_a_switchover_to_a_standby_that_hangs_is_called_off(c):
     old.sql("INSERT INTO acked VALUES (2)")
 
 
+# ---- without a quorum ----
+
+
+def test_a_primary_without_a_quorum_is_read_only_soon_and_nothing_is_lost_when_it_returns(c):
+    c.wait_healthy()
+    old = c.primary()
+    old.sql("INSERT INTO acked VALUES (10)")
+    others = c.standbys()
+    frozen = [n.signal("regentd", signal.SIGSTOP) for n in others]
+    try:
+        wait_until(lambda: old.value("SELECT pg_is_in_recovery()"), f"{old} is read-only", PATIENCE_S)
+        assert old.log_lines("rule=dcs_not_ready action=start_standby")
+        assert old.value("SELECT count(*) FROM acked WHERE id = 10") == 1
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    c.wait_healthy()
+    primary = c.primary()
+    write(primary, 11)
+    assert {10, 11} <= same_rows(c, primary)
+
+
 # ---- who may lead ----
 
 
