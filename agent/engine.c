@@ -224,8 +224,7 @@ static void on_action(void *arg, enum err status, const struct errmsg *e)
     engine_wake(g);
 }
 
-static bool find_upstream(const struct engine *g, const char *name,
-                          struct postgres_upstream *ret_up)
+bool engine_upstream(const struct engine *g, const char *name, struct postgres_upstream *ret_up)
 {
     const struct view *v = &g->view;
     const struct member_rec *m = view_member(v, name);
@@ -242,7 +241,7 @@ static bool find_upstream(const struct engine *g, const char *name,
 static void run_action(struct engine *g, const struct plan *p)
 {
     struct postgres_upstream up = {0};
-    bool has_upstream = find_upstream(g, p->target, &up);
+    bool has_upstream = engine_upstream(g, p->target, &up);
     uint64_t failures = g->busy.failures;
     uint64_t failed_action = g->busy.failed_action;
     g->busy = (struct view_busy){.action = (uint64_t)p->action,

@@ -97,6 +97,10 @@ static inline uint64_t engine_now(const struct engine *g)
     return g->o.ports->now_ms(g->o.arg);
 }
 
+/* engine.c: where a member's PostgreSQL is; false when that is not known. */
+bool engine_upstream(const struct engine *g, const char *name,
+                     struct postgres_upstream *ret_up);
+
 /* engine_dcs.c */
 void engine_fill(struct engine *g);
 void engine_txn(struct engine *g, const struct plan *p);

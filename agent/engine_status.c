@@ -63,9 +63,11 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
         .failover_priority = g->o.failover_priority,
         .sync_priority = MAX(g->o.sync_priority, 0),
         .pending_restart = v->pg.pending_restart,
+        .slots_wait = v->pg.slots_wait,
     };
     if (v->pg.pending_restart)
         memcpy(ret->pending_reason, v->pg.pending_reason, sizeof ret->pending_reason);
+    memcpy(ret->slots, v->pg.slots, sizeof ret->slots);
     memcpy(ret->limits, v->pg.limits, sizeof ret->limits);
     str_cut(ret->sick, sizeof ret->sick, sick_name(v->pg.sick));
     memcpy(ret->sick_why, v->pg.sick_why, sizeof ret->sick_why);
@@ -245,6 +247,32 @@ static void note_limits(const struct engine *g, const struct member_rec *m,
         d->standbys = pg_limits_min(&d->standbys, &l);
 }
 
+/* Who may be promoted: of the record and of the set to come; in asynchronous mode whoever streams from here. */
+static bool may_lead_next(const struct view *v, const struct member_rec *m)
+{
+    bool streams = strcmp(m->state, "streaming") == 0 && strcmp(m->upstream, v->self) == 0;
+    if (m->nofailover || m->incarnation[0] == '\0' || strcmp(m->name, v->self) == 0)
+        return false;
+    if (view_record_mode(v) == SYNC_OFF)
+        return streams;
+    return view_in_v(v, m->incarnation) ||
+           names_have(v->pg.set.s, v->pg.set.s_n, m->incarnation);
+}
+
+static void note_slots(const struct engine *g, const struct config_rec *c,
+                       struct postgres_dynamic *d)
+{
+    const struct view *v = &g->view;
+    d->slots_json = c->slots;
+    d->ignore_json = c->ignore_slots;
+    d->leader_token = v->has_leader ? v->leader.token : 0;
+    if (v->has_leader && !view_leader_named(v))
+        (void)engine_upstream(g, v->leader.name, &d->leader_at);
+    for (size_t i = 0; i < v->members_n; i++)
+        if (may_lead_next(v, &v->members[i]))
+            memcpy(d->ahead[d->ahead_n++], v->members[i].name, sizeof d->ahead[0]);
+}
+
 void engine_configure(struct engine *g)
 {
     struct postgres_dynamic d;
@@ -258,6 +286,7 @@ void engine_configure(struct engine *g)
     d.use_slots = c->use_slots;
     d.slot_ttl_ms = c->member_slots_ttl * 1000; /* 0, of an older record: the default */
     d.strict = g->view.config.sync_strict;
+    note_slots(g, c, &d);
     for (size_t i = 0; i < g->mirror.members_n; i++) {
         const struct member_rec *m = &g->mirror.members[i];
         note_limits(g, m, &d);

@@ -15,8 +15,7 @@ enum err mirror_init(struct mirror *m, const char *scope)
 
 void mirror_close(struct mirror *m)
 {
-    mem_free(m->config_json);
-    m->config_json = NULL;
+    msg_arena_close(&m->config_arena);
 }
 
 enum err mirror_key(const struct mirror *m, char ret[static MIRROR_KEY_MAX], const char *fmt,
@@ -66,16 +65,6 @@ static const struct single *find_single(struct slice name)
     return NULL;
 }
 
-static void keep_config_json(struct mirror *m)
-{
-    mem_free(m->config_json);
-    m->config_json = m->config.postgresql.n == 0
-                         ? NULL
-                         : mem_dup(m->config.postgresql.p, m->config.postgresql.n);
-    m->config.postgresql =
-        m->config_json == NULL ? slice_of(NULL, 0) : slice_str(m->config_json);
-}
-
 /* An unreadable record counts as unchanged: it is reported, and acted on by nobody. */
 static enum err set_single(struct mirror *m, const struct single *s, const struct kv *kv,
                            struct errmsg *e)
@@ -93,8 +82,11 @@ static enum err set_single(struct mirror *m, const struct single *s, const struc
     }
     memcpy(record, parsed, s->msg->size);
     *meta = (struct mirror_meta){true, kv->mod_revision, kv->lease};
-    if (s->msg == &msg_config_rec)
-        keep_config_json(m);
+    if (s->msg == &msg_config_rec) {
+        msg_arena_close(&m->config_arena);
+        m->config_arena = arena; /* the record points into it */
+        arena = MSG_ARENA_INIT;
+    }
     return ERR_OK;
 }
 
@@ -105,7 +97,7 @@ static void drop_single(struct mirror *m, const struct single *s)
     if (s->msg == &msg_sync_rec)
         m->has_sync_before = false;
     if (s->msg == &msg_config_rec)
-        keep_config_json(m);
+        msg_arena_close(&m->config_arena);
 }
 
 /* ---- members and seals: small arrays sorted by name ---- */

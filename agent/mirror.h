@@ -26,7 +26,7 @@ struct mirror {
     bool has_sync_before;
     struct failover_rec failover;
     struct config_rec config;
-    char *config_json; /* config.postgresql as JSON text, owned; NULL: none */
+    struct msg_arena config_arena; /* what the RAW fields of `config` point into */
     struct history_rec history;
     struct status_rec status;
     char self[64]; /* whose request is kept; set by the owner, "" nobody's */

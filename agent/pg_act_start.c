@@ -81,9 +81,9 @@ struct held {
 static void hold_limits(struct postgres *p, bool primary, struct held *ret)
 {
     struct pg_render r;
-    char slot[64];
+    struct render_texts texts;
     struct pg_limits control;
-    postgres_render(p, &r, slot);
+    postgres_render(p, &r, &texts);
     struct pg_limits wanted = pg_render_limits(&r);
     if (pg_limits_parse(p->probe.limits, &control) != ERR_OK)
         control.known = false;
@@ -104,6 +104,7 @@ static void prepared(struct postgres *p, const struct worker_reply *r)
     struct errmsg e = {0};
     bool primary = p->act.plan.action == ACTION_START_PRIMARY;
     (void)r;
+    slots_copied(p);
     (void)snprintf(path, sizeof path, "%s/postgres", p->probe.bin_dir);
     (void)snprintf(conf, sizeof conf, "config_file=%s/postgresql.conf",
                    p->config->postgresql.data_dir);

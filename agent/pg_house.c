@@ -228,6 +228,7 @@ void house_look(struct postgres *p)
         write_conf(p);
         return;
     }
+    slots_look(p);
     if (slots_due(p, now)) {
         p->slots_ms = now + SLOTS_MS;
         p->house_busy = true;

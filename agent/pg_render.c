@@ -73,6 +73,7 @@ void pg_render_conninfo(const struct config *c, const char *host, uint16_t port,
     pg_put_conninfo(out, "user", c->postgresql.authentication.replication.username);
     pg_put_conninfo(out, "passfile", passfile);
     pg_put_conninfo(out, "application_name", incarnation);
+    pg_put_conninfo(out, "dbname", "postgres"); /* for the slots that PostgreSQL synchronizes */
     pg_put_conninfo(out, "sslmode", "prefer");
     pg_put_conninfo(out, "connect_timeout", "2");
     pg_put_conninfo(out, "tcp_user_timeout", "5000");
@@ -124,6 +125,12 @@ static enum err put_owned(const struct pg_render *r, struct buf *out, struct err
     buf_printf(out, "\n# the agent's\n");
     for (size_t i = 0; i < ARRAY_LEN(own) && rv == ERR_OK; i++)
         rv = put(out, own[i].key, own[i].value != NULL ? own[i].value : "", e);
+    if (rv == ERR_OK && r->logical_slots)
+        rv = put(out, "hot_standby_feedback", "on", e);
+    if (rv == ERR_OK && r->native_slots)
+        rv = put(out, "sync_replication_slots", "on", e);
+    if (rv == ERR_OK && r->native_slots)
+        rv = put(out, "synchronized_standby_slots", r->ahead, e);
     return rv;
 }
 
@@ -204,6 +211,8 @@ enum err pg_render_hba(const struct pg_render *r, struct buf *out, struct errmsg
         rv = put_hba_user(out, "host", "replication", replication, "all scram-sha-256", e);
     if (rv == ERR_OK)
         rv = put_hba_user(out, "host", "postgres", rewind, "all scram-sha-256", e);
+    if (rv == ERR_OK && r->native_slots)
+        rv = put_hba_user(out, "host", "postgres", replication, "all scram-sha-256", e);
     if (r->closed)
         return rv;
     bool dynamic = r->dynamic->n_hba > 0 && c->postgresql.n_pg_hba == 0;
@@ -254,6 +263,7 @@ static void put_pass(struct buf *out, const char *database, const struct conf_us
 void pg_render_passfile(const struct config *c, struct buf *out)
 {
     put_pass(out, "replication", &c->postgresql.authentication.replication);
+    put_pass(out, "postgres", &c->postgresql.authentication.replication);
     put_pass(out, "postgres", &c->postgresql.authentication.rewind);
 }
 

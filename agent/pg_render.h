@@ -36,6 +36,11 @@ struct pg_render {
     const char *passfile;
     const char *conninfo; /* primary_conninfo; "": follows nobody */
     const char *slot;     /* "" none */
+    /* there are permanent ones: standbys tell which catalog rows they need */
+    bool logical_slots;
+    bool native_slots; /* and PostgreSQL synchronizes them itself */
+    /* then: slots of those that logical consumers must not get ahead of */
+    const char *ahead;
     const char
         *upstream; /* member it points at, and the leader token it was told with: kept in */
     uint64_t follow_token; /* regent.upstream and regent.follow_token for the next daemon */

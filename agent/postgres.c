@@ -136,6 +136,7 @@ static void postmaster_gone(struct postgres *p)
     p->conf_dirty = false;
     p->house_busy = false;
     pg_sql_reset(p->house_sql);
+    slots_stop(p);
     stuck_forget(p);
     sync_stop(p);
 }
@@ -257,7 +258,11 @@ void postgres_configure(struct postgres *p, const struct postgres_dynamic *d)
     CHECK_MAGIC(p, POSTGRES_MAGIC);
     bool same = slice_eq(buf_slice(&p->settings_json), d->parameters_json) &&
                 p->retry_interval_ms == d->retry_interval_ms && p->use_slots == d->use_slots &&
-                p->strict == d->strict;
+                p->strict == d->strict &&
+                slice_eq(buf_slice(&p->slots.slots_json), d->slots_json);
+    const void *was = p->ahead;
+    const void *is = d->ahead;
+    bool ahead = p->ahead_n != d->ahead_n || memcmp(was, is, sizeof p->ahead) != 0;
     if (!same)
         take_settings(p, d->parameters_json);
     p->retry_interval_ms = d->retry_interval_ms;
@@ -266,7 +271,10 @@ void postgres_configure(struct postgres *p, const struct postgres_dynamic *d)
     p->leader_limits = d->leader;
     p->standby_limits = d->standbys;
     house_members(p, d);
-    p->conf_dirty = p->conf_dirty || !same;
+    slots_configure(p, d);
+    memcpy(p->ahead, d->ahead, sizeof p->ahead);
+    p->ahead_n = d->ahead_n;
+    p->conf_dirty = p->conf_dirty || !same || (ahead && slots_native(p));
     p->conf_changed = p->conf_changed || (!same && p->configured);
     p->configured = true;
     house_look(p);
@@ -329,7 +337,8 @@ enum err postgres_new(uv_loop_t *loop, const struct postgres_options *o,
     p->worker = pg_worker_new(loop, o->fence, NULL, p);
     p->monitor = pg_monitor_new(loop, monitor_target, seen_cb, p);
     p->health = pg_health_new(loop, o->fence);
-    struct pg_sql **sql[] = {&p->sql, &p->house_sql, &p->remote, &p->sync_sql, &p->sync_probe};
+    struct pg_sql **sql[] = {&p->sql,        &p->house_sql,   &p->remote,      &p->sync_sql,
+                             &p->sync_probe, &p->slots.local, &p->slots.remote};
     for (size_t i = 0; i < ARRAY_LEN(sql); i++)
         *sql[i] = pg_sql_new(loop);
     uv_timer_t *timers[] = {&p->timer, &p->house, &p->sync_timer};
@@ -364,12 +373,16 @@ void postgres_free(struct postgres *p)
     pg_worker_free(p->worker);
     pg_monitor_free(p->monitor);
     pg_health_free(p->health);
-    struct pg_sql *sql[] = {p->sql, p->house_sql, p->remote, p->sync_sql, p->sync_probe};
+    struct pg_sql *sql[] = {p->sql,        p->house_sql,   p->remote,      p->sync_sql,
+                            p->sync_probe, p->slots.local, p->slots.remote};
     for (size_t i = 0; i < ARRAY_LEN(sql); i++)
         pg_sql_free(sql[i]);
     pg_settings_close(&p->settings);
     buf_close(&p->settings_json);
     buf_close(&p->catalogue);
+    buf_close(&p->slots.slots_json);
+    buf_close(&p->slots.ignore_json);
+    buf_close(&p->slots.copies);
     uv_timer_t *timers[] = {&p->timer, &p->house, &p->sync_timer};
     for (size_t i = 0; i < ARRAY_LEN(timers); i++)
         uv_close((uv_handle_t *)timers[i], timer_closed);

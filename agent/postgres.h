@@ -68,6 +68,14 @@ struct postgres_dynamic {
     /* names of the other members: a physical slot each on the primary */
     char members[VIEW_MEMBERS][64];
     size_t members_n;
+    /* config_rec.slots and .ignore_slots */
+    struct slice slots_json, ignore_json;
+    /* Members whose slots a logical consumer must not get ahead of (17 and later): who may be promoted. */
+    char ahead[VIEW_MEMBERS][64];
+    size_t ahead_n;
+    /* where the leader's PostgreSQL is, when it is somebody else's (name "": nowhere), and its token */
+    struct postgres_upstream leader_at;
+    uint64_t leader_token;
     /* a member not named for so long loses its slot, and the WAL it keeps; 0: 30 minutes */
     uint64_t slot_ttl_ms;
     /* of the leader, when it is somebody else, and the least of the running standbys */

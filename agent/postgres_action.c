@@ -117,16 +117,32 @@ static void add_file(struct msg_list *list, const char *path, const struct buf *
     msg_list_append(list, &msg_worker_file, &f);
 }
 
-void postgres_render(const struct postgres *p, struct pg_render *r, char slot[static 64])
+/* "regent_n2, regent_n3" */
+static void put_ahead(const struct postgres *p, char *ret, size_t size)
 {
-    pg_slot_name(p->config->name, slot);
+    size_t n = 0;
+    ret[0] = '\0';
+    for (size_t i = 0; i < p->ahead_n; i++) {
+        char slot[64];
+        pg_slot_name(p->ahead[i], slot);
+        n += (size_t)snprintf(ret + n, size - n, "%s%s", i > 0 ? ", " : "", slot);
+    }
+}
+
+void postgres_render(const struct postgres *p, struct pg_render *r, struct render_texts *t)
+{
+    pg_slot_name(p->config->name, t->slot);
+    put_ahead(p, t->ahead, sizeof t->ahead);
     *r = (struct pg_render){
         .config = p->config,
         .dynamic = &p->settings,
         .socket_dir = p->socket_dir,
         .passfile = p->passfile,
         .conninfo = p->follow.conninfo,
-        .slot = p->use_slots ? slot : "",
+        .slot = p->use_slots ? t->slot : "",
+        .logical_slots = slots_logical(p),
+        .native_slots = slots_native(p),
+        .ahead = p->use_slots ? t->ahead : "",
         .upstream = p->follow.name,
         .follow_token = p->follow.token,
         .retry_interval_ms = p->retry_interval_ms,
@@ -139,9 +155,9 @@ enum err postgres_files(struct postgres *p, const char *sync_names, struct msg_l
                         struct errmsg *e)
 {
     struct pg_render r;
-    char slot[64];
+    struct render_texts texts;
     struct buf b CLEANUP(buf_close) = BUF_INIT;
-    postgres_render(p, &r, slot);
+    postgres_render(p, &r, &texts);
     enum err rv = pg_render_conf(&r, &b, e);
     if (rv != ERR_OK)
         return rv;
@@ -206,6 +222,7 @@ void action_write(struct postgres *p, const char *op, const char *sync_names, ac
     msg_list_end(&list, &files);
     q.files = buf_slice(&files);
     q.purge = settings_owned();
+    q.slots = slots_copies(p);
     q.standby =
         p->act.plan.action != ACTION_START_PRIMARY && p->act.plan.action != ACTION_REWIND;
     (void)snprintf(q.path, sizeof q.path, "%s", p->socket_dir);
@@ -245,6 +262,7 @@ static void dispatch(struct postgres *p)
     case ACTION_INITDB:
     case ACTION_REWIND:
     case ACTION_CLONE:
+        buf_clear(&p->slots.copies); /* other data may lack the WAL that they need */
         act_copy(p);
         return;
     case ACTION_START_PRIMARY:

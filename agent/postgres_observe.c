@@ -91,6 +91,8 @@ static void running(const struct postgres *p, struct view_pg *v)
     v->streaming = s->streaming;
     v->stuck = p->stuck;
     v->replay_blocked = replay_blocked(p, s);
+    v->slots_wait = slots_wait(p);
+    memcpy(v->slots, p->slots.unsafe, sizeof v->slots);
     v->start_us = s->start_us;
     v->pending_restart = s->pending_restart;
     memcpy(v->pending_reason, s->pending, sizeof v->pending_reason);

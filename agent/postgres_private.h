@@ -8,6 +8,7 @@
 #include "agent/pg_health.h"
 #include "agent/pg_monitor.h"
 #include "agent/pg_render.h"
+#include "agent/pg_slots.h"
 #include "agent/pg_syncconf.h"
 #include "agent/pg_worker.h"
 #include "agent/postgres.h"
@@ -56,6 +57,28 @@ struct follow {
     char conninfo[1200];
 };
 
+/* Permanent slots: a look, what follows from it, and then one step after the other. */
+struct slots {
+    struct slot_config config;
+    struct buf slots_json, ignore_json; /* what `config` was read from */
+    struct slots_memory memory;
+    struct slots_plan plan;
+    struct slots_seen here, leader;
+    struct postgres_upstream leader_at;
+    uint64_t leader_token;
+    struct pg_sql *local, *remote;
+    char database[64];                  /* that `local` is connected to */
+    struct postgres_upstream remote_to; /* that `remote` is */
+    bool busy;
+    bool logical; /* slots_logical() as postgresql.conf has it */
+    size_t at;    /* step */
+    uint64_t next_ms;
+    struct buf copies;     /* worker_req.slots, for the next start as a standby; empty: none */
+    uint64_t copies_token; /* of the leader they are from */
+    uint64_t again_ms;     /* no restart for copies before that */
+    char unsafe[200];
+};
+
 struct postgres {
     uint32_t magic;
     uv_loop_t *loop;
@@ -81,6 +104,9 @@ struct postgres {
     uint64_t retry_interval_ms;
     bool strict, use_slots;
     bool closed; /* strict: clients are let in when the set is confirmed */
+    struct slots slots;
+    char ahead[VIEW_MEMBERS][64];
+    size_t ahead_n;
     char members[VIEW_MEMBERS][64];
     size_t members_n;
     /* Named before, and not now: a node that is down wants its WAL when it returns. */
@@ -169,8 +195,12 @@ void action_note(struct postgres *p, action_step *then);
 void action_reload(struct postgres *p, action_step *then);
 /* A fresh connection of the action's own. */
 void action_connect(struct postgres *p, pg_sql_cb *cb);
-/* What the files are rendered from; `slot` is what r borrows besides. */
-void postgres_render(const struct postgres *p, struct pg_render *r, char slot[static 64]);
+/* What the files are rendered from; t is what r borrows besides. */
+struct render_texts {
+    char slot[64];
+    char ahead[VIEW_MEMBERS * 66];
+};
+void postgres_render(const struct postgres *p, struct pg_render *r, struct render_texts *t);
 enum err postgres_files(struct postgres *p, const char *sync_names, struct msg_list *ret,
                         struct errmsg *e) MUST_CHECK;
 
@@ -211,6 +241,19 @@ enum err sync_text(const struct sync_set *set, char *ret, size_t size) MUST_CHEC
 /* pg_house.c: slots, reload after a change of configuration */
 void house_members(struct postgres *p, const struct postgres_dynamic *d);
 void house_look(struct postgres *p);
+/* pg_slots_run.c */
+void slots_configure(struct postgres *p, const struct postgres_dynamic *d);
+void slots_look(struct postgres *p);
+void slots_stop(struct postgres *p); /* no postmaster */
+/* There are permanent logical slots, or such that have to be dropped: a synchronized one only PostgreSQL can. */
+bool slots_logical(const struct postgres *p);
+/* PostgreSQL synchronizes them itself. */
+bool slots_native(const struct postgres *p);
+/* What is to be laid into the data directory before it is started as a standby; it is then forgotten. */
+struct slice slots_copies(struct postgres *p);
+void slots_copied(struct postgres *p);
+bool slots_wait(const struct postgres *p); /* a restart would bring copies */
+
 /* pg_stuck.c */
 void stuck_look(struct postgres *p);
 void stuck_forget(struct postgres *p);

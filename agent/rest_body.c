@@ -316,6 +316,8 @@ static json_t *member_json(const struct rest_facts *f, const struct member_rec *
         json_object_set_new(
             o, "scheduled_restart",
             json_pack("{s:o}", "schedule", time_text(m->restart_at_ms * 1000, 'T')));
+    if (m->slots[0] != '\0')
+        json_object_set_new(o, "slots_unsafe", json_string(m->slots));
     if (leader)
         return o;
     const struct member_rec *top = v->has_leader ? view_member(v, v->leader.name) : NULL;

@@ -392,6 +392,15 @@ static void regent_slots(struct out *o)
     }
 }
 
+static void regent_slots_unsafe(struct out *o)
+{
+    head(o, "regent_slots_unsafe", "gauge",
+         "1 when a permanent slot is not good on this node, or would not be after its "
+         "promotion.");
+    series(o, "regent_slots_unsafe", NULL, NULL);
+    put(o, o->f->view.pg.slots[0] != '\0');
+}
+
 static void regent_counts(struct out *o)
 {
     const struct rest_counts *c = &o->f->counts;
@@ -440,6 +449,7 @@ char *rest_metrics_body(const struct rest_facts *f, uint64_t now_ms)
         regent_host(&o);
         regent_sick(&o);
         regent_slots(&o);
+        regent_slots_unsafe(&o);
     }
     dcs_metrics(&o);
     regent_counts(&o);

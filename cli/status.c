@@ -132,6 +132,13 @@ static void look_at_standbys(struct health *h, const struct cluster *cl, size_t 
         warn(h, "no standby is synchronous now: a failover may wait or lose commits");
 }
 
+static void look_at_slots(struct health *h, const struct cluster *cl)
+{
+    for (size_t i = 0; i < cl->members_n; i++)
+        if (cl->members[i].slots[0] != '\0')
+            warn(h, "permanent slots on %s: %s", cl->members[i].name, cl->members[i].slots);
+}
+
 static void look_at_requests(struct health *h, const struct cluster *cl)
 {
     if (cl->config.pause)
@@ -175,6 +182,7 @@ int cmd_status(struct cli *c, int argc, char **argv)
         look_at_leader(&h, &cl);
         look_at_standbys(&h, &cl, look_at_members(&h, &cl, &list));
         look_at_sickness(&h, &cl);
+        look_at_slots(&h, &cl);
         look_at_requests(&h, &cl);
     }
     (void)printf("storage      state %" PRIu64 " KiB, log %" PRIu64 " KiB, fsync p99 %" PRIu64

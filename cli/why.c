@@ -85,6 +85,8 @@ static void of_member(const struct cluster *cl, const struct member_rec *m)
         object("it is %" PRIu64 " bytes behind, more than maximum_lag_on_failover (%" PRIu64
                ")",
                lag, cl->config.maximum_lag_on_failover);
+    if (m->slots[0] != '\0')
+        object("permanent slots would be lost or broken with it: %s", m->slots);
     if (cl->has_leader && m->timeline != 0 && cl->leader.timeline > m->timeline)
         object("it is on timeline %" PRIu64 ", the leader on %" PRIu64, m->timeline,
                cl->leader.timeline);
@@ -173,6 +175,12 @@ int explain_durability(struct cli *c)
                                     : "- No synchronous standby is left: the leader goes on "
                                       "alone, as if it were off.");
     }
+    for (size_t i = 0; i < cl.members_n; i++)
+        if (cl.members[i].slots[0] != '\0')
+            (void)printf("- %s %s: permanent slots that would not be good there: %s\n",
+                         cl.members[i].name,
+                         cluster_leads(&cl, &cl.members[i]) ? "leads" : "is promoted",
+                         cl.members[i].slots);
     (void)printf("- A session with synchronous_commit = off or local asks for less itself.\n");
     cluster_close(&cl);
     return CLI_DONE;

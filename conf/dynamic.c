@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/str.h"
+#include "conf/slots.h"
 
 enum { DYNAMIC_MAX = 65536, PARAMETERS_MAX = 256, LINES_MAX = 128, NAME_LEN = 63 };
 
@@ -41,6 +42,12 @@ const struct dynamic_key dynamic_keys[] = {
     {"use_slots", DYN_BOOL, "true", NULL, 0, 0, "a replication slot for every other member"},
     {"member_slots_ttl", DYN_NUMBER, "1800", NULL, 1, 31536000,
      "seconds that the slot, and with it the WAL, of a member that is away is kept"},
+    {"slots", DYN_MAP, "{}", NULL, 0, 0,
+     "permanent replication slots, kept over a failover: name: {type: physical} or {type: "
+     "logical, database: ..., plugin: ...}"},
+    {"ignore_slots", DYN_LIST, "[]", NULL, 0, 0,
+     "slots that are left alone: a list of {name, type, database, plugin}, what a rule leaves "
+     "out matches any"},
     {"postgresql", DYN_MAP, "{}", NULL, 0, 0, "see below"},
 };
 const size_t dynamic_keys_n = ARRAY_LEN(dynamic_keys);
@@ -312,12 +319,27 @@ static void fill_defaults(json_t *root)
     }
 }
 
+static enum err check_slots(const struct checker *c, const json_t *root)
+{
+    struct slot_config parsed;
+    char *slots = json_dumps(json_object_get(root, "slots"), JSON_ENCODE_ANY);
+    char *ignore = json_dumps(json_object_get(root, "ignore_slots"), JSON_ENCODE_ANY);
+    enum err rv =
+        slots_parse(slots != NULL ? slice_str(slots) : slice_of(NULL, 0),
+                    ignore != NULL ? slice_str(ignore) : slice_of(NULL, 0), &parsed, c->e);
+    free(slots);
+    free(ignore);
+    return rv;
+}
+
 static enum err check(const struct checker *c, json_t *root)
 {
     if (!json_is_object(root))
         return err_set(c->e, ERR_INVALID, "dynamic configuration: not a JSON object");
     to_our_places(root);
     enum err rv = check_map(root, dynamic_keys, dynamic_keys_n, "", c->e);
+    if (rv == ERR_OK)
+        rv = check_slots(c, root);
     json_t *pg = json_object_get(root, "postgresql");
     return rv == ERR_OK && pg != NULL ? check_postgresql(c, pg) : rv;
 }

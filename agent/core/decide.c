@@ -70,6 +70,7 @@ static const struct rule rules[] = {
     {"stopped_follower", rule_stopped_follower},
     {"follower_diverged", rule_follower_diverged},
     {"follower_blocked", rule_follower_blocked},
+    {"follower_slots", rule_follower_slots},
     {"follow", rule_follow},
     {"sick_standby", rule_sick_standby},
     {"following", rule_following},

@@ -37,8 +37,8 @@ rule_fn rule_request_cancel, rule_request_begin, rule_request_stop, rule_request
 bool clone_source(const struct view *v, const struct member_rec *m);
 /* rules_follower.c: the leader key is somebody else's */
 rule_fn rule_own_old_key, rule_leader_not_running, rule_clone, rule_follower_starting,
-    rule_stopped_follower, rule_follower_diverged, rule_follower_blocked, rule_follow,
-    rule_following;
+    rule_stopped_follower, rule_follower_diverged, rule_follower_blocked, rule_follower_slots,
+    rule_follow, rule_following;
 /* rules_election.c: there is no leader */
 rule_fn rule_no_record, rule_record_leader, rule_start_lonely, rule_nothing_to_stand_with,
     rule_seal, rule_publish_seal, rule_forced_failover, rule_election;

@@ -160,6 +160,26 @@ bool rule_follower_blocked(const struct view *v, struct plan *p)
                     v->leader.name);
 }
 
+/* Copies of the leader's logical slots can be laid down only while PostgreSQL is stopped. One standby after the other,
+ * and only while every one streams: a commit that waits for this one then waits for another. */
+bool rule_follower_slots(const struct view *v, struct plan *p)
+{
+    const struct member_rec *self = view_member(v, v->self);
+    if (!v->has_leader || v->pg.proc != PG_PROC_RUNNING || !v->pg.in_recovery ||
+        !v->pg.slots_wait || !v->pg.streaming || self == NULL || !self->slots_wait)
+        return false;
+    for (size_t i = 0; i < v->members_n; i++) {
+        const struct member_rec *m = &v->members[i];
+        bool other = strcmp(m->name, v->leader.name) != 0 && strcmp(m->name, v->self) != 0;
+        bool first = m->slots_wait && strcmp(m->name, v->self) < 0;
+        if (other && (first || !is_state(m->state, "streaming")))
+            return false;
+    }
+    p->action = ACTION_STOP_FAST;
+    p->limit_ms = v->config.ttl_ms;
+    return plan_say(p, "logical slots of %s are to be copied: restarting", v->leader.name);
+}
+
 bool follow_due(const struct view *v)
 {
     const struct view_pg *pg = &v->pg;

@@ -115,6 +115,9 @@ struct view_pg {
     /* standby: replay stands still until PostgreSQL is restarted with one of the max_* settings as high as
      * the primary's */
     bool replay_blocked;
+    /* standby: copies of logical slots wait for a restart of PostgreSQL */
+    bool slots_wait;
+    char slots[200];          /* as in the member record */
     bool pending_restart;     /* some setting waits for a restart; for people */
     char pending_reason[600]; /* as in the member record */
     char limits[64];          /* as in the member record */

@@ -14,7 +14,7 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
 
 /* op            needs                                     does
  * probe         name data_dir bin_dir wal_rate            fills the reply from what lies on the disk
- * prepare       data_dir files dirs standby purge lineage unseal everything before a start: directories, files,
+ * prepare       data_dir files slots dirs standby purge lineage unseal everything before a start: directories, files,
  *                                                         standby.signal; owned settings leave
  *                                                         postgresql.auto.conf
  * write         data_dir files lineage unseal             files alone; those that are so already stay
@@ -47,7 +47,8 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
     TEXT(bin_dir, WORKER_PATH) /* "": found by version in the usual places */            \
     TEXT(path, WORKER_PATH)    /* prepare: of the socket */                              \
     MANY(files, worker_file)                                                             \
-    BYTES(command) /* shell, NUL at its end */                                           \
+    MANY(slots, worker_file) /* prepare: state files of slots, path: the slot's name */  \
+    BYTES(command)           /* shell, NUL at its end */                                 \
     BOOL(keep_data)                                                                      \
     BOOL(keep_recovery)                                                                  \
     BYTES(recovery) /* lines of a configuration file */                                  \

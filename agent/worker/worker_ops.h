@@ -55,6 +55,8 @@ enum err incarnation_read(const char *data_dir, const char *name, char ret[stati
                           struct errmsg *e) MUST_CHECK;
 enum err incarnation_write(const char *data_dir, const char *name, char ret[static 40],
                            struct errmsg *e) MUST_CHECK;
+/* worker_req.slots. */
+enum err slots_lay_down(const struct worker_req *q, struct errmsg *e) MUST_CHECK;
 /* Does nothing for "". */
 enum err lineage_write(const char *data_dir, const char *lineage, struct errmsg *e) MUST_CHECK;
 /* Incarnation, seal and lineage: the first step of everything that makes the data something else. */

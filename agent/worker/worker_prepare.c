@@ -172,6 +172,8 @@ enum err op_prepare(struct worker *w, const struct worker_req *q, struct worker_
         rv = op_write(w, q, r, e);
     if (rv == ERR_OK)
         rv = auto_conf_purge(q, e);
+    if (rv == ERR_OK)
+        rv = slots_lay_down(q, e);
     return rv == ERR_OK ? signal_file_set(q->data_dir, q->standby, e) : rv;
 }
 

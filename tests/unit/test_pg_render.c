@@ -57,6 +57,14 @@ static void the_agents_settings_come_last_and_cannot_be_overruled(void **state)
     expect_conf(&r, "\nwal_log_hints = 'on'\n", true);
     expect_conf(&r, "\nprimary_conninfo = ''\n", true);
     expect_conf(&r, "\nprimary_slot_name = ''\n", true);
+    expect_conf(&r, "sync_replication_slots", false);
+    r.logical_slots = true;
+    expect_conf(&r, "\nhot_standby_feedback = 'on'\n", true);
+    expect_conf(&r, "sync_replication_slots", false);
+    r.native_slots = true;
+    r.ahead = "regent_n2, regent_n3";
+    expect_conf(&r, "\nsync_replication_slots = 'on'\n", true);
+    expect_conf(&r, "\nsynchronized_standby_slots = 'regent_n2, regent_n3'\n", true);
     expect_conf(&r, "\ncluster_name = 'de''mo'\n", true);
     expect_conf(&r, "\nwal_retrieve_retry_interval = '100ms'\n", true);
     pg_settings_close(&dynamic);
@@ -159,7 +167,8 @@ static void the_connection_string_has_no_password(void **state)
     assert_null(strstr(buf_cstr(&b), "p:w"));
     pg_render_passfile(&config, &pass);
     assert_string_equal(buf_cstr(&pass),
-                        "*:*:replication:repl:p\\:w\\\\d\n*:*:postgres:rewind:x\n");
+                        "*:*:replication:repl:p\\:w\\\\d\n*:*:postgres:repl:p\\:w\\\\d\n"
+                        "*:*:postgres:rewind:x\n");
 }
 
 static void a_socket_always_fits(void **state)
