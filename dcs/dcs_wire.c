@@ -431,6 +431,7 @@ void dcs_housekeeping(struct dcs *d)
     log_store_look(d->log);
     server_look(&d->server);
     node_watch_progress(d->node, DCS_HOUSE_MS);
+    state_tidy(d->state, clock_boot_ms());
     drop_removed(d);
     backup_tick(&d->backup);
     archive_tick(&d->archive, d->node, state_db_bytes(d->state));

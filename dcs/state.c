@@ -102,6 +102,7 @@ enum err state_open(const char *path, const char *cluster_id, struct state **ret
     state_load(s);
     (void)sqlite3_db_release_memory(s->db); /* the check read every page */
     (void)sqlite3_wal_hook(s->db, on_wal, s);
+    s->news = true; /* what an earlier process left in the WAL */
     *ret_state = s;
     return ERR_OK;
 }
@@ -237,6 +238,7 @@ void state_commit(struct state *s, uint64_t logged)
     ASSERT(!row);
     s->in_txn = false;
     s->disk_applied = s->m.applied;
+    s->commits++;
     shrink(s);
 }
 
@@ -267,6 +269,24 @@ bool state_wal_settled(struct state *s)
     s->wal_long_pages = whole ? WAL_PAGES_LONG : s->wal_pages + WAL_PAGES_SOFT;
     s->wal_pages = 0;
     return true;
+}
+
+void state_tidy(struct state *s, uint64_t now_ms)
+{
+    enum { QUIET_MS = 2000, AT_LATEST_MS = 30000 };
+    CHECK_MAGIC(s, STATE_MAGIC);
+    if (!s->news)
+        return;
+    if (s->news_since_ms == 0)
+        s->news_since_ms = now_ms;
+    if (s->in_txn || s->commits != s->quiet_commits)
+        s->quiet_since_ms = now_ms;
+    s->quiet_commits = s->commits;
+    if (now_ms < s->quiet_since_ms + QUIET_MS && now_ms < s->news_since_ms + AT_LATEST_MS)
+        return;
+    s->news = s->in_txn;
+    s->news_since_ms = 0;
+    checkpointer_wake(s->checkpointer);
 }
 
 /* ---- quota ---- */

@@ -104,6 +104,10 @@ void state_commit_full(struct state *s, uint64_t logged);
  * nothing should be applied. */
 bool state_wal_long(const struct state *s);
 bool state_wal_settled(struct state *s);
+/* Once a second. `state.db` alone, without its WAL, is to show all keys: when one came or went, or a client's
+ * was changed, and nothing was committed for 2 s (or after 30 s), the worker moves the WAL into the file. What
+ * the nodes of a cluster change every now and then below /regent/ is not worth those writes. */
+void state_tidy(struct state *s, uint64_t now_ms);
 
 /* ---- reading (applied state, also uncommitted) ---- */
 enum err state_range(struct state *s, const struct range_req *r, size_t max_bytes,

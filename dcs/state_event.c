@@ -22,11 +22,20 @@ static void insert_event(struct state *s, bool deleted, const struct kv *kv, uin
     s->m.event_bytes += kv->key.n + kv->value.n + STATE_EVENT_OVERHEAD;
 }
 
+/* Is it worth that `state.db` alone shows it soon? See state_tidy(). */
+static bool is_news(bool deleted, const struct kv *kv)
+{
+    static const char own[] = "/regent/";
+    return deleted || kv->version == 1 || kv->key.n < sizeof own - 1 ||
+           memcmp(kv->key.p, own, sizeof own - 1) != 0;
+}
+
 void event_add(struct apply *a, bool deleted, const struct kv *kv, const struct kv *prev,
                uint64_t prev_event)
 {
     ASSERT(kv->mod_revision == a->revision);
     insert_event(a->s, deleted, kv, prev_event);
+    a->s->news = a->s->news || is_news(deleted, kv);
     if (a->ops != NULL && a->ops->event != NULL)
         a->ops->event(a->arg, deleted, kv, prev);
 }

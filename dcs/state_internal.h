@@ -88,7 +88,10 @@ struct state {
     uint64_t small_sum;  /* rows of tokens and members, added up */
     int wal_woken_pages; /* length of the WAL when the checkpointer was woken last */
     int wal_pages;       /* behind the last commit */
-    int wal_long_pages;  /* from which on it should begin anew */
+    /* a key came or went, or a client's was changed, since the WAL was moved last */
+    bool news;
+    uint64_t commits, news_since_ms, quiet_since_ms, quiet_commits; /* state_tidy() */
+    int wal_long_pages; /* from which on it should begin anew */
     struct lease_table leases;
     struct session_table *sessions;
     struct buf value;  /* value of the row last looked up */
