@@ -19,6 +19,8 @@ const struct command cli_commands[] = {
      "make a token for `join`", cmd_token_create},
     {"token list", "", "tokens that can still be used", cmd_token_list},
     {"token revoke", "ID", "make a token useless", cmd_token_revoke},
+    {"cert create", "NAME [--role viewer|operator|admin] [-o DIR]",
+     "a key and a certificate for a client, with what it may do", cmd_cert_create},
     {"member list", "", "members of the DCS", cmd_member_list},
     {"member add", "NAME [--role voter|learner|witness]",
      "a token for a further node, and the command to give there", cmd_member_add},

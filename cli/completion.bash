@@ -14,7 +14,8 @@ _regentctl() {
             mapfile -t COMPREPLY < <(compgen -o default -- "$current"); return ;;
         --sort-by) mapfile -t COMPREPLY < <(compgen -W 'create key modify value version' -- "$current"); return ;;
         --order) mapfile -t COMPREPLY < <(compgen -W 'ascend descend' -- "$current"); return ;;
-        --role) mapfile -t COMPREPLY < <(compgen -W 'voter learner witness' -- "$current"); return ;;
+        --role) [[ ${COMP_WORDS[*]} == *" cert "* ]] && { mapfile -t COMPREPLY < <(compgen -W 'viewer operator admin' -- "$current"); return; }
+            mapfile -t COMPREPLY < <(compgen -W 'voter learner witness' -- "$current"); return ;;
     esac
     # The command so far: words before the cursor that are no options and no values of global ones.
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do

@@ -3,6 +3,8 @@
 #include <stdio.h>
 
 #include "base/assert.h"
+#include "base/log.h"
+#include "base/str.h"
 #include "dcs/server.h"
 #include "dcs/wire.h"
 
@@ -74,9 +76,7 @@ static void hello(const struct call_in *c)
     (void)snprintf(out.name, sizeof out.name, "%s", o->name);
     (void)snprintf(out.software, sizeof out.software, "regent " REGENT_VERSION);
     (void)snprintf(out.access, sizeof out.access, "%s",
-                   x->peer         ? "peer"
-                   : identified(x) ? "admin"
-                                   : "none");
+                   x->peer ? "peer" : access_name(x->access));
     reply(c, &msg_hello_reply, &out);
 }
 
@@ -168,7 +168,8 @@ static void cert_renew(const struct call_in *c)
     if (!decode(c, &msg_cert_req, &req)) {
         return;
     }
-    if (id == NULL || strcmp(id->cluster_id, o->cluster_id) != 0 ||
+    bool late_client = id != NULL && !c->x->has_id && id->member_id == 0;
+    if (id == NULL || late_client || strcmp(id->cluster_id, o->cluster_id) != 0 ||
         (id->member_id != 0 && (node_member(o->node, id->member_id, &m) != ERR_OK ||
                                 strcmp(m.state, "removed") == 0))) {
         session_error(c->x, c->msgid, ERR_UNAUTHENTICATED,
@@ -180,6 +181,36 @@ static void cert_renew(const struct call_in *c)
         session_error(c->x, c->msgid, err, e.text);
         return;
     }
+    struct cert_reply out = {.cert = buf_slice(&cert)};
+    reply(c, &msg_cert_reply, &out);
+}
+
+/* A certificate for a client; its key stays where the request was made. */
+static void cert_issue(const struct call_in *c)
+{
+    const struct server_options *o = &c->x->server->o;
+    struct cert_issue req;
+    struct errmsg e = {.text = ""};
+    struct buf CLEANUP(buf_close) cert = BUF_INIT;
+    struct pki_identity id = {.member_id = 0};
+    if (!decode(c, &msg_cert_issue, &req)) {
+        return;
+    }
+    enum err err = ERR_OK;
+    if (access_of_role(req.role) == ACCESS_NONE || req.name[0] == '\0') {
+        err =
+            err_set(&e, ERR_INVALID, "a name is needed, and a role: viewer, operator or admin");
+    }
+    err = err == ERR_OK ? str_copy(id.cluster_id, sizeof id.cluster_id, o->cluster_id) : err;
+    err = err == ERR_OK ? str_copy(id.name, sizeof id.name, req.name) : err;
+    err = err == ERR_OK ? str_copy(id.kind, sizeof id.kind, req.role) : err;
+    err = err == ERR_OK ? o->ops->sign(o->arg, &id, req.csr, &cert, &e) : err;
+    if (err != ERR_OK) {
+        session_error(c->x, c->msgid, err, e.text);
+        return;
+    }
+    log_event(LOG_INFO, "certificate_issued",
+              KV(KV_STR("name", req.name), KV_STR("role", req.role)), "for a client");
     struct cert_reply out = {.cert = buf_slice(&cert)};
     reply(c, &msg_cert_reply, &out);
 }
@@ -242,6 +273,7 @@ static handler *const here[METHOD_COUNT] = {
     [METHOD_CLUSTER_STATUS] = cluster_status,
     [METHOD_CA_FETCH] = ca_fetch,
     [METHOD_CERT_RENEW] = cert_renew,
+    [METHOD_CERT_ISSUE] = cert_issue,
     [METHOD_HASH_READ] = hash_read,
     [METHOD_SQL_QUERY] = sql_query,
     [METHOD_SNAPSHOT_SAVE] = snapshot_save,
@@ -357,6 +389,11 @@ void dispatch_request(struct session *x, uint64_t msgid, struct slice method,
     if (!identified(x) && method_table[m].kind != METHOD_KIND_OPEN) {
         session_error(x, msgid, ERR_UNAUTHENTICATED,
                       "a client certificate of this cluster is needed");
+    } else if (x->access < access_needed(m)) {
+        struct errmsg e;
+        (void)err_set(&e, ERR_DENIED, "%s is for the role %s; this certificate is of a %s",
+                      method_table[m].name, access_name(access_needed(m)), x->id.kind);
+        session_error(x, msgid, ERR_DENIED, e.text);
     } else if (!x->said_hello && m != METHOD_HELLO) {
         session_error(x, msgid, ERR_PRECONDITION, "the first request must be hello");
     } else if (here[m] != NULL) {

@@ -266,6 +266,7 @@ static void on_ready(void *arg, const struct pki_identity *id)
     CHECK_MAGIC(x, SESSION_MAGIC);
     x->ready = true;
     if (x->local) {
+        x->access = ACCESS_ADMIN;
         uint32_t uid = conn_peer_uid(x->conn);
         if (uid != 0 && uid != geteuid()) {
             log_event(LOG_WARN, "refused", KV(KV_U64("uid", uid)),
@@ -289,6 +290,7 @@ static void on_ready(void *arg, const struct pki_identity *id)
     }
     x->id = *id;
     x->has_id = true;
+    x->access = access_of_kind(id->kind);
 }
 
 static void on_request(void *arg, uint64_t msgid, struct slice method, struct slice params)

@@ -11,6 +11,7 @@
 #include <openssl/ssl.h>
 #include <uv.h>
 
+#include "dcs/access.h"
 #include "dcs/gate.h"
 #include "dcs/intake.h"
 #include "dcs/list.h"
@@ -84,7 +85,8 @@ struct session {
     bool local;      /* by the local socket, or from this process */
     bool has_id;
     struct pki_identity id; /* of its certificate */
-    bool peer;              /* a member, as a member */
+    enum access access;
+    bool peer; /* a member, as a member */
     size_t in_flight, bytes;
     struct intake_ticket intake;
 };

@@ -1,7 +1,8 @@
 /* The cluster's own certificates (X.509, EC P-256, SHA-256), tokens and TLS contexts. OpenSSL 3.
  *
  * A node's identity is in its certificate: CN = name, SAN URI "regent://CLUSTER/MEMBER_ID/KIND" plus
- * the DNS/IP of its addresses. KIND: "first" (bootstraps an empty directory), "node", "client". */
+ * the DNS/IP of its addresses. KIND: "first" (bootstraps an empty directory), "node"; of a client its role:
+ * "viewer", "operator", "admin". */
 #ifndef REGENT_PROTO_PKI_H
 #define REGENT_PROTO_PKI_H
 

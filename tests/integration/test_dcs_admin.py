@@ -453,6 +453,33 @@ def test_certificates_are_renewed_in_time_and_used_without_a_restart(lab):
     wait_for("all work", lambda: all(n.status() for n in lab.nodes))
 
 
+def test_a_client_may_do_what_its_certificate_says(one, tmp_path):
+    node = one.nodes[0]
+    def client(role, *words, code=0):
+        env = {**os.environ, **dict(word.split("=") for word in printed[role].split())}
+        done = subprocess.run([build_dir() / "regentctl", "-H", node.address, *words], env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    node_env = {"REGENT_CACERT": "ca.crt", "REGENT_CERT": "node.crt", "REGENT_KEY": "node.key"}
+    printed = {"node": " ".join(f"{k}={node.dir / 'pki' / v}" for k, v in node_env.items())}
+    for role in ("viewer", "operator", "admin"):
+        printed[role] = client("node", "cert", "create", f"a-{role}", "--role", role, "-o", str(tmp_path))
+    assert os.stat(tmp_path / "a-viewer.key").st_mode & 0o777 == 0o600
+    assert "exists" in client("node", "cert", "create", "a-viewer", "-o", str(tmp_path), code=1)
+    assert "viewer, operator or admin" in client("node", "cert", "create", "x", "--role", "boss", code=2)
+    for role in printed:
+        may_write, may_all = role != "viewer", role in ("admin", "node")
+        said = client(role, "dcs", "put", "k", role, code=0 if may_write else 1)
+        assert may_write or "kv.put is for the role operator; this certificate is of a viewer" in said or "session.open is for" in said
+        assert client(role, "dcs", "get", "k", "--print-value-only") == ("viewer" == role and "node" or role) + "\n"
+        assert "n1" in client(role, "member", "list") and "healthy" in client(role, "dcs", "health")
+        for words in (["token", "create"], ["cert", "create", "mine", "-o", str(tmp_path / role)], ["dcs", "snapshot", "save", str(tmp_path / f"{role}.copy")]):
+            (tmp_path / role).mkdir(exist_ok=True)
+            said = client(role, *words, code=0 if may_all else 1)
+            assert may_all or "is for the role admin" in said, words
+
+
 def test_files_of_the_store_are_nobody_elses(one):
     old = os.umask(0)
     try:
