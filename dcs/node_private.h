@@ -14,7 +14,7 @@
 enum {
     NODE_MAGIC = 0x4e6f6465,
     /* between two commits of the state; and the entries of one, in bytes: */
-    NODE_COMMIT_MS = 2000,
+    NODE_COMMIT_MS = 500,
     NODE_COMMIT_BYTES = 2 * 1024 * 1024,
     NODE_SLOW_MS = 1000, /* a request that took so long is in the log, at most one so often */
     NODE_SETTLE_MS = 2,  /* how often a WAL that settles is looked at */
