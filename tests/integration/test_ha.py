@@ -9,13 +9,15 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 
 import pytest
 
 pytest.importorskip("psycopg2")
 
-from cluster import Cluster, PG_BIN, alive, build_dir, wait_until  # noqa: E402
+from cluster import Cluster, PG_BIN, alive, as_user, build_dir, wait_until  # noqa: E402
 from load import TABLE_SQL, Prober, Writer, two_primaries_s  # noqa: E402
 from realtime import Metronome  # noqa: E402
 
@@ -499,3 +501,74 @@ def test_where_the_rewind_fails_the_old_data_is_moved_aside_and_cloned_anew(c):
         aside = [p for p in old.dir.rglob("mark_of_the_test") if old.pgdata not in p.parents]
         assert aside, "the old data is nowhere"
     c.wait_healthy()
+
+
+# ---- a node whose state lies ----
+
+LIE = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as db:
+    changed = db.execute("UPDATE kv SET value = CAST(replace(CAST(value AS TEXT), ?, ?) AS BLOB) WHERE key = CAST(? AS BLOB)", sys.argv[2:5])
+    assert changed.rowcount == 1
+"""
+
+
+def lie(c, node, key, true, false):
+    """Of a node whose daemon is down: one row of its state.db says something else, and all sums fit."""
+    tool = c.bin / "dcs_node"
+    if not tool.exists():
+        shutil.copy2(build_dir() / "dcs_node", tool)
+        tool.chmod(0o755)
+    subprocess.run([*as_user(), sys.executable, "-c", LIE, str(node.dir / "state.db"), true, false, key], check=True, cwd="/")
+    subprocess.run(node.command("dcs_node", "reseal", "--dir", str(node.dir), "--name", node.name, "--listen", node.dcs_address()),
+                   check=True, cwd="/")
+
+
+def assert_quarantined(node):
+    """It says so, with the remedy, and its agent serves nothing."""
+    wait_until(lambda: node.log_lines("event=quarantined"), f"{node} is quarantined")
+    assert f"member remove {node.name}" in node.log_lines("event=quarantined")[-1]
+    wait_until(lambda: node.rest("/primary")[0] == 503 and node.rest("/replica")[0] == 503, f"{node} serves nothing")
+    done = node.ctl("dcs", "put", "x", "1", check=False)
+    assert done.returncode != 0 and "quarantined" in done.stderr
+
+
+def replace(c, node):
+    """As docs/recovery.md says."""
+    node.kill()
+    other = next(n for n in c.nodes if n is not node)
+    other.ctl("member", "remove", node.name)
+    token = wait_until(lambda: other.ctl("token", "create", check=False).stdout.strip(), "a token")
+    aside = c.dir / f"aside-{node.name}-{time.monotonic_ns()}"
+    node.dir.rename(aside)
+    node.setup(token=token, first=other.dcs_address())
+    node.start()
+    c.wait_healthy()
+    shutil.rmtree(aside)
+
+
+def test_a_node_whose_state_differs_does_not_lead_and_is_replaced(c):
+    with load(c) as w:
+        primary, liar = c.primary(), c.standbys()[0]
+        primary.ctl("dcs", "put", "x", "true")
+        liar.signal("regentd", signal.SIGKILL)
+        liar.process.wait(5)
+        lie(c, liar, "/regent/ha/leader", f'"{primary.name}"', f'"{liar.name}"')
+        liar.start()
+        assert_quarantined(liar)
+        assert c.primary() is primary
+        writes_again(w, time.monotonic(), "while a standby is quarantined")
+        replace(c, liar)
+        assert c.primary() is primary
+
+        primary.signal("regentd", signal.SIGKILL)
+        primary.process.wait(5)
+        lie(c, primary, "x", "true", "false")
+        at = time.monotonic()
+        primary.start()
+        assert_quarantined(primary)
+        c.new_leader(primary, 60)
+        assert primary.postmaster() is None or primary.value("SELECT pg_is_in_recovery()") in (True, None)
+        writes_again(w, at, "after the quarantine of the primary")
+        replace(c, primary)
+    assert_nothing_lost(c, w)
