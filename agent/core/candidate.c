@@ -297,10 +297,11 @@ bool candidate_unseen(const struct view *v, const char *wanted)
 {
     for (size_t i = 0; i < v->members_n; i++) {
         const struct member_rec *m = &v->members[i];
-        if (strcmp(m->name, v->self) != 0 &&
-            (wanted[0] == '\0' || strcmp(m->name, wanted) == 0) &&
-            is_state(m->state, "streaming") && strcmp(m->upstream, v->self) == 0 &&
-            sender_to(v, m->incarnation) == NULL)
+        if (strcmp(m->name, v->self) == 0 ||
+            (wanted[0] != '\0' && strcmp(m->name, wanted) != 0))
+            continue;
+        bool says = is_state(m->state, "streaming") && strcmp(m->upstream, v->self) == 0;
+        if (sender_to(v, m->incarnation) == NULL ? says : m->timeline != v->pg.timeline)
             return true;
     }
     return false;

@@ -16,7 +16,8 @@ enum candidate_verdict candidate_choose(const struct view *v, struct plan *p);
 /* Best healthy member for a switchover (NULL: none, reason in p). `wanted` "" = any. */
 const struct member_rec *candidate_switchover(const struct view *v, const char *wanted,
                                               struct plan *p);
-/* This member says that it streams from here, and has not been seen doing it: the last look is older. */
+/* What this member says and what is seen of it here do not go together yet, one of the two being older: it
+ * says that it streams from here and has not been seen doing it, or is seen and says another timeline. */
 bool candidate_unseen(const struct view *v, const char *wanted);
 /* Can a node that stopped at (timeline, lsn) with this history follow the leader as it is? */
 enum candidate_follow { FOLLOW_AS_IS, FOLLOW_REWIND, FOLLOW_CLONE };

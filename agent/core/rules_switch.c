@@ -32,7 +32,7 @@ static const struct member_rec *receiver(const struct view *v, struct plan *p)
 }
 
 /* PostgreSQL is looked at four times a second: a standby that has just connected may not have been seen, and
- * is no reason to refuse. */
+ * is no reason to refuse; nor one that has not yet told of the timeline that it has followed to. */
 static bool look_again(const struct view *v, struct plan *p)
 {
     enum { LOOK_AGAIN_MS = 2000 };

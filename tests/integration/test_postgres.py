@@ -37,7 +37,8 @@ def test_a_standby_clones_follows_and_is_promoted(lab):
     n1 = lab.primary()
     n2 = lab.standby(n1, "n2")
     n1.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id")
-    lsn = n1.wait("a sender", lambda v: v["senders"] and v["senders"][0]["streaming"])["lsn"]
+    n1.wait("a sender", lambda v: v["senders"] and v["senders"][0]["streaming"])
+    lsn = int(n1.psql("SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn"))
     n2.wait("there", lambda v: v["replay_lsn"] >= lsn)
     assert n2.psql("SELECT count(*) FROM t") == "1000"
     n1.run("stop_fast", deadline=20000)
