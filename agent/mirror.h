@@ -70,13 +70,9 @@ void mirror_lost(struct mirror *m);
 /* The DCS part of a view. `bootstrap` stands in for the config record until there is one. */
 void mirror_view(const struct mirror *m, const struct config_rec *bootstrap,
                  struct view *ret_view);
-/* Fills in every default of a dynamic configuration. */
-void config_defaults(struct config_rec *c);
 /* From JSON as a person writes it (bootstrap.dcs, edit-config): absent keys get their defaults, unknown
  * ones are refused. `arena` owns what the record borrows. */
 enum err config_from_json(struct slice json, struct config_rec *ret_config,
                           struct msg_arena *arena, struct errmsg *e) MUST_CHECK;
-/* What a config_rec means to decide(). */
-void config_view(const struct config_rec *c, struct view_config *ret_config);
 
 #endif

@@ -67,6 +67,7 @@ int cmd_topology(struct cli *c, int argc, char **argv);
 int cmd_user_create(struct cli *c, int argc, char **argv);
 int cmd_user_delete(struct cli *c, int argc, char **argv);
 int cmd_user_password(struct cli *c, int argc, char **argv);
+int cmd_what_if(struct cli *c, int argc, char **argv);
 int cmd_version(struct cli *c, int argc, char **argv);
 
 #endif

@@ -174,12 +174,29 @@ static bool self_may(const struct view *v, const struct poll *f, struct plan *p)
     return true;
 }
 
+/* What was compared, for the journal: "n2 at 0/500 on 2, n3 at 0/4F0 on 2". */
+static void print_positions(const struct view *v, const struct poll *f, char *ret, size_t size)
+{
+    size_t n = 0;
+    ret[0] = '\0';
+    for (size_t i = 0; i < f->n && n < size; i++) {
+        const struct seal_rec *s = &v->seals[f->s[i].seal];
+        int len =
+            snprintf(ret + n, size - n, "%s%.40s at %X/%X on %llu", i > 0 ? ", " : "",
+                     s->name[0] != '\0' ? s->name : s->incarnation, (unsigned)(s->lsn >> 32),
+                     (unsigned)s->lsn, (unsigned long long)s->timeline);
+        n += len > 0 ? (size_t)len : 0;
+    }
+}
+
 enum candidate_verdict candidate_choose(const struct view *v, struct plan *p)
 {
     struct poll f;
+    char positions[200];
     if (nobody_may(v, p))
         return CANDIDATE_NONE;
     gather(v, &f);
+    print_positions(v, &f, positions, sizeof positions);
     if (!self_may(v, &f, p))
         return CANDIDATE_NONE;
     const struct stand *self = &f.s[f.self];
@@ -213,17 +230,18 @@ enum candidate_verdict candidate_choose(const struct view *v, struct plan *p)
         p->counted_n = 0;
         (void)plan_wait(p, turn_ms);
         if (ahead > 0) {
-            (void)plan_say(p, "%s is better", first);
+            (void)plan_say(p, "%s is better: %s", first, positions);
             return CANDIDATE_OTHER;
         }
         if (v->pg.sick != SICK_NOT) {
             (void)plan_say(p, "this node is sick (%s): the others first", v->pg.sick_why);
             return CANDIDATE_WAIT;
         }
-        (void)plan_say(p, "best of the sealed so far, %zu may still seal", f.awaited);
+        (void)plan_say(p, "best of the sealed so far, %zu may still seal: %s", f.awaited,
+                       positions);
         return CANDIDATE_WAIT;
     }
-    (void)plan_say(p, "best of %zu sealed, %zu counted", f.n, p->counted_n);
+    (void)plan_say(p, "best of %zu sealed, %zu counted: %s", f.n, p->counted_n, positions);
     return CANDIDATE_SELF;
 }
 

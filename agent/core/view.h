@@ -251,6 +251,12 @@ const char *sick_name(enum sick s);
 /* Commits do not wait for a standby that cannot write or answer. */
 bool sick_leaves_sync(const struct view *v);
 
+/* ---- view_config.c ---- */
+/* Fills in every default of a dynamic configuration. */
+void config_defaults(struct config_rec *c);
+/* What a config_rec means to decide(). */
+void config_view(const struct config_rec *c, struct view_config *ret_config);
+
 /* One view as text: `key=value` lines, only what differs from zero; the notation of tests, journal and
  * `explain`. Numbers are decimal, LSNs X/X, lists a,b; control characters, `\` and `,` in names are
  * written \HH. Elements are members[n2].lsn=0/10, pg.senders[0].streaming=1. Empty lines and # are

@@ -1,7 +1,9 @@
 """What the policy promises beyond plain failover, on real nodes: switchovers with hung standbys, orders of operators,
 outages of everything."""
 import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -125,6 +127,34 @@ def without_postgresql(node):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker, signal.SIGCONT)
+
+
+def test_after_a_failover_explain_names_the_positions_and_any_line_gives_the_same_plan(c):
+    """What if said so before; the journal says rule, reason and the positions compared; each decision, read back from the
+    journal, is made again."""
+    c.wait_healthy()
+    old, named = c.primary(), sync_standby(c)
+    other = next(n for n in c.nodes if n not in (old, named))
+    said = json.loads(other.ctl("-f", "json", "what-if", "lose", old.name).stdout)
+    assert (said["quorum"], said["leader"], said["bytes_lost"]) == (True, named.name, 0), said
+    done = other.ctl("what-if", "lose", old.name, named.name, check=False)
+    assert done.returncode == 1 and "quorum       lost: 1 of 3 voters are left, 2 are needed" in done.stdout
+    assert other.ctl("what-if", "lose", "n9", check=False).returncode == 1
+    old.kill()
+    wait_until(lambda: c.leader() is named, "the synchronous standby leads", PATIENCE_S)
+    lines = [line.split("\t") for line in other.ctl("-f", "tsv", "explain", "-n", "200").stdout.splitlines()]
+    assert lines[0] == ["ID", "Time", "Node", "Rule", "Reason", "Action", "Writes", "Token"]
+    won = [x for x in lines if x[2:4] == [named.name, "election"] and x[6] == "acquire"][-1]
+    assert re.search(rf"^best of 1 sealed, 1 counted: {named} at [0-9A-F]+/[0-9A-F]+ on \d+$", won[4]), won
+    for line in lines[-12:]:
+        assert other.ctl("explain", "--journal", line[0], "--check").stdout.startswith(f"The same plan: {line[3]}: ")
+    row = other.ctl("explain", "--journal", won[0], "--row").stdout.splitlines()
+    assert row[0].startswith(f"case: {named}: best of 1") and row[1] == "base: nothing"
+    assert row[-1] == "=> rule=election txn=acquire"
+    before = other.ctl("explain", "-n", "1", "--at", won[1]).stdout
+    assert before.split()[0] <= won[1] < lines[-1][1]
+    old.start()
+    c.wait_healthy(90)
 
 
 def test_an_operator_may_have_another_node_lead_whatever_the_record_says(c):
