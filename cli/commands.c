@@ -39,6 +39,11 @@ const struct command cli_commands[] = {
      "PostgreSQL nodes as a tree: who streams from whom", cmd_topology},
     {"status", "", "health in one screen; exit code 0 when all is good, 1 when not",
      cmd_status},
+    {"doctor", "",
+     "checks of this machine, the cluster and the primary, each with its remedy; exit code 1 "
+     "when "
+     "one fails",
+     cmd_doctor},
     {"history", "", "timelines and who started them", cmd_history},
     {"explain",
      "[why|why-not NODE|durability] [-n COUNT] [--at TIME] [--journal N [--row] [--check]]",

@@ -28,6 +28,7 @@ int cmd_demo_psql(struct cli *c, int argc, char **argv);
 int cmd_demo_start(struct cli *c, int argc, char **argv);
 int cmd_demo_status(struct cli *c, int argc, char **argv);
 int cmd_demo_up(struct cli *c, int argc, char **argv);
+int cmd_doctor(struct cli *c, int argc, char **argv);
 int cmd_dsn(struct cli *c, int argc, char **argv);
 int cmd_edit_config(struct cli *c, int argc, char **argv);
 int cmd_explain(struct cli *c, int argc, char **argv);

@@ -430,6 +430,30 @@ def test_roles_are_made_and_no_log_has_their_password(demo):
     assert not any(secret in text or "SCRAM-SHA-256$4096" in text for text in logs)
 
 
+def test_the_doctor_says_what_to_do(demo):
+    def found(level):
+        rows = json.loads(demo.ctl("n1", "-f", "json", "doctor").stdout)
+        assert all(("Remedy" in r) == (r["Level"] != "ok") for r in rows), rows
+        return {r["Check"]: r["Finding"] for r in rows if r["Level"] == level}
+    good = found("ok")
+    for check in ("certificate", "leader", "n1", "ttl", "rights", "data safety", "WAL retention", "pg_hba", "configuration", "drift"):
+        assert check in good, (check, good)
+    assert not set(found("fail")) - {"disk"}, found("fail")  # a full machine is none of ours
+    secrets = demo.dir / "n1" / "secrets.yml"
+    secrets.chmod(0o644)
+    demo.ctl("n1", "query", "-c", "ALTER SYSTEM SET work_mem = '3MB'")
+    demo.ctl("n1", "query", "-c", "SELECT pg_reload_conf()")
+    try:
+        wait_until(lambda: "work_mem = 3072 by ALTER SYSTEM" in found("warn").get("drift", ""), "it is seen", 20)
+        assert found("fail")["rights"] == f"{secrets} is open to others"
+        done = demo.ctl("n1", "doctor")
+        assert done.returncode == FAILED and "chmod 600 it" in done.stdout and "ALTER SYSTEM RESET it" in done.stdout
+    finally:
+        secrets.chmod(0o600)
+        demo.ctl("n1", "query", "-c", "ALTER SYSTEM RESET work_mem")
+        demo.ctl("n1", "query", "-c", "SELECT pg_reload_conf()")
+
+
 def test_keys_end_with_their_lease(demo):
     lease = demo.ctl("n1", "dcs", "lease", "grant", 60).stdout.strip()
     assert demo.ctl("n1", "dcs", "put", "/t/leased", "1", "--lease", lease).returncode == DONE
