@@ -223,6 +223,7 @@ static enum err start_engine(struct daemon *d, struct errmsg *e)
         .bootstrap = &d->bootstrap,
         .election_ms = c->dcs.election_ms,
         .kill_budget_ms = LEASE_KILL_BUDGET_MS,
+        .adopt = strcmp(c->bootstrap.method, "adopt") == 0,
         .pre_promote = !d->witness && c->postgresql.pre_promote[0] != '\0',
         .nofailover = c->tags.nofailover,
         .nosync = c->tags.nosync,

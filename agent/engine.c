@@ -191,6 +191,7 @@ static void observe(struct engine *g)
     v->refused_token = g->refused_token;
     v->busy = g->busy;
     g->o.ports->observe(g->o.arg, &v->pg);
+    v->adopt = g->o.adopt && v->pg.foreign && !v->pg.standby_signal;
 }
 
 /* ---- execute ---- */

@@ -57,6 +57,7 @@ struct engine_options {
     const struct config_rec *bootstrap; /* first dynamic configuration; outlives the engine */
     uint64_t election_ms;
     uint64_t kill_budget_ms;
+    bool adopt;       /* data that is there already becomes the new cluster's */
     bool pre_promote; /* the configuration has such a command */
     bool nofailover, nosync, noloadbalance, clonefrom;
     int64_t failover_priority, sync_priority;

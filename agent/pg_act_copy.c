@@ -96,6 +96,19 @@ static void bootstrap(struct postgres *p, const struct conf_method *m)
     action_worker(p, &q, 0, copied);
 }
 
+static void adopt(struct postgres *p)
+{
+    struct worker_req q;
+    const struct conf_user *u = &p->config->postgresql.authentication.superuser;
+    postgres_req(p, &q, "adopt");
+    str_cut(q.user, sizeof q.user, u->username);
+    q.password = slice_str(u->password);
+    log_event(
+        LOG_INFO, "adopt", NO_KV,
+        "the data that is here becomes the cluster's; a server that runs on it is stopped");
+    action_worker(p, &q, 0, copied);
+}
+
 static void initdb(struct postgres *p)
 {
     struct worker_req q;
@@ -298,7 +311,9 @@ void act_copy(struct postgres *p)
     }
     p->probe_valid = false; /* whatever comes of it, it is looked at anew */
     if (action == ACTION_INITDB) {
-        if (p->config->bootstrap.custom != NULL)
+        if (strcmp(p->probe.data, "foreign") == 0)
+            adopt(p);
+        else if (p->config->bootstrap.custom != NULL)
             bootstrap(p, p->config->bootstrap.custom);
         else
             initdb(p);

@@ -101,6 +101,8 @@ static void prepared(struct postgres *p, const struct worker_reply *r)
 {
     char path[WORKER_PATH + 16];
     char conf[WORKER_PATH + 64];
+    char hba[WORKER_PATH + 64];
+    char ident[WORKER_PATH + 64];
     struct errmsg e = {0};
     bool primary = p->act.plan.action == ACTION_START_PRIMARY;
     (void)r;
@@ -108,22 +110,31 @@ static void prepared(struct postgres *p, const struct worker_reply *r)
     (void)snprintf(path, sizeof path, "%s/postgres", p->probe.bin_dir);
     (void)snprintf(conf, sizeof conf, "config_file=%s/postgresql.conf",
                    p->config->postgresql.data_dir);
-    const char *argv[11 + 2 * PG_LIMITS + 1] = {path,
-                                                "-D",
-                                                p->config->postgresql.data_dir,
-                                                "-c",
-                                                conf,
-                                                "-c",
-                                                "hot_standby=on",
-                                                "-c",
-                                                "wal_log_hints=on",
-                                                "-c",
-                                                "recovery_target_timeline=latest"};
+    /* What was adopted may have them elsewhere. */
+    (void)snprintf(hba, sizeof hba, "hba_file=%s/pg_hba.conf", p->config->postgresql.data_dir);
+    (void)snprintf(ident, sizeof ident, "ident_file=%s/pg_ident.conf",
+                   p->config->postgresql.data_dir);
+    enum { FIXED = 15 };
+    const char *argv[FIXED + 2 * PG_LIMITS + 1] = {path,
+                                                   "-D",
+                                                   p->config->postgresql.data_dir,
+                                                   "-c",
+                                                   conf,
+                                                   "-c",
+                                                   hba,
+                                                   "-c",
+                                                   ident,
+                                                   "-c",
+                                                   "hot_standby=on",
+                                                   "-c",
+                                                   "wal_log_hints=on",
+                                                   "-c",
+                                                   "recovery_target_timeline=latest"};
     struct held held = {.n = 0};
     hold_limits(p, primary, &held);
     for (size_t i = 0; i < held.n; i++) {
-        argv[11 + 2 * i] = "-c";
-        argv[12 + 2 * i] = held.text[i];
+        argv[FIXED + 2 * i] = "-c";
+        argv[FIXED + 1 + 2 * i] = held.text[i];
     }
     const char *env[] = {"LC_MESSAGES=C", "LANG=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin",
                          NULL};

@@ -22,6 +22,7 @@ static void from_probe(const struct worker_reply *r, struct view_pg *v)
     v->system_id = r->system_id;
     memcpy(v->incarnation, r->incarnation, sizeof v->incarnation);
     memcpy(v->lineage, r->lineage, sizeof v->lineage);
+    v->foreign = strcmp(r->data, "foreign") == 0;
     v->standby_signal = r->standby;
     v->in_recovery = r->standby;
     v->sealed_token = r->seal_token;

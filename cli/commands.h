@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 
+int cmd_adopt(struct cli *c, int argc, char **argv);
 int cmd_cert_create(struct cli *c, int argc, char **argv);
 int cmd_dcs_compact(struct cli *c, int argc, char **argv);
 int cmd_dcs_del(struct cli *c, int argc, char **argv);

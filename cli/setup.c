@@ -20,12 +20,19 @@ enum { DCS_PORT = 7400, REST_PORT = 8008, PG_PORT = 5432, PASSWORD_BYTES = 24 };
 /* ---- options ---- */
 
 static const struct option setup_options[] = {
-    {"scope", required_argument, NULL, 's'},   {"name", required_argument, NULL, 'n'},
-    {"listen", required_argument, NULL, 'l'},  {"data-dir", required_argument, NULL, 'd'},
-    {"pg-data", required_argument, NULL, 'D'}, {"pg-bin", required_argument, NULL, 'b'},
-    {"pg-port", required_argument, NULL, 'p'}, {"rest-port", required_argument, NULL, 'r'},
-    {"witness", no_argument, NULL, 'w'},       {"token", required_argument, NULL, 't'},
-    {"set", required_argument, NULL, 'S'},     {NULL, 0, NULL, 0},
+    {"scope", required_argument, NULL, 's'},
+    {"name", required_argument, NULL, 'n'},
+    {"listen", required_argument, NULL, 'l'},
+    {"data-dir", required_argument, NULL, 'd'},
+    {"pg-data", required_argument, NULL, 'D'},
+    {"pg-bin", required_argument, NULL, 'b'},
+    {"pg-port", required_argument, NULL, 'p'},
+    {"rest-port", required_argument, NULL, 'r'},
+    {"witness", no_argument, NULL, 'w'},
+    {"token", required_argument, NULL, 't'},
+    {"set", required_argument, NULL, 'S'},
+    {"dry-run", no_argument, NULL, 'N'},
+    {NULL, 0, NULL, 0},
 };
 
 static bool parse_port(const char *text, uint64_t *ret)
@@ -60,6 +67,9 @@ static int set_option(struct setup *s, int option, const char *value)
     case 'w':
         s->witness = true;
         return 0;
+    case 'N':
+        s->dry_run = true;
+        return 0;
     case 'S':
         if (s->sets_n == SETUP_SETS_MAX || strchr(value, '=') == NULL)
             return cli_usage("--set takes KEY=VALUE, at most %d times", SETUP_SETS_MAX);
@@ -67,6 +77,7 @@ static int set_option(struct setup *s, int option, const char *value)
         return 0;
     case 'p':
     case 'r':
+        s->pg_port_given = s->pg_port_given || option == 'p';
         if (!parse_port(value, option == 'p' ? &s->pg_port : &s->rest_port))
             return cli_usage("\"%s\" is not a port (1 to 65535)", value);
         return 0;
@@ -137,6 +148,8 @@ int setup_parse(struct setup *s, const char *config_file, int argc, char **argv)
         if (rv != 0)
             return rv;
     }
+    if (s->dry_run && strcmp(argv[0], "adopt") != 0)
+        return cli_usage("--dry-run belongs to adopt");
     if (s->name == NULL || s->listen == NULL)
         return cli_usage("%s is missing", s->name == NULL ? "--name" : "--listen");
     if (s->data_dir[0] != '/' || (s->pg_data != NULL && s->pg_data[0] != '/'))

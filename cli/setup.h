@@ -5,7 +5,7 @@
 #include "cli/cli.h"
 #include "proto/pki.h"
 
-enum { SETUP_SETS_MAX = 32, SETUP_MADE_MAX = 32 };
+enum { SETUP_SETS_MAX = 160, SETUP_MADE_MAX = 32 };
 
 struct setup {
     const char *scope, *name, *listen, *data_dir, *pg_data, *pg_bin, *token, *role;
@@ -20,6 +20,8 @@ struct setup {
         gid_t gid;
     } owner;
     bool witness;
+    bool pg_port_given;
+    bool dry_run;
     bool keep_pg_data;                /* what is in pg_data is the restored cluster's own */
     const char *sets[SETUP_SETS_MAX]; /* KEY=VALUE for the file */
     size_t sets_n;

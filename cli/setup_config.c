@@ -10,7 +10,7 @@
 #include "base/str.h"
 #include "cli/setup.h"
 
-enum { LINES_MAX = 96, VALUE_MAX = 1024 };
+enum { LINES_MAX = 192, VALUE_MAX = 8192 };
 
 struct line {
     char path[160];

@@ -53,7 +53,7 @@ const struct conf_key conf_keys[] = {
     {"bootstrap.dcs", CONF_JSON, .offset = AT(bootstrap.dcs_json), .fallback = "{}",
      .help = "the first dynamic configuration"},
     S("bootstrap.method", bootstrap.method, .fallback = "initdb",
-      .help = "how the first node's data is made: initdb, or a section bootstrap.NAME"),
+      .help = "how the first node's data is made: initdb, adopt, or a section bootstrap.NAME"),
     {"bootstrap.initdb", CONF_FLAGS, .offset = AT(bootstrap.initdb),
      .count_offset = AT(bootstrap.n_initdb), .help = "options of initdb"},
     S("bootstrap.post_bootstrap", bootstrap.post_bootstrap,

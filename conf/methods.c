@@ -143,7 +143,10 @@ static struct conf_method *method_of(struct loader *l, const char *section, cons
     json_t *all = conf_json(l, l->sections[at].value);
     const char *key;
     json_t *v;
-    json_object_foreach(all, key, v) take_entry(l, m, l->sections[at].key, key, v);
+    json_object_foreach(all, key, v)
+    {
+        take_entry(l, m, l->sections[at].key, key, v);
+    }
     json_decref(all);
     if (m->command == NULL || m->command[0] == '\0')
         conf_complain(l, l->sections[at].key, "%s.command is missing (what makes the data)",
@@ -155,7 +158,9 @@ void conf_methods(struct loader *l)
 {
     struct config *c = l->c;
     size_t n = c->postgresql.n_create_replica_methods;
-    if (strcmp(c->bootstrap.method, "initdb") != 0 && c->bootstrap.method[0] != '\0')
+    bool ours = strcmp(c->bootstrap.method, "initdb") == 0 ||
+                strcmp(c->bootstrap.method, "adopt") == 0 || c->bootstrap.method[0] == '\0';
+    if (!ours)
         c->bootstrap.custom = method_of(l, "bootstrap", c->bootstrap.method);
     if (n > CONF_METHODS_MAX)
         conf_complain(l, NULL, "postgresql.create_replica_methods: more than %d",

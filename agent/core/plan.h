@@ -9,7 +9,8 @@
  * the leader token differs from plan.token (or the leader key appeared / went). */
 enum plan_action {
     ACTION_NONE,
-    ACTION_INITDB,        /* empty directory -> new cluster, incarnation written */
+    /* empty directory, or data that is to be adopted -> new cluster, incarnation written */
+    ACTION_INITDB,
     ACTION_START_PRIMARY, /* (!) start without standby.signal; fence must be armed */
     ACTION_START_STANDBY, /* following plan.target ("" = nobody, sealed or lonely, read-only) */
     /* running: point primary_conninfo at plan.target and reload; lifts a seal (!) when the

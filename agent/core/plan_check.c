@@ -261,8 +261,9 @@ static bool destroy_from_leader(const struct view *v, const struct plan *p)
 static bool initdb_in_empty(const struct view *v, const struct plan *p)
 {
     return !only_action(p, ACTION_INITDB) ||
-           (v->pg.data == PG_DATA_EMPTY && v->initialize_leased && !v->has_leader &&
-            !v->has_sync && strcmp(v->initialize.name, v->self) == 0);
+           ((v->pg.data == PG_DATA_EMPTY || (v->pg.data == PG_DATA_BROKEN && v->adopt)) &&
+            v->initialize_leased && !v->has_leader && !v->has_sync &&
+            strcmp(v->initialize.name, v->self) == 0);
 }
 
 /* A seal is for one loss; pointing at a leader lifts it only for a newer token. */
@@ -406,7 +407,9 @@ static const struct {
     {destroy_stopped, "data is replaced only while PostgreSQL is stopped"},
     {destroy_not_counted_on, "data that the record counts on is not replaced"},
     {destroy_from_leader, "data is replaced only from the leader"},
-    {initdb_in_empty, "a cluster is made only in an empty directory by who won the race"},
+    {initdb_in_empty, "a cluster is made only in an empty directory, or of data that is given "
+                      "to it, by who won the "
+                      "race"},
     {seal_without_leader, "sealed only for a loss"},
     {seal_true, "a seal says what the node has, cut off"},
     {follow_newer, "a seal is lifted only for a newer token"},

@@ -27,6 +27,10 @@ static bool go_on(const struct view *v, struct plan *p)
         (void)memcpy(p->lineage, "1:1", 4);
         return plan_say(p, "this node makes the new cluster");
     }
+    if (v->pg.data == PG_DATA_BROKEN && v->adopt && v->pg.proc == PG_PROC_STOPPED) {
+        p->action = ACTION_INITDB;
+        return plan_say(p, "this node makes the new cluster of the data that is here");
+    }
     if (v->pg.data != PG_DATA_OURS || v->pg.proc != PG_PROC_STOPPED ||
         v->pg.incarnation[0] == '\0') {
         p->txn = TXN_BOOTSTRAP_ABORT;
@@ -73,7 +77,7 @@ static bool begin(const struct view *v, struct plan *p)
     if (v->pg.data == PG_DATA_OURS && (v->pg.standby_signal || v->pg.incarnation[0] == '\0'))
         return wait_for_others(
             p, "the data of a standby is not made a primary without being told");
-    if (v->pg.data == PG_DATA_BROKEN)
+    if (v->pg.data == PG_DATA_BROKEN && !v->adopt)
         return wait_for_others(p, "and the data directory of this node is broken");
     if (initdb_failed_lately(v)) {
         (void)plan_say(p,

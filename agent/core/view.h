@@ -79,6 +79,7 @@ struct view_pg {
     enum pg_proc proc;
     uint64_t system_id;
     char incarnation[40];
+    bool foreign;        /* BROKEN: sound, but nobody of ours has made it */
     bool standby_signal; /* would start as a standby */
     /* running: pg_is_in_recovery(); until it has been asked: standby_signal */
     bool in_recovery;
@@ -210,6 +211,9 @@ struct view {
     bool stopping;      /* SIGTERM: hand over, then stop PostgreSQL and leave */
     bool restarting;    /* about to be restarted: leave PostgreSQL for adoption */
     bool can_bootstrap; /* configuration permits initdb on this node */
+    /* what lies in the data directory is somebody's sound primary, and the configuration gives it to the new cluster;
+     * pg.data is BROKEN: it is no member's */
+    bool adopt;
     /* postgresql.pre_promote is set; the leader token for which it has let this node be promoted, and the one
      * for which it has not. 0: none since this daemon runs. */
     bool pre_promote;

@@ -101,7 +101,7 @@ F_END
 
 F_BEGIN(view_pg)
     F_ENUM(data, data_names) F_ENUM(proc, proc_names) F_U64(system_id) F_TEXT(incarnation)
-    F_BOOL(standby_signal) F_BOOL(in_recovery) F_BOOL(accepts) F_BOOL(crashed) F_BOOL(clean)
+    F_BOOL(foreign) F_BOOL(standby_signal) F_BOOL(in_recovery) F_BOOL(accepts) F_BOOL(crashed) F_BOOL(clean)
     F_U64(timeline) F_U64(lsn) F_U64(replay_lsn) F_U64(shutdown_lsn) F_U64(recovery_ms)
     F_TEXT(upstream) F_BOOL(walreceiver) F_BOOL(streaming) F_BOOL(stuck) F_BOOL(rewind_failed)
     F_U64(starting_ms)
@@ -137,7 +137,7 @@ F_BEGIN(view)
     F_BOOL(has_sync_before) F_SUB(sync_before, sync_rec)
     F_U64(lease) F_U64(deadline_ms) F_BOOL(armed) F_BOOL(tilt) F_BOOL(nofailover) F_BOOL(nosync)
     F_BOOL(stopping) F_BOOL(restarting) F_BOOL(can_bootstrap)
-    F_BOOL(pre_promote) F_U64(permitted_token) F_U64(refused_token)
+    F_BOOL(adopt) F_BOOL(pre_promote) F_U64(permitted_token) F_U64(refused_token)
     F_SUB(pg, view_pg) F_SUB(busy, view_busy)
 F_END
     /* clang-format on */

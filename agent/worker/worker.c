@@ -20,7 +20,7 @@ static const struct {
     {"seal", op_seal},       {"signal", op_signal},   {"tail", op_tail},
     {"initdb", op_initdb},   {"clone", op_clone},     {"rewind", op_rewind},
     {"lineage", op_lineage}, {"made", op_made},       {"bootstrap", op_bootstrap},
-    {"restore", op_restore}, {"health", op_health},
+    {"restore", op_restore}, {"health", op_health},   {"adopt", op_adopt},
 };
 
 static void send_all(struct worker *w, struct slice s)

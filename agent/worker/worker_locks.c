@@ -44,3 +44,14 @@ void locks_remove_dead(const char *path, const char *data_dir)
     if (pid > 1 && (is_dead(pid) || !works_in(pid, data_dir)))
         (void)unlink(path);
 }
+
+unsigned long locks_holder(const char *data_dir)
+{
+    char path[FILES_PATH];
+    char text[LOCK_MAX];
+    if (files_path(path, data_dir, "postmaster.pid", NULL) != ERR_OK ||
+        files_read(path, text, sizeof text, NULL) != ERR_OK)
+        return 0;
+    unsigned long pid = strtoul(text, NULL, 10);
+    return pid > 1 && !is_dead(pid) && works_in(pid, data_dir) ? pid : 0;
+}

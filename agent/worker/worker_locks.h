@@ -7,4 +7,7 @@
  * reaped, also a stranger after a reboot. Call it only while no PostgreSQL of this data is running. */
 void locks_remove_dead(const char *path, const char *data_dir);
 
+/* The postmaster that works in data_dir; 0: none. */
+unsigned long locks_holder(const char *data_dir);
+
 #endif

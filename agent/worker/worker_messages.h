@@ -28,6 +28,8 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
  * bootstrap     name data_dir bin_dir command args recovery keep_recovery purge user password
  *                                                         new data by a program of the administrator, recovered to
  *                                                         its target when that is asked for
+ * adopt         name data_dir bin_dir user password       data of a primary that is there becomes a new cluster's; a
+ *                                                         server that runs on it is stopped
  * restore       name data_dir bin_dir command args host port user passfile keep_data lineage
  *                                                         a copy by a program of the administrator
  * rewind        name data_dir bin_dir host port user passfile files dirs
@@ -78,7 +80,8 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
     TEXT(error, 32) /* err_name(); "" when done well */                                       \
     TEXT(text, 512) /* the error in words; of tail: the lines */                              \
     U64(bytes)      /* progress: written so far */                                            \
-    TEXT(data, 12)  /* probe: empty | ours | broken */                                        \
+    TEXT(data,                                                                                \
+         12) /* probe: empty | ours | broken | foreign (sound, made by nobody of ours) */     \
     TEXT(trouble, 160)                                                                        \
     TEXT(version, 16)          /* of the programs: "15.8" */                                  \
     TEXT(bin_dir, WORKER_PATH) /* where they are */                                           \

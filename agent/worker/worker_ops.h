@@ -22,7 +22,7 @@ typedef enum err worker_op(struct worker *w, const struct worker_req *q, struct 
                            struct errmsg *e);
 
 worker_op op_probe, op_prepare, op_write, op_seal, op_lineage, op_signal, op_tail, op_initdb,
-    op_clone, op_rewind, op_made, op_bootstrap, op_restore, op_health;
+    op_clone, op_rewind, op_made, op_bootstrap, op_restore, op_health, op_adopt;
 
 /* ---- shared between them ---- */
 

@@ -7,6 +7,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "agent/worker/worker_locks.h"
 #include "base/str.h"
 
 uint64_t place_free_bytes(const char *path)
@@ -71,6 +72,11 @@ enum err place_check(const struct place *p, struct errmsg *e)
 static enum err set_aside(struct place *p, struct worker_reply *r, struct errmsg *e)
 {
     char stamp[20];
+    unsigned long holder = locks_holder(p->target);
+    if (holder != 0)
+        return err_set(e, ERR_PRECONDITION,
+                       "another server runs in %s (process %lu): stop it first", p->target,
+                       holder);
     files_stamp(stamp);
     enum err rv = str_format(p->old, sizeof p->old, "%s.old-%s", p->target, stamp);
     if (rv == ERR_OK)

@@ -148,11 +148,15 @@ static void look(struct worker *w, const struct worker_req *q, struct worker_rep
         read_lineage(q, r);
         return;
     }
-    if (rv == ERR_NOT_FOUND && strstr(e.text, "copy") == NULL)
-        (void)err_set(
-            &e, rv, "%.80s has no " INCARNATION_FILE ": an unfinished initdb, clone or rewind",
-            q->data_dir);
+    bool foreign = rv == ERR_NOT_FOUND && strstr(e.text, "copy") == NULL;
+    if (foreign)
+        (void)err_set(&e, rv,
+                      "%.80s has no " INCARNATION_FILE
+                      ": an unfinished initdb, clone or rewind, or data of another server",
+                      q->data_dir);
     broken(r, &e);
+    if (foreign)
+        memcpy(r->data, "foreign", sizeof "foreign");
 }
 
 enum err op_probe(struct worker *w, const struct worker_req *q, struct worker_reply *r,

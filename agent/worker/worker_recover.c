@@ -1,6 +1,6 @@
 /* What has to be done to restored data before it can become a cluster: archive recovery to its target, and a superuser
  * whose password is known. PostgreSQL runs as a child of the worker, by a configuration of its own, and nobody can
- * connect: no TCP, and the socket is in a directory of its own. docs/decisions/0011-recovery-in-a-bootstrap.md */
+ * connect: no TCP, and the socket is in a directory of its own. docs/decisions/0012-recovery-in-a-bootstrap.md */
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>

@@ -1,5 +1,6 @@
 foreach(module options txn output setup)
     regent_unit_test(test_cli_${module} SOURCES test_cli_${module}.c cli_fixture.c LIBS regent_cli)
 endforeach()
+regent_unit_test(test_cli_adopt LIBS regent_cli)
 regent_unit_test(test_cli_manual LIBS regent_cli)
 target_compile_definitions(test_cli_manual PRIVATE REGENT_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
