@@ -248,6 +248,14 @@ static void dcs_metrics(struct out *o)
     gauge(o, "etcd_server_has_leader", s->leader_id != 0, "1 when a Raft leader is known.");
     gauge(o, "etcd_server_is_leader", strcmp(s->state, "leader") == 0,
           "1 when this member is the Raft leader.");
+    gauge(o, "etcd_server_is_learner", s->learner, "1 when this member has no vote.");
+    counter(o, "etcd_server_leader_changes_seen_total", s->leader_changes,
+            "How often this member saw a Raft leader take over.");
+    gauge(o, "etcd_server_quota_backend_bytes", s->quota_bytes,
+          "How large state.db may get by clients' writes.");
+    gauge(o, "etcd_debugging_mvcc_watcher_total", s->watches, "Watches on this member.");
+    gauge(o, "etcd_debugging_mvcc_slow_watcher_total", s->watches_behind,
+          "Watches that wait for their client to take what was sent.");
     gauge(o, "etcd_mvcc_db_total_size_in_bytes", s->db_bytes, "Size of state.db.");
     gauge(o, "etcd_debugging_mvcc_current_revision", s->revision, "Revision of the store.");
     gauge(o, "etcd_debugging_mvcc_compact_revision", s->compacted_revision,
@@ -256,6 +264,9 @@ static void dcs_metrics(struct out *o)
             "Index of the last Raft entry known to be committed.");
     counter(o, "etcd_server_proposals_applied_total", s->applied_index,
             "Index of the last Raft entry applied.");
+    gauge(o, "regent_dcs_requests", s->requests, "Requests under way on this member.");
+    counter(o, "regent_dcs_slow_requests_total", s->slow_requests,
+            "Requests that took a second or more; the log says what they waited for.");
     gauge(o, "regent_raft_term", s->term, "Raft term.");
     gauge(o, "regent_raft_log_bytes", s->log_bytes, "Size of log.db.");
     gauge(o, "regent_raft_voters", s->voters, "Voters of the DCS.");

@@ -351,6 +351,7 @@ static void notice_role(struct node *n)
                   leader == n->o.id ? "this node leads"
                   : leader == 0     ? "no leader is known"
                                     : "another node leads");
+        n->leader_changes += leader != 0;
         n->known_leader = leader;
         n->known_term = term;
     }

@@ -145,6 +145,13 @@ void node_status(struct node *n, struct status_reply *ret_status)
     s->fsync_us_p99 = n->fsync_us;
     tell_latencies(n, s);
     tell_trouble(n, s);
+    s->learner = node_takes_part(n) && !node_is_voter(n, n->o.id);
+    s->quota_bytes = state_quota_bytes();
+    s->requests = n->n_requests;
+    s->slow_requests = n->slow_total;
+    s->leader_changes = n->leader_changes;
+    s->watches = n->hub.n;
+    s->watches_behind = watch_hub_behind(&n->hub);
 }
 
 enum err node_copy(struct node *n, struct state_copy **ret_copy, struct snapshot_info *ret_info,

@@ -177,7 +177,9 @@ struct node {
     enum node_out out;
     uint64_t out_since_ms;
     char out_text[400];
-    uint64_t slow_ms, slow_unsaid; /* when a slow request was in the log last; those since */
+    /* when a slow request was in the log last; those since; all of them */
+    uint64_t slow_ms, slow_unsaid, slow_total;
+    uint64_t leader_changes;
 };
 
 /* node_request.c */

@@ -198,6 +198,7 @@ static void say_slow(struct node *n, struct request *r)
     if (total_ms < NODE_SLOW_MS || r->caller.peer != 0) {
         return;
     }
+    n->slow_total++;
     if (n->slow_ms != 0 && n->now < n->slow_ms + NODE_SLOW_MS) {
         n->slow_unsaid++;
         return;

@@ -291,6 +291,11 @@ void state_tidy(struct state *s, uint64_t now_ms)
 
 /* ---- quota ---- */
 
+uint64_t state_quota_bytes(void)
+{
+    return QUOTA_BYTES;
+}
+
 size_t state_db_bytes(struct state *s)
 {
     return (size_t)sql_one_u64(s, SQL_BYTES);

@@ -133,6 +133,7 @@ enum err state_replay_some(struct state *s, uint64_t from_revision, size_t max_b
 size_t state_db_bytes(struct state *s);
 /* For tests: of the content with what is not committed yet. Reads everything. */
 uint64_t state_hash(struct state *s);
+uint64_t state_quota_bytes(void); /* without what is reserved */
 /* Would this batch fit the quota? HA keys (/regent/) have reserved headroom. */
 enum err state_admit(struct state *s, size_t bytes, bool reserved, struct errmsg *e) MUST_CHECK;
 

@@ -20,6 +20,15 @@ void watch_hub_close(struct watch_hub *h)
     buf_close(&h->out);
 }
 
+size_t watch_hub_behind(const struct watch_hub *h)
+{
+    size_t n = 0;
+    for (const struct list *l = h->watches.next; l != &h->watches; l = l->next) {
+        n += container_of(l, struct watch, link)->behind;
+    }
+    return n;
+}
+
 enum err watch_add(struct watch_hub *h, const struct watch_req *req, uint64_t revision,
                    watch_send *send, void *arg, struct watch **ret_watch)
 {

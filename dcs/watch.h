@@ -67,7 +67,8 @@ struct watch_hub {
 };
 
 void watch_hub_init(struct watch_hub *h);
-void watch_hub_close(struct watch_hub *h); /* frees all, tells nobody */
+size_t watch_hub_behind(const struct watch_hub *h); /* how many have a closed window */
+void watch_hub_close(struct watch_hub *h);          /* frees all, tells nobody */
 /* revision: of the state now. ERR_LIMIT: too many. Owner of *ret_watch: the hub, until watch_free(),
  * which the receiver must call when it goes away. */
 enum err watch_add(struct watch_hub *h, const struct watch_req *req, uint64_t revision,

@@ -399,6 +399,11 @@ static void a_watch_goes_on_from_history_as_its_window_opens(void **state)
     for (int i = 0; i < 30; i++)
         put(x, "some value");
     uint64_t at = w->next_revision;
+    static struct status_reply status;
+    node_status(x->n, &status);
+    assert_true(status.watches == 1 && status.watches_behind == 1 && !status.learner);
+    assert_int_equal(status.leader_changes, 1);
+    assert_true(status.requests == 0 && status.quota_bytes > 0);
     assert_true(w->behind && at < node_revision(x->n));
     compact(x, at);
     buf_clear(&text);
