@@ -29,7 +29,10 @@ static void look(struct postgres *p)
 
 static void copied(struct postgres *p, const struct worker_reply *r)
 {
-    (void)r;
+    if (r->text[0] != '\0')
+        log_event(LOG_WARN, "put_aside",
+                  KV(KV_STR("action", plan_action_name(p->act.plan.action))), "%s", r->text);
+    str_cut(p->kept, sizeof p->kept, r->text);
     p->rewind_failed = false;
     p->follow = (struct follow){.known = true};
     look(p);

@@ -115,6 +115,7 @@ static void seen_cb(void *arg)
     const struct pg_seen *s = pg_monitor_seen(p->monitor);
     if (pg_monitor_accepts(p->monitor) && !p->ever_seen) {
         p->ever_seen = true;
+        p->kept[0] = '\0';
         if (!p->follow.known) {
             p->follow.known = true;
             p->follow.token = s->follow_token;

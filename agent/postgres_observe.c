@@ -127,6 +127,7 @@ void postgres_observe(struct postgres *p, struct view_pg *ret_pg)
     /* Identity stays what it was while a stopped one is being looked at again. */
     from_probe(&p->probe, ret_pg);
     ret_pg->rewind_failed = p->rewind_failed;
+    memcpy(ret_pg->kept, p->kept, sizeof ret_pg->kept);
     ret_pg->roles_ready = p->roles_ready;
     if (p->follow.known) {
         memcpy(ret_pg->upstream, p->follow.name, sizeof ret_pg->upstream);

@@ -134,6 +134,7 @@ struct postgres {
     struct follow follow;
     bool stopping; /* asked to end */
     bool rewind_failed;
+    char kept[240]; /* view_pg.kept */
     bool roles_ready;
     bool ever_seen;       /* this postmaster has answered */
     uint64_t starting_ms; /* when it was first seen */

@@ -120,7 +120,8 @@ bool rule_stopped_follower(const struct view *v, struct plan *p)
     if (how == FOLLOW_AS_IS) {
         if (sealed_too_new(v, p))
             return true;
-        (void)plan_say(p, "starting as a standby of %s", v->leader.name);
+        (void)plan_say(p, "starting as a standby of %s%s%s", v->leader.name,
+                       v->pg.kept[0] != '\0' ? "; " : "", v->pg.kept);
         return plan_follow(v, p, ACTION_START_STANDBY);
     }
     if (leave_v_first(v, p))

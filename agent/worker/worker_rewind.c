@@ -1,21 +1,13 @@
 /* pg_rewind, with what it leaves to its caller: crash recovery first, the diverged tail kept, and a
  * new incarnation at the end. */
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <sys/sendfile.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "agent/pg_text.h"
 #include "agent/worker/worker_locks.h"
 #include "agent/worker/worker_ops.h"
+#include "agent/worker/worker_salvage.h"
 #include "base/str.h"
 
-enum { TAIL_SEGMENTS_MAX = 64, RECOVERY_TIMEOUT_MS = 3600 * 1000 };
+enum { RECOVERY_TIMEOUT_MS = 3600 * 1000 };
 
 static bool is_clean(const struct control_data *c)
 {
@@ -82,94 +74,6 @@ static enum err run_rewind(struct worker *w, const struct worker_req *q, const c
     return tool_run(w, &t, out, e);
 }
 
-/* "servers diverged at WAL location 0/3000148 on timeline 1" */
-static bool diverged_at(const char *text, uint64_t *ret_lsn, uint64_t *ret_timeline)
-{
-    char lsn[24];
-    char *end = NULL;
-    const char *p = strstr(text, "diverged at WAL location ");
-    const char *on = p != NULL ? strstr(p, " on timeline ") : NULL;
-    if (p == NULL || on == NULL)
-        return false;
-    p += strlen("diverged at WAL location ");
-    if (on < p || str_copy_slice(lsn, sizeof lsn, slice_of(p, (size_t)(on - p))) != ERR_OK)
-        return false;
-    on += strlen(" on timeline ");
-    *ret_timeline = strtoul(on, &end, 10);
-    return end != on && pg_lsn_parse(lsn, ret_lsn) == ERR_OK;
-}
-
-static enum err copy_file(const char *from, const char *to, struct errmsg *e)
-{
-    int in = open(from, O_RDONLY | O_CLOEXEC);
-    int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    ssize_t n = in >= 0 && out >= 0 ? 1 : -1;
-    while (n > 0)
-        n = sendfile(out, in, NULL, 1U << 24);
-    enum err rv = n == 0 && fsync(out) == 0
-                      ? ERR_OK
-                      : err_set(e, err_from_errno(errno), "copy %s: %s", from, strerror(errno));
-    if (in >= 0)
-        (void)close(in);
-    if (out >= 0)
-        (void)close(out);
-    return rv;
-}
-
-/* One entry of pg_wal: copied when it holds something behind the point. */
-static enum err keep_segment(const struct worker_req *q, const char *name, const char *to,
-                             uint64_t lsn, uint64_t timeline, uint64_t segment, unsigned *kept,
-                             struct errmsg *e)
-{
-    char source[FILES_PATH];
-    char copy[FILES_PATH];
-    uint64_t tl;
-    uint64_t end;
-    struct stat st;
-    if (control_segment_end(name, segment, &tl, &end) != ERR_OK || tl < timeline || end <= lsn)
-        return ERR_OK;
-    enum err rv = str_format(source, sizeof source, "%s/pg_wal/%s", q->data_dir, name);
-    if (rv == ERR_OK)
-        rv = files_path(copy, to, name, e);
-    if (rv != ERR_OK)
-        return rv;
-    if (stat(source, &st) != 0 || *kept >= TAIL_SEGMENTS_MAX)
-        return err_set(e, ERR_LIMIT, "more than %d segments diverged", TAIL_SEGMENTS_MAX);
-    *kept += 1;
-    return copy_file(source, copy, e);
-}
-
-/* The WAL from the point of divergence on, kept beside the data: what it holds is lost otherwise. */
-static enum err keep_tail(const struct worker_req *q, const char *text, uint64_t segment,
-                          struct worker_reply *r, struct errmsg *e)
-{
-    char to[FILES_PATH];
-    char wal[FILES_PATH];
-    char stamp[20];
-    uint64_t lsn;
-    uint64_t timeline;
-    unsigned kept = 0;
-    if (!diverged_at(text, &lsn, &timeline))
-        return ERR_OK;
-    files_stamp(stamp);
-    enum err rv = str_format(to, sizeof to, "%s.diverged-%s", q->data_dir, stamp);
-    if (rv == ERR_OK)
-        rv = files_path(wal, q->data_dir, "pg_wal", e);
-    if (rv == ERR_OK)
-        rv = files_own_dir(to, e);
-    DIR *d = rv == ERR_OK ? opendir(wal) : NULL;
-    if (rv == ERR_OK && d == NULL)
-        rv = err_set(e, err_from_errno(errno), "open %s: %s", wal, strerror(errno));
-    for (struct dirent *entry; rv == ERR_OK && d != NULL && (entry = readdir(d)) != NULL;)
-        rv = keep_segment(q, entry->d_name, to, lsn, timeline, segment, &kept, e);
-    if (d != NULL)
-        (void)closedir(d);
-    if (rv == ERR_OK)
-        (void)snprintf(r->text, sizeof r->text, "%u diverged WAL segments kept in %.380s", kept,
-                       to);
-    return rv;
-}
-
 static enum err verify(struct worker *w, const struct worker_req *q, const char *bin_dir,
                        uint64_t system_id, bool rewound, struct errmsg *e)
 {
@@ -203,7 +107,8 @@ static enum err rewind_it(struct worker *w, const struct worker_req *q, const ch
             "pg_rewind sees the same timeline on both sides and would change nothing: "
             "clone instead");
     bool needed = strstr(buf_cstr(&out), "no rewind required") == NULL;
-    if (needed && keep_tail(q, buf_cstr(&out), c.segment_bytes, r, &note) != ERR_OK)
+    if (needed &&
+        salvage(w, q, bin_dir, buf_cstr(&out), &c, r->text, sizeof r->text, &note) != ERR_OK)
         (void)snprintf(r->text, sizeof r->text, "diverged WAL is not kept: %.440s", note.text);
     rv = incarnation_void(q->data_dir, e);
     if (rv == ERR_OK && needed)

@@ -145,7 +145,7 @@ static enum err start(struct run *r, const struct tool *t, struct errmsg *e)
 }
 
 /* Takes what there is to read; keeps the newest half when it grows too long. */
-static void take_output(struct run *r)
+static void take_output(const struct tool *t, struct run *r)
 {
     char piece[4096];
     for (;;) {
@@ -160,6 +160,8 @@ static void take_output(struct run *r)
             r->out = -1;
             return;
         }
+        if (t->take != NULL)
+            t->take(t->arg, slice_of(piece, (size_t)n));
         if (r->text.len + (size_t)n > TOOL_OUTPUT_MAX)
             buf_consume(&r->text, r->text.len / 2);
         buf_append(&r->text, piece, (size_t)n);
@@ -194,9 +196,9 @@ static int attend(struct worker *w, const struct tool *t, struct run *r)
                               {.fd = r->out, .events = POLLIN},
                               {.fd = w->gone ? -1 : w->fd, .events = POLLIN}};
         (void)poll(p, 3, r->pidfd < 0 ? 20 : 100);
-        take_output(r);
+        take_output(t, r);
         if (waitpid(r->pid, &status, WNOHANG) == r->pid) {
-            take_output(r);
+            take_output(t, r);
             return status;
         }
         if (p[2].revents != 0)

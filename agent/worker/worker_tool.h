@@ -25,6 +25,8 @@ struct tool {
     uint64_t timeout_ms; /* 0: none */
     /* Called about twice a second; what it returns is told to the agent as bytes done. */
     uint64_t (*progress)(void *arg);
+    /* Gets everything it writes, as it comes; NULL: nobody does. */
+    void (*take)(void *arg, struct slice piece);
     void *arg;
 };
 
