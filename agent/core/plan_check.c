@@ -43,6 +43,11 @@ static bool promote_cut_off(const struct view *v, const struct plan *p)
     return v->pg.upstream[0] == '\0' && !v->pg.walreceiver;
 }
 
+static bool promote_once(const struct view *v, const struct plan *p)
+{
+    return !only_action(p, ACTION_PROMOTE) || v->leader.timeline == 0;
+}
+
 static bool promote_running_standby(const struct view *v, const struct plan *p)
 {
     return !only_action(p, ACTION_PROMOTE) ||
@@ -382,6 +387,7 @@ static const struct {
     {promote_cut_off,
      "promoted only when cut off, or with everything up to the shutdown checkpoint"},
     {promote_running_standby, "promoted only a running standby"},
+    {promote_once, "one promotion a token"},
     {hook_as_leader, "asked and promoted as pre_promote permits, with the key"},
     {start_primary_in_place, "started in place only the stopped data of a primary"},
     {first_set_safe, "the first set keeps the rule against the record"},

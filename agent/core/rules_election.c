@@ -40,6 +40,13 @@ bool rule_no_record(const struct view *v, struct plan *p)
     return plan_wait(p, UINT64_MAX);
 }
 
+/* What is left of a forced switchover that could not hand over: give_up() in rules_switch.c. */
+static bool ordered_away(const struct view *v)
+{
+    return v->has_failover && v->failover.force && is_state(v->failover.kind, "switchover") &&
+           strcmp(v->failover.leader, v->self) == 0;
+}
+
 /* The record's own leader has everything that was acknowledged, by definition: it needs no seal. It
  * gives way for a while when its PostgreSQL crashed and another member can take over. */
 bool rule_record_leader(const struct view *v, struct plan *p)
@@ -51,6 +58,17 @@ bool rule_record_leader(const struct view *v, struct plan *p)
                   v->pg.upstream[0] == '\0' && !v->pg.walreceiver;
     if (!stopped && !lonely)
         return false; /* starting, stopping, or still connected: the rules below */
+    bool ordered = ordered_away(v) && other_eligible(v) != NULL;
+    uint64_t ordered_ms = v->lost_ms + 2 * v->config.ttl_ms;
+    if (stopped && ordered && v->now_ms < ordered_ms) {
+        (void)plan_say(p, "an operator has ordered that another leads: giving way");
+        return plan_wait(p, ordered_ms);
+    }
+    if (stopped && ordered) {
+        p->txn = TXN_CLEAR_FAILOVER;
+        return plan_say(p,
+                        "PostgreSQL did not stop cleanly in time, and nobody else took over");
+    }
     /* A sick one lets everybody have a turn. */
     bool sick = v->config.sick_failover && v->pg.sick != SICK_NOT;
     uint64_t until_ms =

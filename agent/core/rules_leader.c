@@ -170,12 +170,23 @@ static bool wait_for_fence(struct plan *p)
     return plan_wait(p, UINT64_MAX);
 }
 
+/* One promotion a token: timelines are told apart by it. A key that PostgreSQL was primary with, found again
+ * by a standby (the fence killed, and the renewal still came), is given back for a new one. */
+static bool spent(const struct view *v)
+{
+    return v->leader.timeline != 0 && !MUTANT(promote_twice);
+}
+
 /* In place, without a new timeline: only data that was the primary of this very record. */
 bool rule_leader_start(const struct view *v, struct plan *p)
 {
     if (!view_is_leader(v) || v->pg.proc != PG_PROC_STOPPED || paused_down(v))
         return false;
     p->token = v->leader.token;
+    if (v->pg.standby_signal && spent(v)) {
+        (void)plan_say(p, "the data is a standby's since the fence killed: acquired anew");
+        return plan_release(v, p);
+    }
     if (v->pg.standby_signal) {
         p->action = ACTION_START_STANDBY;
         return plan_say(p, "starting as a standby of nobody, to be promoted");
@@ -240,6 +251,13 @@ bool rule_leader_promote(const struct view *v, struct plan *p)
     if (!view_is_leader(v) || v->pg.proc != PG_PROC_RUNNING || !v->pg.in_recovery)
         return false;
     bool handed_over = v->leader.shutdown_lsn != 0;
+    if (spent(v)) {
+        p->action = ACTION_STOP_FAST;
+        p->limit_ms = v->config.ttl_ms;
+        return plan_say(
+            p, "token %llu has been promoted with already: stopped, to be acquired anew",
+            (unsigned long long)v->leader.token);
+    }
     if (!handed_over && !cut_off(v) && !MUTANT(promote_connected)) {
         p->action = ACTION_SEAL;
         p->token = v->leader.token - 1;

@@ -2,6 +2,8 @@
  * the records: request, leader.state, and whether PostgreSQL is down. */
 #include "agent/core/rules.h"
 
+#include <stdio.h>
+
 #include "agent/core/candidate.h"
 #include "base/assert.h"
 
@@ -69,6 +71,12 @@ bool rule_switch_checkpoint(const struct view *v, struct plan *p)
         (void)plan_say(p, v->config.pause
                               ? "refused: nothing that is scheduled is done in a pause"
                               : "refused: the time for it passed meanwhile");
+        return refuse(p);
+    }
+    bool meant =
+        v->failover.candidate[0] == '\0' || strcmp(v->failover.candidate, v->self) == 0;
+    if (other_leader_meant(v) && v->failover.force && meant) {
+        (void)plan_say(p, "done"); /* by an election */
         return refuse(p);
     }
     if (other_leader_meant(v)) {
@@ -145,18 +153,16 @@ static bool hand_over(const struct view *v, const struct member_rec *to, struct 
                     to->name);
 }
 
-/* It had to be stopped the hard way, so that nobody is known to have its last record. An operator who said
- * `--force` wants another leader all the same: an election finds one, by seals, as after a crash. */
-static bool not_clean(const struct view *v, struct plan *p)
+/* Nobody is known to have its last record. An operator who said `--force` wants another leader all the same: an
+ * election finds one, by seals, as after a crash. */
+static bool give_up(const struct view *v, const char *why, struct plan *p)
 {
     bool named = strcmp(v->failover.leader, v->self) == 0;
     if (v->has_failover && v->failover.force && named && other_eligible(v) != NULL) {
-        (void)plan_say(p,
-                       "PostgreSQL did not stop cleanly in time, and the switchover is forced: "
-                       "released for an election");
+        (void)plan_say(p, "%s, and the switchover is forced: released for an election", why);
         return plan_release(v, p);
     }
-    (void)plan_say(p, "PostgreSQL did not stop cleanly in time: nothing was handed over");
+    (void)plan_say(p, "%s: nothing was handed over", why);
     return v->has_failover ? refuse(p) : false;
 }
 
@@ -170,7 +176,7 @@ bool rule_switch_handover(const struct view *v, struct plan *p)
     bool late = waited_enough(v, &until_ms);
     const struct member_rec *to = receiver(v, p);
     if (!v->pg.clean || v->pg.shutdown_lsn == 0)
-        return not_clean(v, p);
+        return give_up(v, "PostgreSQL did not stop cleanly in time", p);
     if (to == NULL)
         return v->has_failover ? refuse(p) : false;
     if (has_shutdown_checkpoint(v, to))
@@ -179,9 +185,9 @@ bool rule_switch_handover(const struct view *v, struct plan *p)
         (void)plan_say(p, "waiting for %s to have the shutdown checkpoint", to->name);
         return plan_wait(p, until_ms);
     }
-    (void)plan_say(p, "%s did not get the shutdown checkpoint in time: nothing was handed over",
-                   to->name);
-    return v->has_failover ? refuse(p) : false;
+    char why[120];
+    (void)snprintf(why, sizeof why, "%s did not get the shutdown checkpoint in time", to->name);
+    return give_up(v, why, p);
 }
 
 /* Told to end, with the key, and nobody to hand it to. */

@@ -72,7 +72,49 @@ def test_a_switchover_to_a_standby_that_hangs_is_called_off(c):
     old.sql("INSERT INTO acked VALUES (2)")
 
 
+def test_a_forced_switchover_to_a_standby_that_hangs_finds_another_leader(c):
+    c.wait_healthy()
+    old = c.primary()
+    old.ctl("edit-config", "-s", "synchronous_mode=off")
+    wait_until(lambda: c.record("sync")["mode"] == "off", "asynchronous")
+    try:
+        to, other = c.standbys()
+        with frozen_walreceiver(to):
+            done = old.ctl("switchover", "--candidate", to.name, "--force")
+            assert f'over to "{other.name}"' in done.stdout, done.stdout + done.stderr
+            assert c.primary() is other and old.log_lines("and the switchover is forced")
+            wait_until(lambda: c.record("failover") is None, "the order has ended")
+    finally:
+        c.primary().ctl("edit-config", "-s", "synchronous_mode=on")
+    c.wait_healthy()
+
+
 # ---- without a quorum ----
+
+
+def lease_left(node):
+    found = re.search(r"^regent_lease_remaining_seconds{[^}]*} ([0-9.]+)", node.rest("/metrics")[1], re.M)
+    return float(found.group(1))
+
+
+def test_a_quorum_that_is_away_for_less_than_a_ttl_costs_nothing(c):
+    c.wait_healthy()
+    primary = c.primary()
+    primary.ctl("edit-config", "-s", "ttl=20")
+    token, postmaster = c.record("leader")["token"], primary.postmaster()
+    wait_until(lambda: lease_left(primary) > 12, "a lease of the new ttl")
+    frozen = [n.signal("regentd", signal.SIGSTOP) for n in c.standbys()]
+    try:
+        wait_until(lambda: lease_left(primary) < 8, "most of the lease is over")
+        primary.sql("INSERT INTO acked VALUES (20)")
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: lease_left(primary) > 12, "the lease is renewed")
+    primary.sql("INSERT INTO acked VALUES (21)")
+    assert primary.postmaster() == postmaster and c.record("leader")["token"] == token
+    primary.ctl("edit-config", "-s", "ttl=8")
+    c.wait_healthy()
 
 
 def test_a_primary_without_a_quorum_is_read_only_soon_and_nothing_is_lost_when_it_returns(c):
