@@ -53,7 +53,11 @@ const char pg_seen_long_query[] = SEEN_QUERY
     "s.name)"
     "   AS n, coalesce((SELECT f.setting FROM pg_file_settings f WHERE f.name = s.name"
     "   ORDER BY f.seqno DESC LIMIT 1), s.boot_val) AS wanted"
-    "   FROM pg_settings s WHERE s.pending_restart) p";
+    /* The flag of what was put into the file and taken out again stays: then the file is silent, and what is in
+     * force does not come from it. */
+    "   FROM pg_settings s WHERE s.pending_restart AND (s.source = 'configuration file' OR "
+    "EXISTS"
+    "   (SELECT FROM pg_file_settings f WHERE f.name = s.name))) p";
 
 struct row {
     const PGresult *result;

@@ -149,6 +149,7 @@ def test_an_edit_is_in_force_everywhere_and_is_taken_back(c):
     for n in c.nodes:
         wait_until(lambda n=n: n.value("SHOW work_mem") == "9MB", f"{n} has it")
         assert "m root postgres\n" in (n.pgdata / "pg_ident.conf").read_text()
+    wait_reasons(c, c.nodes, "wal_buffers: 4MB->1MB")
     edit(c, "-p", "work_mem=null", "-p", "wal_buffers=null", "-s", "postgresql.pg_ident=null")
     for n in c.nodes:
         wait_until(lambda n=n: n.value("SHOW work_mem") == "4MB", f"{n} has not")
