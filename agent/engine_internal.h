@@ -72,7 +72,7 @@ struct engine {
     struct member_rec published;
     bool member_known; /* `published` hangs on our lease */
     bool publishing;
-    uint64_t published_ms;
+    bool position_due; /* a renewal was answered since */
     uint64_t journal_number;
     uint64_t journal_written;
     bool journal_trimming;

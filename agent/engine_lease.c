@@ -115,6 +115,7 @@ static void on_renew(void *arg, const struct client_reply *reply)
             g->contact_ms = MAX(g->contact_ms, sub->at_ms);
         keeper_acked(&g->keeper, s.n);
         keeper_align(&g->keeper, engine_now(g));
+        g->position_due = true;
         confirm_fence(g, s.n);
         if (g->fence.armed && view_leader_named(&g->view))
             g->o.ports->extend(g->o.arg, g->keeper.deadline_ms);

@@ -119,12 +119,12 @@ static bool is_waited_for(const struct view *v)
     return !v->has_leader || (strcmp(v->leader.state, "stopping") == 0 && !v->pg.streaming);
 }
 
-/* At once when something but the position changed, or when somebody waits for the position; else at most
- * four times a TTL. */
+/* At once when something but the position changed, or when somebody waits for the position; else when a renewal
+ * was answered, four times a TTL: the leader gathers those, so the others tell theirs at the same time, and the
+ * stores commit all of them once. */
 void engine_publish_member(struct engine *g)
 {
     struct member_rec now;
-    uint64_t now_ms = engine_now(g);
     if (g->keeper.id == 0 || !g->connected || g->publishing || g->revoking || g->stopped ||
         !g->mirror.complete)
         return;
@@ -132,7 +132,7 @@ void engine_publish_member(struct engine *g)
     if (g->member_known && same_record(&now, &g->published))
         return;
     if (g->member_known && only_lsn_differs(&now, &g->published) && !is_waited_for(&g->view) &&
-        now_ms < g->published_ms + g->view.config.ttl_ms / 4)
+        !g->position_due)
         return;
     char name[MIRROR_KEY_MAX];
     char key[MIRROR_KEY_MAX];
@@ -144,7 +144,7 @@ void engine_publish_member(struct engine *g)
     struct put_req r = {
         .key = slice_str(key), .value = buf_slice(&json), .lease = g->keeper.id};
     g->published = now;
-    g->published_ms = now_ms;
+    g->position_due = false;
     g->member_known = true;
     g->publishing = true;
     g->o.ports->call(g->o.arg, METHOD_KV_PUT, &r, g->view.config.ttl_ms, on_published, g);

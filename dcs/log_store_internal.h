@@ -20,7 +20,7 @@ enum {
     LOG_STORE_TRIM_ROWS = 256,          /* per commit */
     LOG_STORE_CHECKPOINT_FRAMES = 2000, /* in a pause: 4 MiB */
     LOG_STORE_PAUSE_MS = 50,            /* nothing came for so long */
-    LOG_STORE_CHECKPOINT_HARD = 8000,   /* under load: 8 to 16 MiB */
+    LOG_STORE_CHECKPOINT_HARD = 4000,   /* under load: 4 to 8 MiB */
     LOG_STORE_BALLAST_BYTES = 8 * 1024 * 1024,
     /* Free bytes, in this order: the ballast is given up; the disk counts as full; as not full again. */
     LOG_STORE_DIRE_BYTES = 1024 * 1024,
