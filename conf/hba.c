@@ -102,6 +102,111 @@ static enum err check_address(const struct line *l, size_t *ret_fields, struct e
     return ERR_OK;
 }
 
+/* A record with a wrong or missing option is no record: PostgreSQL would not start with it. (src: "The pg_hba.conf
+ * File" and the pages of the methods.) */
+static const struct {
+    const char *name;
+    const char *methods; /* "|a|b|"; "": any, on hostssl lines */
+} options[] = {
+    {"map", "|ident|peer|gss|cert|oauth|"},
+    {"clientcert", ""},
+    {"clientname", ""},
+    {"pamservice", "|pam|"},
+    {"pam_use_hostname", "|pam|"},
+    {"ldapurl", "|ldap|"},
+    {"ldaptls", "|ldap|"},
+    {"ldapscheme", "|ldap|"},
+    {"ldapserver", "|ldap|"},
+    {"ldapport", "|ldap|"},
+    {"ldapbinddn", "|ldap|"},
+    {"ldapbindpasswd", "|ldap|"},
+    {"ldapsearchattribute", "|ldap|"},
+    {"ldapsearchfilter", "|ldap|"},
+    {"ldapbasedn", "|ldap|"},
+    {"ldapprefix", "|ldap|"},
+    {"ldapsuffix", "|ldap|"},
+    {"krb_realm", "|gss|"},
+    {"include_realm", "|gss|"},
+    {"radiusservers", "|radius|"},
+    {"radiussecrets", "|radius|"},
+    {"radiusports", "|radius|"},
+    {"radiusidentifiers", "|radius|"},
+    {"issuer", "|oauth|"},
+    {"scope", "|oauth|"},
+    {"validator", "|oauth|"},
+    {"delegate_ident_mapping", "|oauth|"},
+};
+
+static bool has_option(const struct line *l, size_t at, const char *name)
+{
+    size_t n = strlen(name);
+    for (size_t i = at + 1; i < l->n; i++) {
+        const char *text = l->field[i] + (l->field[i][0] == '"');
+        if (strncmp(text, name, n) == 0 && text[n] == '=')
+            return true;
+    }
+    return false;
+}
+
+static enum err check_value(const char *name, const char *value, struct errmsg *e)
+{
+    uint64_t port = 0;
+    if (strcmp(name, "clientcert") == 0 && !str_starts(value, "verify-ca") &&
+        !str_starts(value, "verify-full"))
+        return err_set(e, ERR_INVALID, "pg_hba: clientcert is verify-ca or verify-full");
+    if (strcmp(name, "ldapport") == 0 && (str_parse_u64(value, &port) != ERR_OK || port == 0))
+        return err_set(e, ERR_INVALID, "pg_hba: ldapport \"%s\" is no port", value);
+    return ERR_OK;
+}
+
+static enum err check_option(const struct line *l, const char *method, const char *text,
+                             struct errmsg *e)
+{
+    char wanted[FIELD_MAX];
+    const char *name = text + (text[0] == '"');
+    size_t n = strcspn(name, "=");
+    if (name[n] != '=')
+        return err_set(e, ERR_INVALID, "pg_hba: the option \"%s\" is not name=value", text);
+    (void)snprintf(wanted, sizeof wanted, "|%s|", method);
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        if (strlen(options[i].name) != n || strncmp(options[i].name, name, n) != 0)
+            continue;
+        if (options[i].methods[0] == '\0' && strcmp(l->field[0], "hostssl") != 0)
+            return err_set(e, ERR_INVALID, "pg_hba: %s goes with hostssl lines only",
+                           options[i].name);
+        if (options[i].methods[0] != '\0' && strstr(options[i].methods, wanted) == NULL)
+            return err_set(e, ERR_INVALID, "pg_hba: %s is no option of %s", options[i].name,
+                           method);
+        return check_value(options[i].name, name + n + 1, e);
+    }
+    return err_set(e, ERR_INVALID, "pg_hba: there is no option \"%.*s\"", (int)n, name);
+}
+
+static enum err check_options(const struct line *l, size_t at, struct errmsg *e)
+{
+    static const struct {
+        const char *method, *option;
+    } needed[] = {{"radius", "radiusservers"},
+                  {"radius", "radiussecrets"},
+                  {"oauth", "issuer"},
+                  {"oauth", "scope"}};
+    const char *method = l->field[at];
+    for (size_t i = at + 1; i < l->n; i++) {
+        enum err rv = check_option(l, method, l->field[i], e);
+        if (rv != ERR_OK)
+            return rv;
+    }
+    bool bind = has_option(l, at, "ldapprefix") || has_option(l, at, "ldapsuffix");
+    if (strcmp(method, "ldap") == 0 && !bind && !has_option(l, at, "ldapbasedn") &&
+        !has_option(l, at, "ldapurl"))
+        return err_set(e, ERR_INVALID,
+                       "pg_hba: ldap needs ldapprefix, ldapsuffix, ldapbasedn or ldapurl");
+    for (size_t i = 0; i < ARRAY_LEN(needed); i++)
+        if (strcmp(method, needed[i].method) == 0 && !has_option(l, at, needed[i].option))
+            return err_set(e, ERR_INVALID, "pg_hba: %s needs %s", method, needed[i].option);
+    return ERR_OK;
+}
+
 static enum err check_method(const struct line *l, size_t at, struct errmsg *e)
 {
     static const char *const methods[] = {
@@ -119,11 +224,12 @@ static enum err check_method(const struct line *l, size_t at, struct errmsg *e)
         return err_set(e, ERR_INVALID, "pg_hba: peer goes with local lines only");
     if (strcmp(l->field[at], "cert") == 0 && strcmp(l->field[0], "hostssl") != 0)
         return err_set(e, ERR_INVALID, "pg_hba: cert goes with hostssl lines only");
-    for (size_t i = at + 1; i < l->n; i++)
-        if (strchr(l->field[i], '=') == NULL)
-            return err_set(e, ERR_INVALID, "pg_hba: the option \"%s\" is not name=value",
-                           l->field[i]);
-    return ERR_OK;
+    if (strcmp(l->field[at], "gss") == 0 && local)
+        return err_set(e, ERR_INVALID, "pg_hba: gss goes with no local lines");
+    if (strcmp(l->field[at], "sspi") == 0 || strcmp(l->field[at], "bsd") == 0)
+        return err_set(e, ERR_INVALID, "pg_hba: PostgreSQL has no %s on this system",
+                       l->field[at]);
+    return check_options(l, at, e);
 }
 
 enum err hba_check(const char *text, struct errmsg *e)
