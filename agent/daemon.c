@@ -85,6 +85,15 @@ static void on_leave(uv_signal_t *s, int number)
               "the next stop leaves PostgreSQL running for adoption");
 }
 
+static void on_hangup(uv_signal_t *s, int number)
+{
+    struct daemon *d = s->data;
+    (void)number;
+    daemon_reread(d);
+    if (!d->witness)
+        postgres_reload(d->postgres);
+}
+
 /* The watchdog hears of us when both loops turn: the DCS thread has answered a call of this one. */
 static void on_alive(void *arg, const struct client_reply *reply)
 {
@@ -153,6 +162,7 @@ void daemon_finish(struct daemon *d)
     close_handle((uv_handle_t *)&d->term);
     close_handle((uv_handle_t *)&d->interrupt);
     close_handle((uv_handle_t *)&d->leave);
+    close_handle((uv_handle_t *)&d->hangup);
 }
 
 void daemon_dcs_options(const struct config *c, const char *ca_key, const char *secrets,
@@ -287,6 +297,7 @@ static enum err start_all(struct daemon *d, struct errmsg *e)
     watch_signal(d, &d->term, SIGTERM, on_term);
     watch_signal(d, &d->interrupt, SIGINT, on_term);
     watch_signal(d, &d->leave, SIGUSR2, on_leave);
+    watch_signal(d, &d->hangup, SIGHUP, on_hangup);
     /* What can be refused comes first: a fence outlives a daemon that does not start. */
     d->jobs = rest_jobs_new(&d->loop, &daemon_rest_ports, d);
     if ((rv = rest_start(&d->config, d->jobs, &d->rest, e)) != ERR_OK ||

@@ -26,7 +26,7 @@ struct daemon {
     struct msg_arena bootstrap_arena;
     uv_loop_t loop;
     uv_timer_t wake, limit, alive, frugal;
-    uv_signal_t term, interrupt, leave;
+    uv_signal_t term, interrupt, leave, hangup;
     uint64_t wake_at_ms;
     struct dcs *dcs;
     struct client *client;
@@ -52,6 +52,9 @@ struct daemon {
 enum err daemon_start(struct daemon *d, struct errmsg *e) MUST_CHECK;
 /* Closes everything of the agent; the loop then ends. */
 void daemon_finish(struct daemon *d);
+/* Reads the configuration file again and takes over what a daemon that runs can; the log says what, and what waits for a
+ * new start. A file with mistakes changes nothing. */
+void daemon_reread(struct daemon *d);
 /* After the loop: frees, stops the DCS. */
 void daemon_close(struct daemon *d);
 

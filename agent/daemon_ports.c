@@ -55,6 +55,8 @@ static void port_run(void *arg, const struct plan *p, const struct postgres_upst
                      uint64_t deadline_ms, postgres_cb *cb, void *cb_arg)
 {
     struct daemon *d = arg;
+    if (p->action == ACTION_RELOAD)
+        daemon_reread(d);
     postgres_run(d->postgres, p, up, deadline_ms, cb, cb_arg);
 }
 

@@ -79,6 +79,11 @@ bool engine_leaves_postgres(const struct engine *g)
     return g->view.config.pause && !g->fence.armed;
 }
 
+void engine_set_pre_promote(struct engine *g, bool on)
+{
+    g->o.pre_promote = on;
+}
+
 void engine_set_pg_version(struct engine *g, const char *version)
 {
     str_cut(g->pg_version, sizeof g->pg_version, version);

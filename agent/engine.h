@@ -84,6 +84,7 @@ void engine_restart(struct engine *g);
 bool engine_stopped(const struct engine *g);
 /* Paused, and no deadline is held: a daemon that ends leaves PostgreSQL as it is. */
 bool engine_leaves_postgres(const struct engine *g);
+void engine_set_pre_promote(struct engine *g, bool on);
 void engine_set_pg_version(struct engine *g, const char *version);
 const struct view *engine_view(const struct engine *g);
 const struct plan *engine_plan(const struct engine *g);

@@ -59,7 +59,7 @@ static void usage(FILE *to)
             "  -h, --help          this text\n\n"
             "Signals: SIGTERM hands over and stops PostgreSQL; SIGUSR2 before it leaves "
             "PostgreSQL\n"
-            "running for the next daemon.\n");
+            "running for the next daemon; SIGHUP reads the configuration file again.\n");
 }
 
 struct arguments {

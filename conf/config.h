@@ -133,6 +133,10 @@ enum err config_load(const char *path, struct config *ret_config, struct buf *re
 enum err config_parse(const char *name, struct slice text, struct config *ret_config,
                       struct buf *ret_report) MUST_CHECK;
 void config_close(struct config *c);
+/* From a file that was read anew: what can change while a daemon runs goes to c, and the old values to next. The paths
+ * of what was taken, and of what differs and needs a new start of the daemon, with commas between. */
+void config_take(struct config *c, struct config *next, struct buf *ret_taken,
+                 struct buf *ret_waiting);
 /* First of: explicit, REGENT_CONFIG, /etc/regent/regent.yml. */
 const char *config_path(const char *explicit_path);
 /* One more file: secrets.yml (0600, passwords of superuser, replication, rewind). Fills what is

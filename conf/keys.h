@@ -25,6 +25,7 @@ struct conf_key {
     uint64_t max;         /* CONF_U64: 0: any */
     bool host_port;       /* must read host:port */
     bool required;
+    bool live; /* a daemon that runs takes a change over; only its loop reads it */
     const char *help;
 };
 

@@ -55,6 +55,19 @@ def test_each_event_is_told_once_and_nothing_waits_for_it(c):
     assert all(b"REGENT_" not in pathlib.Path(f"/proc/{pid}/environ").read_bytes() for pid in
                (old.pid_of("fence"), old.postmaster())), "passwords of the configuration go nowhere"
     assert c.told(old)[0] == "on_start primary ha" and c.told(new)[0] == "on_start replica ha"
+    # The file of a node is read again: by a signal, and when it is asked for.
+    text = new.config.read_text(encoding="utf-8")
+    new.config.write_text(text.replace("callbacks:", "parameters: {work_mem: 7MB}\n  callbacks:") + "tags: {nosync: true}\n")
+    new.signal("regentd", signal.SIGHUP)
+    wait_until(lambda: new.value("SHOW work_mem") == "7MB", "SIGHUP put it in force")
+    assert new.log_lines("event=reread .*in force: postgresql.parameters")
+    assert new.log_lines("event=reread .*started again: tags.nosync")
+    new.config.write_text("scope: [")
+    new.signal("regentd", signal.SIGHUP)
+    wait_until(lambda: new.log_lines("level=error .*event=reread .*nothing is changed: .*not valid YAML"), "a bad file is told")
+    new.config.write_text(text)
+    new.ctl("reload", new.name, "--force")
+    wait_until(lambda: new.value("SHOW work_mem") == "4MB", "so did an order")
     # A callback that hangs holds up nothing.
     old.ctl("edit-config", "-p", "work_mem=9MB")
     for n in c.nodes:
