@@ -61,11 +61,15 @@ static enum err put_in_place(const char *tmp, const char *path, bool replace, st
 {
     if (replace)
         return rename(tmp, path) == 0 ? ERR_OK : io_error("replace", path, e);
-    if (link(tmp, path) == 0)
-        return unlink(tmp) == 0 ? ERR_OK : io_error("remove", tmp, e);
-    if (errno == EEXIST)
-        return err_set(e, ERR_EXISTS, "%s exists already; move it away first", path);
-    return io_error("create", path, e);
+    if (link(tmp, path) != 0)
+        return errno == EEXIST
+                   ? err_set(e, ERR_EXISTS, "%s exists already; move it away first", path)
+                   : io_error("create", path, e);
+    if (unlink(tmp) == 0)
+        return ERR_OK;
+    enum err rc = io_error("remove", tmp, e);
+    (void)unlink(path); /* it was made here: what failed has changed nothing */
+    return rc;
 }
 
 enum err pki_write_file(const char *path, struct slice data, unsigned mode, bool replace,
@@ -88,7 +92,10 @@ enum err pki_write_file(const char *path, struct slice data, unsigned mode, bool
         (void)unlink(tmp);
         return rc;
     }
-    return sync_directory_of(path, e);
+    rc = sync_directory_of(path, e);
+    if (rc != ERR_OK && !replace)
+        (void)unlink(path);
+    return rc;
 }
 
 enum err pki_read_file(const char *path, size_t max, struct buf *ret_data, struct errmsg *e)

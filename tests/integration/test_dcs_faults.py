@@ -1000,18 +1000,22 @@ def fall_behind(lab, node):
             client("kv.put", key=f"s-{i:04}", value=f"{time.monotonic_ns()}" * 50)
 
 
+INSTALLATION_WHEN = {"signal=SIGKILL": (1, 3, 7, 20), "error=EIO": (2, 9), "error=ENOSPC": (2, 9)}
+
+
 @needs_strace
+@pytest.mark.parametrize("what", INSTALLATION_WHEN)
 @pytest.mark.parametrize("call", CALLS)
-def test_a_kill_at_any_storage_call_of_an_installation_is_made_good(call):
+def test_a_kill_or_error_at_any_storage_call_of_an_installation_is_made_good(call, what):
+    """The end of the node, if it comes, leaves one that starts: with the old state or the new one."""
     lab = new_lab(3, ("--snapshot-every", "8"))
     try:
         node = lab.followers()[0]
         started = installed = 0
-        for when in range(1, 60 if HEAVY else 5):
-            when = when if HEAVY else (1, 3, 7, 20)[when - 1]
+        for when in range(1, 60) if HEAVY else INSTALLATION_WHEN[what]:
             fall_behind(lab, node)
             before = len(node.log())
-            node.start(wait=False, under=inject(call, "signal=SIGKILL", when))
+            node.start(wait=False, under=inject(call, what, when))
             target = lab.leader().status()["applied_index"]
             wait_for("it is dead or has caught up", lambda: not node.alive() or
                      applied(node) >= target)
@@ -1141,3 +1145,47 @@ def test_what_a_member_said_outlives_those_who_heard_it(lab):
         n.start(wait=False)
     has_left(node)
     write_some(lab, node, "b-")
+
+
+# ---- the identity of a node ----------------------------------------------------------------------
+
+
+def joins(lab, node, under=()):
+    """regentctl join, as a witness: it needs no PostgreSQL. What it said, when it failed."""
+    token = lab.nodes[0].call("token.create")["token"]
+    command = [build_dir() / "regentctl", "-c", lab.root / f"{node.name}.yml", "join", lab.nodes[0].address, "--token", token, "--name",
+               node.name, "--listen", node.address, "--data-dir", node.dir, "--witness"]
+    done = subprocess.run([*under, *command], capture_output=True, text=True, timeout=60, check=False)
+    return None if done.returncode == 0 else done.stderr
+
+
+def forget(lab, node):
+    """What the message of a second `join` asks for."""
+    shutil.rmtree(node.dir, ignore_errors=True)
+    (lab.root / f"{node.name}.yml").unlink(missing_ok=True)
+    if node.name in {m["name"] for m in lab.nodes[0].call("member.list")["members"]}:
+        lab.nodes[0].call("member.remove", name=node.name)
+
+
+@needs_strace
+@pytest.mark.parametrize("what", ["signal=SIGKILL", "error=EIO", "error=ENOSPC"])
+def test_a_kill_or_error_at_any_storage_call_of_joining_is_made_good(one, what):
+    """Half an identity is never taken for a whole one, and nobody is in the way of the next try."""
+    node = Node(one, 2)
+    for call in ("mkdir", "fsync", "link", "unlink"):
+        for when in range(1, 20) if HEAVY else (1, 2, 5):
+            said = joins(one, node, inject(call, what, when))
+            if said is None:
+                assert (node.dir / "pki" / "node.crt").exists()
+                forget(one, node)
+                break
+            if what.startswith("error"):
+                assert said.startswith("regentctl: ") and said.count("\n") == 1, said
+                assert not (node.dir / "pki").exists(), (call, when, said, list(node.dir.rglob("*")))
+            again = joins(one, node)
+            assert again is None or "exists already" in again or "is taken" in again or "member remove" in again, again
+            forget(one, node)
+    assert joins(one, node) is None
+    node.join = [one.nodes[0].address]
+    one.nodes.append(node.start())
+    wait_for("it is a member", lambda: applied(node) >= one.nodes[0].status()["commit_index"] - 1)
