@@ -3,15 +3,15 @@
  * revision asked for is not: said, never guessed. */
 #include "dcs/state_internal.h"
 
-static struct kv past_row(struct state *s)
+static struct kv past_row(struct state *s, enum sql which)
 {
     return (struct kv){
-        .key = sql_blob(s, SQL_PAST_RANGE, 0),
-        .value = sql_blob(s, SQL_PAST_RANGE, 1),
-        .create_revision = sql_u64(s, SQL_PAST_RANGE, 2),
-        .mod_revision = sql_u64(s, SQL_PAST_RANGE, 3),
-        .version = sql_u64(s, SQL_PAST_RANGE, 4),
-        .lease = sql_u64(s, SQL_PAST_RANGE, 5),
+        .key = sql_blob(s, which, 0),
+        .value = sql_blob(s, which, 1),
+        .create_revision = sql_u64(s, which, 2),
+        .mod_revision = sql_u64(s, which, 3),
+        .version = sql_u64(s, which, 4),
+        .lease = sql_u64(s, which, 5),
     };
 }
 
@@ -38,6 +38,15 @@ static enum err lost(struct state *s, struct slice key, uint64_t revision, struc
         (unsigned long long)s->m.compacted);
 }
 
+static void bind_past(struct state *s, enum sql which, const struct range_req *r,
+                      uint8_t room[static STATE_KEY_MAX + 1])
+{
+    sql_bind_blob(s, which, 1, r->key);
+    sql_bind_blob(s, which, 2, kv_range_end(r->key, r->end, room));
+    sql_bind_u64(s, which, 3, r->revision);
+    sql_bind_u64(s, which, 4, history_above(s, r->revision));
+}
+
 enum err history_read_page(struct state *s, const struct range_req *r, struct kv_room *room,
                            struct kv_page *ret_page, struct errmsg *e)
 {
@@ -50,20 +59,25 @@ enum err history_read_page(struct state *s, const struct range_req *r, struct kv
     if (r->revision < s->m.compacted)
         return err_set(e, ERR_COMPACTED, "revision %llu is no longer kept; the oldest is %llu",
                        (unsigned long long)r->revision, (unsigned long long)s->m.compacted);
-    sql_bind_blob(s, SQL_PAST_RANGE, 1, r->key);
-    sql_bind_blob(s, SQL_PAST_RANGE, 2, kv_range_end(r->key, r->end, end));
-    sql_bind_u64(s, SQL_PAST_RANGE, 3, r->revision);
-    sql_bind_u64(s, SQL_PAST_RANGE, 4, history_above(s, r->revision));
-    while (rc == ERR_OK && sql_row(s, SQL_PAST_RANGE)) {
-        struct kv kv = past_row(s);
+    bool picks = pick_wanted(r);
+    enum sql which = SQL_PAST_RANGE;
+    if (picks) {
+        bind_past(s, SQL_PAST_COUNT, r, end);
+        rc = pick_past(s, r, (size_t)sql_one_u64(s, SQL_PAST_COUNT), &which, e);
+    }
+    if (rc != ERR_OK)
+        return rc;
+    bind_past(s, which, r, end);
+    while (rc == ERR_OK && sql_row(s, which)) {
+        struct kv kv = past_row(s, which);
         page.count++;
-        if (kv.mod_revision == 0 && !r->count_only)
+        if (kv.mod_revision == 0 && (picks || !r->count_only))
             rc = lost(s, kv.key, r->revision, e);
         else if (!r->count_only)
             page.more = !take(&page, r, room, &kv);
     }
     if (rc != ERR_OK) {
-        sql_done(s, SQL_PAST_RANGE);
+        sql_done(s, which);
         msg_list_close(&page.kvs);
         return rc;
     }

@@ -260,6 +260,9 @@ enum err history_read_page(struct state *s, const struct range_req *r, struct kv
 /* ---- state_pick.c ---- */
 /* Is another order or a bound asked for? */
 bool pick_wanted(const struct range_req *r);
+/* The statement for such a range of the past (of so many keys), its bounds bound. */
+enum err pick_past(struct state *s, const struct range_req *r, size_t keys, enum sql *ret_which,
+                   struct errmsg *e) MUST_CHECK;
 enum err pick_read_page(struct state *s, const struct range_req *r, struct kv_room *room,
                         struct kv_page *ret_page, struct errmsg *e) MUST_CHECK;
 

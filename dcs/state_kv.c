@@ -144,12 +144,12 @@ enum err state_range(struct state *s, const struct range_req *r, size_t max_byte
                              .count_only = r->count_only};
     struct kv_room room = {.bytes = max_bytes, .pairs = STATE_RANGE_PAIRS_MAX};
     struct kv_page page;
-    if (pick_wanted(r))
-        rc = pick_read_page(s, r, &room, &page, e);
-    else if (r->revision == 0)
-        kv_read_page(s, &range, &room, &page);
-    else
+    if (r->revision != 0)
         rc = history_read_page(s, r, &room, &page, e);
+    else if (pick_wanted(r))
+        rc = pick_read_page(s, r, &room, &page, e);
+    else
+        kv_read_page(s, &range, &room, &page);
     if (rc != ERR_OK)
         return rc;
     struct buf kvs = BUF_INIT;

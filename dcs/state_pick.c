@@ -2,16 +2,17 @@
  * memory, so the range is bounded. */
 #include "dcs/state_internal.h"
 
+/* Up and down, of the present and of the past. */
+#define ORDERS(of)                                                                       \
+    {                                                                                    \
+        SQL_KV_BY_##of, SQL_KV_BY_##of##_DOWN, SQL_PAST_BY_##of, SQL_PAST_BY_##of##_DOWN \
+    }
 static const struct {
     const char *name;
-    enum sql up, down;
+    enum sql which[4];
 } orders[] = {
-    {"", SQL_KV_BY_KEY, SQL_KV_BY_KEY_DOWN},
-    {"key", SQL_KV_BY_KEY, SQL_KV_BY_KEY_DOWN},
-    {"version", SQL_KV_BY_VERSION, SQL_KV_BY_VERSION_DOWN},
-    {"create", SQL_KV_BY_CREATE, SQL_KV_BY_CREATE_DOWN},
-    {"mod", SQL_KV_BY_MOD, SQL_KV_BY_MOD_DOWN},
-    {"value", SQL_KV_BY_VALUE, SQL_KV_BY_VALUE_DOWN},
+    {"", ORDERS(KEY)},          {"key", ORDERS(KEY)}, {"version", ORDERS(VERSION)},
+    {"create", ORDERS(CREATE)}, {"mod", ORDERS(MOD)}, {"value", ORDERS(VALUE)},
 };
 
 bool pick_wanted(const struct range_req *r)
@@ -20,8 +21,18 @@ bool pick_wanted(const struct range_req *r)
            r->min_create != 0 || r->max_create != 0;
 }
 
-static enum err check(struct state *s, const struct range_req *r, enum sql *ret_which,
-                      struct errmsg *e)
+static enum err too_many(size_t n, struct errmsg *e)
+{
+    return n <= STATE_DELETE_MAX
+               ? ERR_OK
+               : err_set(e, ERR_LIMIT,
+                         "a range that is sorted or bounded has at most %d keys; ask for a "
+                         "smaller one",
+                         (int)STATE_DELETE_MAX);
+}
+
+static enum err statement(const struct range_req *r, bool past, enum sql *ret_which,
+                          struct errmsg *e)
 {
     size_t i = 0;
     while (i < ARRAY_LEN(orders) && strcmp(orders[i].name, r->sort) != 0)
@@ -29,28 +40,28 @@ static enum err check(struct state *s, const struct range_req *r, enum sql *ret_
     if (i == ARRAY_LEN(orders))
         return err_set(e, ERR_INVALID,
                        "sort \"%s\" is none of key, version, create, mod, value", r->sort);
-    if (r->revision != 0)
-        return err_set(e, ERR_UNSUPPORTED, "a range of the past cannot be sorted or bounded");
-    if (r->end.n != 0 && kv_count(s, r->key, r->end) > STATE_DELETE_MAX)
-        return err_set(e, ERR_LIMIT,
-                       "a range that is sorted or bounded has at most %d keys; ask for a "
-                       "smaller one",
-                       (int)STATE_DELETE_MAX);
-    *ret_which = r->descend ? orders[i].down : orders[i].up;
+    *ret_which = orders[i].which[(past ? 2 : 0) + (r->descend ? 1 : 0)];
     return ERR_OK;
 }
 
-static void bind(struct state *s, enum sql which, const struct range_req *r,
-                 uint8_t room[static STATE_KEY_MAX + 1])
+/* The four bounds, from parameter `from` on. */
+static void bind_bounds(struct state *s, enum sql which, const struct range_req *r, int from)
 {
-    sql_bind_blob(s, which, 1, r->key);
-    sql_bind_blob(s, which, 2, kv_range_end(r->key, r->end, room));
-    sql_bind_u64(s, which, 3, MIN(r->min_mod, (uint64_t)INT64_MAX));
-    sql_bind_u64(s, which, 4,
-                 r->max_mod == 0 ? INT64_MAX : MIN(r->max_mod, (uint64_t)INT64_MAX));
-    sql_bind_u64(s, which, 5, MIN(r->min_create, (uint64_t)INT64_MAX));
-    sql_bind_u64(s, which, 6,
-                 r->max_create == 0 ? INT64_MAX : MIN(r->max_create, (uint64_t)INT64_MAX));
+    const uint64_t most = INT64_MAX;
+    sql_bind_u64(s, which, from, MIN(r->min_mod, most));
+    sql_bind_u64(s, which, from + 1, r->max_mod == 0 ? most : MIN(r->max_mod, most));
+    sql_bind_u64(s, which, from + 2, MIN(r->min_create, most));
+    sql_bind_u64(s, which, from + 3, r->max_create == 0 ? most : MIN(r->max_create, most));
+}
+
+enum err pick_past(struct state *s, const struct range_req *r, size_t keys, enum sql *ret_which,
+                   struct errmsg *e)
+{
+    enum err rc = statement(r, true, ret_which, e);
+    rc = rc == ERR_OK ? too_many(keys, e) : rc;
+    if (rc == ERR_OK)
+        bind_bounds(s, *ret_which, r, 5);
+    return rc;
 }
 
 enum err pick_read_page(struct state *s, const struct range_req *r, struct kv_room *room,
@@ -59,10 +70,14 @@ enum err pick_read_page(struct state *s, const struct range_req *r, struct kv_ro
     struct kv_page page = {0};
     uint8_t end[STATE_KEY_MAX + 1]; /* bound, not copied */
     enum sql which = SQL_KV_BY_KEY;
-    enum err rc = check(s, r, &which, e);
+    enum err rc = statement(r, false, &which, e);
+    if (rc == ERR_OK && r->end.n != 0)
+        rc = too_many(kv_count(s, r->key, r->end), e);
     if (rc != ERR_OK)
         return rc;
-    bind(s, which, r, end);
+    sql_bind_blob(s, which, 1, r->key);
+    sql_bind_blob(s, which, 2, kv_range_end(r->key, r->end, end));
+    bind_bounds(s, which, r, 3);
     while (sql_row(s, which)) {
         struct kv kv = kv_row(s, which);
         page.count++;

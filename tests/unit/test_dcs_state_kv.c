@@ -59,7 +59,12 @@ static void ranges_are_sorted_and_bounded(void **t)
            {"get a * min_mod=3", "3 a=4,c=2,z=0"}, {"get a * max_mod=3", "2 b=1,c=2"},
            {"get a * min_create=2 max_create=3 down", "2 c=2,b=1"}, {"get a sort=mod", "1 a=4"},
            {"get a min_mod=5", "0"}, {"get a z sort=colour", "invalid"},
-           {"get a z sort=mod rev=3", "unsupported"}, {"get a * sort=value max=1", "4+ z=0"});
+           {"get a z sort=mod rev=3 down", "3 c=2,b=1,a=3"},
+           {"get a z sort=value rev=3", "3 b=1,c=2,a=3"},
+           {"get a z rev=4 min_mod=3", "2 a=4,c=2"}, {"get a z rev=3 min_mod=3", "1 c=2"},
+           {"get a * rev=4 max_create=2 down limit=1", "2+ b=1"},
+           {"get a * rev=2 sort=version count", "2"}, {"get a rev=1 sort=mod", "1 a=3"},
+           {"get a rev=1 min_mod=2", "0"}, {"get a * sort=value max=1", "4+ z=0"});
 }
 
 static void a_compare_of_a_range_holds_for_each_key(void **t)
@@ -257,7 +262,10 @@ static void a_past_that_is_not_kept_is_said_and_never_guessed(void **t)
            /* the put that made b=2 went with the compaction, a was not changed since */
            {"get b rev=2", "compacted"}, {"get a rev=2", "1 a=1"},
            {"get \"\" * rev=2 count", "2"}, {"put a 4", "rev 4 | put a=4 was 1 @4"},
-           {"get a rev=3", "compacted"}, {"get b rev=3", "1 b=3"}, {"get a rev=4", "1 a=4"});
+           {"get a rev=3", "compacted"}, {"get b rev=3", "1 b=3"}, {"get a rev=4", "1 a=4"},
+           {"get a rev=3 min_mod=9", "compacted"}, {"get a rev=3 count max_mod=9", "compacted"},
+           {"get a rev=3 sort=value", "compacted"},
+           {"get \"\" * rev=4 sort=mod down", "2 a=4,b=3"});
 }
 
 static void entries_are_skipped_up_to_the_applied_index(void **t)
