@@ -51,6 +51,11 @@ int cli_option(int argc, char **argv, const struct option *options);
 int cli_option_short(int argc, char **argv, const char *letters, const struct option *options);
 /* 0, or the exit code after a complaint: for commands that take nothing. */
 int cli_no_arguments(int argc, char **argv);
+/* What stands behind the options is nothing, or, as with patronictl, the cluster's name: 0, or the exit code after a
+ * complaint. */
+int cli_cluster_argument(struct cli *c, int argc, char **argv);
+/* The same for commands without options. */
+int cli_cluster_only(struct cli *c, int argc, char **argv);
 /* "90s", "10m", "1h", "2d" */
 bool cli_duration(const char *text, uint64_t *ret_ms);
 

@@ -15,6 +15,7 @@ _regentctl() {
         --sort-by) mapfile -t COMPREPLY < <(compgen -W 'create key modify value version' -- "$current"); return ;;
         --order) mapfile -t COMPREPLY < <(compgen -W 'ascend descend' -- "$current"); return ;;
         --role) [[ ${COMP_WORDS[*]} == *" cert "* ]] && { mapfile -t COMPREPLY < <(compgen -W 'viewer operator admin' -- "$current"); return; }
+            [[ " ${COMP_WORDS[*]} " == *" token "* || " ${COMP_WORDS[*]} " == *" member "* ]] || { mapfile -t COMPREPLY < <(compgen -W 'leader primary replica standby any' -- "$current"); return; }
             mapfile -t COMPREPLY < <(compgen -W 'voter learner witness' -- "$current"); return ;;
     esac
     # The command so far: words before the cursor that are no options and no values of global ones.

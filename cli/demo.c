@@ -217,8 +217,8 @@ int cmd_demo_kill(struct cli *c, int argc, char **argv)
     bool ran = demo_find(&d, n, "regentd") != 0;
     if (demo_kill(&d, n, &e) != ERR_OK)
         return cli_error(&e);
-    (void)printf("%s: %s; `regentctl demo start %s` brings it back\n", n->name,
-                 ran ? "every process is killed" : "nothing ran", n->name);
+    (void)printf("%s: %s; `%s demo start %s --dir %s` brings it back\n", n->name,
+                 ran ? "every process is killed" : "nothing ran", d.typed, n->name, d.dir);
     return CLI_DONE;
 }
 

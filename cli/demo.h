@@ -43,6 +43,7 @@ struct demo {
     gid_t gid;
     char user[64];
     char self[DEMO_PATH_MAX], regentd[DEMO_PATH_MAX]; /* programs that user can run */
+    char typed[DEMO_PATH_MAX];                        /* what a person types to run regentctl */
     int sources[DEMO_PROGRAMS];                       /* open while they are copied */
     struct demo_node node[DEMO_NODES_MAX];
     uint64_t start_ms, start_wall_ms;

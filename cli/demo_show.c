@@ -176,9 +176,10 @@ int cmd_demo_psql(struct cli *c, int argc, char **argv)
         if (d.node[i].exists && take_node(&d, &d.node[i], &h, &e) != ERR_OK)
             return cli_error(&e);
     if (h.host.len == 0)
-        return cli_fail(ERR_NOT_FOUND,
-                        "the demo cluster in %s has no node; make it with `regentctl demo up`",
-                        d.dir);
+        return cli_fail(
+            ERR_NOT_FOUND,
+            "the demo cluster in %s has no node; make it with `%s demo up --dir %s`", d.dir,
+            d.typed, d.dir);
     set_environment(&h);
     exec_psql(&d, &h);
 }

@@ -75,8 +75,8 @@ static enum err existing_shift(struct demo *d, int *ret_shift, struct errmsg *e)
     uint16_t port = 0;
     if (config_load(d->node[0].config, &config, &report) != ERR_OK)
         return err_set(e, ERR_INVALID,
-                       "%s is damaged: %s; `regentctl demo down` removes this demo",
-                       d->node[0].config, buf_cstr(&report));
+                       "%s is damaged: %s; `%s demo down --dir %s` removes this demo",
+                       d->node[0].config, buf_cstr(&report), d->typed, d->dir);
     enum err rv = str_host_port(config.dcs.listen, host, sizeof host, &port);
     config_close(&config);
     *ret_shift = port - DCS_BASE;
@@ -387,13 +387,17 @@ static enum err wait_health(struct demo *d, struct demo_node **ret_failed, struc
 static void farewell(const struct demo *d)
 {
     (void)printf("The cluster is up (%.1f s). Look at it:\n"
-                 "  regentctl -c %s list\n"
-                 "  regentctl demo status --dir %s\n"
-                 "  regentctl demo psql --dir %s\n"
-                 "Kill a node, then bring it back: regentctl demo kill|start n1 --dir %s\n"
-                 "Remove everything: regentctl demo down --dir %s\n",
-                 (double)(clock_mono_ms() - d->start_ms) / 1000, d->node[0].config, d->dir,
-                 d->dir, d->dir, d->dir);
+                 "  %s -c %s list\n"
+                 "  %s demo status --dir %s\n"
+                 "  %s demo psql --dir %s\n"
+                 "Kill a node, then bring it back:\n"
+                 "  %s demo kill n1 --dir %s\n"
+                 "  %s demo start n1 --dir %s\n"
+                 "Remove everything:\n"
+                 "  %s demo down --dir %s\n",
+                 (double)(clock_mono_ms() - d->start_ms) / 1000, d->typed, d->node[0].config,
+                 d->typed, d->dir, d->typed, d->dir, d->typed, d->dir, d->typed, d->dir,
+                 d->typed, d->dir);
 }
 
 int demo_up(struct demo *d)

@@ -40,10 +40,21 @@ static bool in_path(const char *program, char *ret, size_t size)
     return false;
 }
 
+/* Its name where the shell finds this very program by it, else its path. */
+static void find_typed(struct demo *d)
+{
+    char path[DEMO_PATH_MAX];
+    char *real = in_path("regentctl", path, sizeof path) ? realpath(path, NULL) : NULL;
+    bool same = real != NULL && strcmp(real, d->self) == 0;
+    free(real);
+    str_cut(d->typed, sizeof d->typed, same ? "regentctl" : d->self);
+}
+
 static enum err find_programs(struct demo *d, struct errmsg *e)
 {
     ssize_t n = readlink("/proc/self/exe", d->self, sizeof d->self - 1);
     d->self[n > 0 ? n : 0] = '\0';
+    find_typed(d);
     const char *slash = strrchr(d->self, '/');
     int dir = slash != NULL ? (int)(slash - d->self) : 0;
     if (str_format(d->regentd, sizeof d->regentd, "%.*s/regentd", dir, d->self) == ERR_OK &&

@@ -29,7 +29,7 @@ int cmd_show_config(struct cli *c, int argc, char **argv)
     struct buf json CLEANUP(buf_close) = BUF_INIT;
     struct buf yaml CLEANUP(buf_close) = BUF_INIT;
     struct config_rec r;
-    int usage = cli_no_arguments(argc, argv);
+    int usage = cli_cluster_only(c, argc, argv);
     if (usage != 0)
         return usage;
     enum err rv = cli_record(c, "config", &msg_config_rec, &r, &arena, NULL);
@@ -227,6 +227,10 @@ static enum err check(const struct cli *c, const struct buf *wanted, const struc
         dynamic_check_edit(buf_slice(wanted), buf_slice(before), catalogue, ret_json, e);
     if (rv == ERR_OK)
         rv = msg_from_json(&msg_config_rec, buf_slice(ret_json), &rec, &arena, e);
+    if (rv == ERR_OK) {
+        buf_clear(ret_json); /* as it is stored */
+        msg_to_json(&msg_config_rec, &rec, ret_json);
+    }
     return rv == ERR_OK ? lease_rule_check(rec.ttl * 1000, c->config.dcs.election_ms, e) : rv;
 }
 
@@ -244,6 +248,17 @@ static int store(struct cli *c, uint64_t mod, const struct buf *before, const st
     (void)printf("Configuration changed\n");
     say_restarts(catalogue, buf_slice(before), buf_slice(json));
     return CLI_DONE;
+}
+
+/* Whatever the order of the keys. */
+static bool same_json(const struct buf *a, const struct buf *b)
+{
+    json_t *x = json_loadb((const char *)a->p, a->len, 0, NULL);
+    json_t *y = json_loadb((const char *)b->p, b->len, 0, NULL);
+    bool same = json_equal(x, y) != 0;
+    json_decref(x);
+    json_decref(y);
+    return same;
 }
 
 static int edit(struct cli *c, const struct edit *q)
@@ -272,7 +287,7 @@ static int edit(struct cli *c, const struct edit *q)
         rv = check(c, &wanted, &before, catalogue, &json, &e);
     if (rv != ERR_OK)
         return cli_fail(rv, "%s; nothing changed", e.text);
-    if (slice_eq(buf_slice(&json), buf_slice(&before))) {
+    if (same_json(&json, &before)) {
         (void)printf("Not changed\n");
         return CLI_DONE;
     }
@@ -309,13 +324,7 @@ static int parse_edit(struct cli *c, int argc, char **argv, struct edit *q)
     }
     if (q->apply != NULL && q->replace != NULL)
         return cli_usage("of --apply and --replace one at most makes sense");
-    enum err rv = optind < argc ? cli_config(c) : ERR_OK;
-    if (rv != ERR_OK)
-        return cli_exit_code(rv);
-    if (optind < argc && (optind + 1 < argc || strcmp(argv[optind], c->config.scope) != 0))
-        return cli_usage("this node is of cluster \"%s\", not \"%s\"", c->config.scope,
-                         argv[optind]);
-    return 0;
+    return cli_cluster_argument(c, argc, argv);
 }
 
 int cmd_edit_config(struct cli *c, int argc, char **argv)

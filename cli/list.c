@@ -245,13 +245,7 @@ static int parse_listing(struct cli *c, int argc, char **argv, struct listing *w
                                    w->every_s == 0 || w->every_s > MOST_S))
             return cli_usage("-w: \"%s\" is not a number of seconds up to %d", optarg, MOST_S);
     }
-    enum err rv = optind < argc ? cli_config(c) : ERR_OK;
-    if (rv != ERR_OK)
-        return cli_exit_code(rv);
-    if (optind < argc && (optind + 1 < argc || strcmp(argv[optind], c->config.scope) != 0))
-        return cli_usage("this node is of cluster \"%s\", not \"%s\"", c->config.scope,
-                         argv[optind]);
-    return 0;
+    return cli_cluster_argument(c, argc, argv);
 }
 
 static int list(struct cli *c, struct listing *w, int argc, char **argv)
@@ -294,7 +288,7 @@ int cmd_history(struct cli *c, int argc, char **argv)
         {.name = "New Leader"},
         {.name = "Token", .number = true, .right = true}};
     static struct history_rec h;
-    int usage = cli_no_arguments(argc, argv);
+    int usage = cli_cluster_only(c, argc, argv);
     if (usage != 0)
         return usage;
     enum err rv = cli_record(c, "history", &msg_history_rec, &h, NULL, NULL);

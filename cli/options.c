@@ -86,6 +86,30 @@ int cli_no_arguments(int argc, char **argv)
     return optind < argc ? cli_usage("unexpected argument \"%s\"", argv[optind]) : 0;
 }
 
+int cli_cluster_argument(struct cli *c, int argc, char **argv)
+{
+    if (optind == argc)
+        return 0;
+    enum err rv = cli_config(c);
+    if (rv != ERR_OK)
+        return cli_exit_code(rv);
+    if (optind + 1 < argc)
+        return cli_usage("unexpected argument \"%s\"", argv[optind + 1]);
+    return strcmp(argv[optind], c->config.scope) == 0
+               ? 0
+               : cli_usage("unexpected argument \"%s\"; this node is of cluster \"%s\"",
+                           argv[optind], c->config.scope);
+}
+
+int cli_cluster_only(struct cli *c, int argc, char **argv)
+{
+    static const struct option none[] = {{NULL, 0, NULL, 0}};
+    optind = 1;
+    if (cli_option(argc, argv, none) == CLI_BAD_OPTION)
+        return CLI_USAGE;
+    return cli_cluster_argument(c, argc, argv);
+}
+
 bool cli_duration(const char *text, uint64_t *ret_ms)
 {
     static const struct {

@@ -15,7 +15,7 @@ struct pause {
     uint64_t timeout_s;
 };
 
-static int parse(struct pause *q, int argc, char **argv)
+static int parse(struct cli *c, struct pause *q, int argc, char **argv)
 {
     static const struct option options[] = {{"wait", no_argument, NULL, 'w'},
                                             {"timeout", required_argument, NULL, 't'},
@@ -37,7 +37,7 @@ static int parse(struct pause *q, int argc, char **argv)
                  q->timeout_s > 3600)
             return cli_usage("--timeout: \"%s\" is not a number of seconds up to 3600", optarg);
     }
-    return optind < argc ? cli_usage("unexpected argument \"%s\"", argv[optind]) : 0;
+    return cli_cluster_argument(c, argc, argv);
 }
 
 /* The record's text with `pause` changed and everything else as it is. */
@@ -159,13 +159,13 @@ static int run(struct cli *c, struct pause *q)
 int cmd_pause(struct cli *c, int argc, char **argv)
 {
     struct pause q = {.on = true, .timeout_s = 30};
-    int rv = parse(&q, argc, argv);
+    int rv = parse(c, &q, argc, argv);
     return rv != 0 ? rv : run(c, &q);
 }
 
 int cmd_resume(struct cli *c, int argc, char **argv)
 {
     struct pause q = {.on = false, .timeout_s = 30};
-    int rv = parse(&q, argc, argv);
+    int rv = parse(c, &q, argc, argv);
     return rv != 0 ? rv : run(c, &q);
 }

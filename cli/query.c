@@ -81,13 +81,9 @@ static int parse(struct cli *c, struct query *q, int argc, char **argv)
         rv = take(q, option);
     if (rv != 0)
         return rv;
-    enum err loaded = cli_config(c);
-    if (loaded != ERR_OK)
-        return cli_exit_code(loaded);
-    if (optind < argc && strcmp(argv[optind], c->config.scope) == 0)
-        optind++;
-    if (optind < argc)
-        return cli_usage("unexpected argument \"%s\"", argv[optind]);
+    rv = cli_cluster_argument(c, argc, argv);
+    if (rv != 0)
+        return rv;
     if ((q->sql == NULL) == (q->file == NULL))
         return cli_usage("one of -c SQL and --file FILE is needed");
     if (q->wanted.member != NULL && q->wanted.role != NULL)

@@ -16,9 +16,10 @@ struct request {
     uint64_t first_token;
 };
 
-static int parse(struct request *q, const char *kind, int argc, char **argv)
+static int parse(struct cli *c, struct request *q, const char *kind, int argc, char **argv)
 {
     static const struct option options[] = {{"leader", required_argument, NULL, 'l'},
+                                            {"primary", required_argument, NULL, 'l'},
                                             {"candidate", required_argument, NULL, 'C'},
                                             {"scheduled", required_argument, NULL, 's'},
                                             {"timeout", required_argument, NULL, 't'},
@@ -47,8 +48,9 @@ static int parse(struct request *q, const char *kind, int argc, char **argv)
                  q->timeout_s > 3600)
             return cli_usage("--timeout: \"%s\" is not a number of seconds up to 3600", optarg);
     }
-    if (optind < argc)
-        return cli_usage("unexpected argument \"%s\"", argv[optind]);
+    int extra = cli_cluster_argument(c, argc, argv);
+    if (extra != 0)
+        return extra;
     uint8_t random[16];
     rng_system(random, sizeof random);
     hex_encode(q->rec.id, random, sizeof random);
@@ -172,14 +174,14 @@ static int request(struct cli *c, struct request *q)
 int cmd_switchover(struct cli *c, int argc, char **argv)
 {
     struct request q;
-    int rv = parse(&q, "switchover", argc, argv);
+    int rv = parse(c, &q, "switchover", argc, argv);
     return rv != 0 ? rv : request(c, &q);
 }
 
 int cmd_failover(struct cli *c, int argc, char **argv)
 {
     struct request q;
-    int rv = parse(&q, "failover", argc, argv);
+    int rv = parse(c, &q, "failover", argc, argv);
     if (rv != 0)
         return rv;
     if (q.rec.candidate[0] == '\0')

@@ -69,6 +69,7 @@ def test_a_restart_takes_the_pending_settings_and_moves_nothing(c):
 def test_conditions_and_names_that_do_not_fit_are_told(c):
     primary = c.primary()
     postmaster = primary.postmaster()
+    lagging = next(m["Member"] for m in c.members() if m["Role"] == "Replica")
     for words, code, part in [
             (["restart", "n9"], FAILED, 'no node "n9" is running'),
             (["restart", "--role", "king"], USAGE, "--role takes"),
@@ -80,6 +81,12 @@ def test_conditions_and_names_that_do_not_fit_are_told(c):
             (["reinit"], USAGE, "which MEMBER?"),
             (["stop", primary.name], FAILED, "switch over first"),
             (["switchover", "--scheduled", "2020-01-01T00:00:00Z"], REFUSED, "in the past"),
+            (["switchover", "--candidate", "n9"], REFUSED, 'no node "n9" is running'),
+            (["switchover", "ha", "--primary", "n9"], REFUSED, f'the leader is "{primary}", not "n9"'),
+            (["switchover", "--candidate", primary.name], REFUSED, "is the leader already"),
+            (["switchover", "--candidate", lagging], REFUSED, f"refused: {lagging} is not in the synchronous set"),
+            (["failover", "--candidate", lagging], REFUSED, "may lose commits"),
+            (["failover", "--candidate", "n9", "--force"], REFUSED, 'no node "n9" is running'),
             (["failover", "--candidate", "n2", "--force", "--scheduled", at(60)], USAGE, "can't be scheduled")]:
         says = primary.ctl(*words, check=False)
         assert says.returncode == code and part in says.stderr, (words, says)
