@@ -4,6 +4,7 @@
 #include "agent/postgres_private.h"
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 enum { SLOTS_MS = 2000, SLOT_TTL_MS = 30 * 60 * 1000 };
 
@@ -23,11 +24,24 @@ static void done(void *arg, const struct pg_sql_reply *r)
         failed(p);
 }
 
+/* What PostgreSQL itself thinks of the lines: with one that it cannot read it goes on with the old ones. */
+static void say_bad_line(const struct pg_sql_reply *r)
+{
+    if (r->n != 2 || PQntuples(r->results[1]) == 0)
+        return;
+    const char *line = pg_sql_text(r->results[1], 0, 0);
+    log_event(LOG_WARN, "pg_hba", KV(KV_STR("line", line)), "pg_hba.conf, line %s: %s", line,
+              pg_sql_text(r->results[1], 0, 1));
+}
+
 static void reloaded(void *arg, const struct pg_sql_reply *r)
 {
     struct postgres *p = arg;
     done(arg, r);
-    if (r->status != ERR_OK || !p->conf_changed)
+    if (r->status != ERR_OK)
+        return;
+    say_bad_line(r);
+    if (!p->conf_changed)
         return;
     p->conf_changed = false;
     p->reloads++;
@@ -43,7 +57,10 @@ static void reload_connected(void *arg, const struct pg_sql_reply *r)
         failed(p);
         return;
     }
-    pg_sql_query(p->house_sql, "SELECT pg_reload_conf()", PG_SQL_MS, reloaded, p);
+    pg_sql_query(p->house_sql,
+                 "SELECT pg_reload_conf(); SELECT line_number, error FROM "
+                 "pg_catalog.pg_hba_file_rules WHERE error IS NOT NULL ORDER BY 1 LIMIT 1",
+                 PG_SQL_MS, reloaded, p);
 }
 
 static void with_connection(struct postgres *p, pg_sql_cb *cb)

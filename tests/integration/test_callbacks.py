@@ -57,11 +57,13 @@ def test_each_event_is_told_once_and_nothing_waits_for_it(c):
     assert c.told(old)[0] == "on_start primary ha" and c.told(new)[0] == "on_start replica ha"
     # The file of a node is read again: by a signal, and when it is asked for.
     text = new.config.read_text(encoding="utf-8")
-    new.config.write_text(text.replace("callbacks:", "parameters: {work_mem: 7MB}\n  callbacks:") + "tags: {nosync: true}\n")
+    new.config.write_text(text.replace("callbacks:", "parameters: {work_mem: 7MB}\n  pg_hba: [local all all md5, host all all all md5, "
+                                       "hostssl all all all md5]\n  callbacks:") + "tags: {nosync: true}\n")
     new.signal("regentd", signal.SIGHUP)
     wait_until(lambda: new.value("SHOW work_mem") == "7MB", "SIGHUP put it in force")
     assert new.log_lines("event=reread .*in force: postgresql.parameters")
     assert new.log_lines("event=reread .*started again: tags.nosync")
+    wait_until(lambda: new.log_lines("event=pg_hba .*hostssl record cannot match because SSL is disabled"), "PostgreSQL's own word")
     new.config.write_text("scope: [")
     new.signal("regentd", signal.SIGHUP)
     wait_until(lambda: new.log_lines("level=error .*event=reread .*nothing is changed: .*not valid YAML"), "a bad file is told")
