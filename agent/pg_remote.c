@@ -14,7 +14,8 @@ void pg_remote_connect(struct pg_sql *s, const struct postgres_upstream *to,
     pg_sql_target_add(&t, "port", port);
     pg_sql_target_add(&t, "user", user->username);
     pg_sql_target_add(&t, "password", user->password);
-    pg_sql_target_add(&t, "passfile", "/dev/null");
+    /* nobody's ~/.pgpass; of one that is there and no file libpq warns at every connection */
+    pg_sql_target_add(&t, "passfile", "/dev/null/none");
     pg_sql_target_add(&t, "application_name", "regent");
     pg_sql_target_add(&t, "gssencmode", "disable");
     pg_sql_target_add(&t, "sslmode", "prefer");
