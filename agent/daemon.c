@@ -239,6 +239,8 @@ static enum err start_engine(struct daemon *d, struct errmsg *e)
         .nosync = c->tags.nosync,
         .noloadbalance = c->tags.noloadbalance,
         .clonefrom = c->tags.clonefrom,
+        .nostream = c->tags.nostream,
+        .replicatefrom = c->tags.replicatefrom,
         .failover_priority = c->tags.failover_priority,
         .sync_priority = c->tags.sync_priority,
         .witness = d->witness,

@@ -187,7 +187,11 @@ static void observe(struct engine *g)
     v->sync_before = g->sync_before;
     v->tilt = g->tilt;
     v->nofailover = g->o.nofailover || g->o.failover_priority <= 0;
-    v->nosync = g->o.nosync || g->o.sync_priority <= 0;
+    v->nostream = g->o.nostream;
+    str_cut(v->replicatefrom, sizeof v->replicatefrom,
+            g->o.replicatefrom != NULL ? g->o.replicatefrom : "");
+    v->nosync =
+        g->o.nosync || g->o.sync_priority <= 0 || v->nostream || v->replicatefrom[0] != '\0';
     v->stopping = g->stopping;
     v->restarting = g->restarting;
     v->can_bootstrap = !g->o.witness;

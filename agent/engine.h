@@ -59,7 +59,8 @@ struct engine_options {
     uint64_t kill_budget_ms;
     bool adopt;       /* data that is there already becomes the new cluster's */
     bool pre_promote; /* the configuration has such a command */
-    bool nofailover, nosync, noloadbalance, clonefrom;
+    bool nofailover, nosync, noloadbalance, clonefrom, nostream;
+    const char *replicatefrom; /* "" nobody; NULL as "" */
     int64_t failover_priority, sync_priority;
     bool witness; /* no PostgreSQL on this node: holds no lease, decides nothing */
     const struct engine_ports *ports;

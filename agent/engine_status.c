@@ -28,6 +28,8 @@ static const char *state_text(const struct view *v)
     case PG_PROC_STARTING:
         return "starting";
     case PG_PROC_RUNNING:
+        if (v->pg.in_recovery && v->nostream)
+            return "in archive recovery";
         return v->pg.in_recovery && v->pg.streaming ? "streaming" : "running";
     case PG_PROC_STOPPING:
     case PG_PROC_DYING:
@@ -60,6 +62,7 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
         .restart_at_ms = g->mirror.request_meta.present ? g->mirror.request.at_ms : 0,
         .noloadbalance = g->o.noloadbalance,
         .clonefrom = g->o.clonefrom,
+        .nostream = v->nostream,
         .failover_priority = g->o.failover_priority,
         .sync_priority = MAX(g->o.sync_priority, 0),
         .pending_restart = v->pg.pending_restart,
@@ -73,6 +76,7 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
     memcpy(ret->sick_why, v->pg.sick_why, sizeof ret->sick_why);
     str_cut(ret->name, sizeof ret->name, g->name);
     str_cut(ret->incarnation, sizeof ret->incarnation, v->pg.incarnation);
+    memcpy(ret->replicatefrom, v->replicatefrom, sizeof ret->replicatefrom);
     str_cut(ret->role, sizeof ret->role, role_text(v));
     str_cut(ret->state, sizeof ret->state, state_text(v));
     str_cut(ret->conn_host, sizeof ret->conn_host, g->conn_host);
@@ -273,6 +277,17 @@ static void note_slots(const struct engine *g, const struct config_rec *c,
             memcpy(d->ahead[d->ahead_n++], v->members[i].name, sizeof d->ahead[0]);
 }
 
+/* Its slot here: held for it while this node is a standby, or not even while it leads. */
+static void note_member(const struct engine *g, const struct member_rec *m,
+                        struct postgres_dynamic *d)
+{
+    bool below = strcmp(m->replicatefrom, g->name) == 0;
+    bool streams = m->upstream[0] != '\0';
+    d->below[d->members_n] = below;
+    d->elsewhere[d->members_n] = m->nostream || (streams && strcmp(m->upstream, g->name) != 0);
+    memcpy(d->members[d->members_n++], m->name, sizeof d->members[0]);
+}
+
 void engine_configure(struct engine *g)
 {
     struct postgres_dynamic d;
@@ -291,7 +306,7 @@ void engine_configure(struct engine *g)
         const struct member_rec *m = &g->mirror.members[i];
         note_limits(g, m, &d);
         if (strcmp(m->name, g->name) != 0)
-            memcpy(d.members[d.members_n++], m->name, sizeof d.members[0]);
+            note_member(g, m, &d);
     }
     uint64_t mod = g->mirror.config_meta.mod_revision + 1;
     const void *now = &d;

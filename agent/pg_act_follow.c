@@ -53,8 +53,9 @@ void act_follow(struct postgres *p)
     struct follow to = {.known = true, .token = a->plan.token};
     if (a->has_upstream) {
         memcpy(to.name, a->upstream.name, sizeof to.name);
-        pg_render_conninfo(p->config, a->upstream.host, a->upstream.port, p->probe.incarnation,
-                           p->passfile, &b);
+        if (!p->config->tags.nostream)
+            pg_render_conninfo(p->config, a->upstream.host, a->upstream.port,
+                               p->probe.incarnation, p->passfile, &b);
     }
     if (str_copy(to.conninfo, sizeof to.conninfo, buf_cstr(&b)) != ERR_OK) {
         action_fail(p, ERR_LIMIT, "the connection string is too long");

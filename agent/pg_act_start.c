@@ -18,8 +18,9 @@ static void set_follow(struct postgres *p)
         return;
     memcpy(p->follow.name, a->upstream.name, sizeof p->follow.name);
     p->follow.token = a->plan.token;
-    pg_render_conninfo(p->config, a->upstream.host, a->upstream.port, p->probe.incarnation,
-                       p->passfile, &b);
+    if (!p->config->tags.nostream)
+        pg_render_conninfo(p->config, a->upstream.host, a->upstream.port, p->probe.incarnation,
+                           p->passfile, &b);
     if (str_copy(p->follow.conninfo, sizeof p->follow.conninfo, buf_cstr(&b)) != ERR_OK)
         p->follow = (struct follow){.known = true};
 }

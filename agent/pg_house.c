@@ -140,6 +140,8 @@ void house_members(struct postgres *p, const struct postgres_dynamic *d)
         if (!named(d, p->members[i]))
             note_absent(p, p->members[i], now);
     memcpy(p->members, d->members, sizeof p->members);
+    memcpy(p->below, d->below, sizeof p->below);
+    memcpy(p->elsewhere, d->elsewhere, sizeof p->elsewhere);
     p->members_n = d->members_n;
 }
 
@@ -152,18 +154,26 @@ static void put_slot(struct buf *sql, const char *member)
 
 /* A slot of a member that is gone keeps WAL for ever: dropped after a while, unless it is in use. Ours
  * are known by their prefix. A standby has them too, so that the others find them the moment it is
- * promoted; but there they hold no WAL: one that was used in an earlier life is made anew. */
+ * promoted; but there they hold no WAL, but for those who are meant to stream from it: one that was used in an
+ * earlier life is made anew. So it is on the primary with one of a member that streams from a standby. */
 static void slots_sql(const struct postgres *p, struct buf *sql)
 {
     char slot[64];
     uint64_t now = clock_boot_ms();
     bool long_enough = now - p->born_ms >= p->slot_ttl_ms;
-    buf_printf(
-        sql,
-        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE "
-        "slot_type = 'physical' AND NOT active AND left(slot_name, 7) = 'regent_' AND "
-        "((pg_is_in_recovery() AND restart_lsn IS NOT NULL) OR (%s AND slot_name NOT IN (''",
-        long_enough ? "true" : "false");
+    buf_printf(sql,
+               "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE "
+               "slot_type = 'physical' AND NOT active AND left(slot_name, 7) = 'regent_' AND "
+               "((restart_lsn IS NOT NULL AND CASE WHEN pg_is_in_recovery() THEN slot_name NOT "
+               "IN (''");
+    for (size_t i = 0; i < p->members_n; i++)
+        if (p->below[i])
+            put_slot(sql, p->members[i]);
+    buf_printf(sql, ") ELSE slot_name IN (''");
+    for (size_t i = 0; i < p->members_n; i++)
+        if (p->elsewhere[i])
+            put_slot(sql, p->members[i]);
+    buf_printf(sql, ") END) OR (%s AND slot_name NOT IN (''", long_enough ? "true" : "false");
     for (size_t i = 0; i < p->members_n; i++)
         put_slot(sql, p->members[i]);
     for (size_t i = 0; i < p->absent_n; i++)

@@ -68,6 +68,8 @@ struct postgres_dynamic {
     /* names of the other members: a physical slot each on the primary */
     char members[VIEW_MEMBERS][64];
     size_t members_n;
+    /* of each: it streams from here also while this is a standby; it streams from elsewhere, or not at all */
+    bool below[VIEW_MEMBERS], elsewhere[VIEW_MEMBERS];
     /* config_rec.slots and .ignore_slots */
     struct slice slots_json, ignore_json;
     /* Members whose slots a logical consumer must not get ahead of (17 and later): who may be promoted. */

@@ -108,6 +108,7 @@ struct postgres {
     char ahead[VIEW_MEMBERS][64];
     size_t ahead_n;
     char members[VIEW_MEMBERS][64];
+    bool below[VIEW_MEMBERS], elsewhere[VIEW_MEMBERS]; /* of postgres_dynamic */
     size_t members_n;
     /* Named before, and not now: a node that is down wants its WAL when it returns. */
     struct {

@@ -425,8 +425,11 @@ static struct snapshot *first_snapshot(const struct config *c)
                                        .noloadbalance = c->tags.noloadbalance,
                                        .clonefrom = c->tags.clonefrom,
                                        .nosync = c->tags.nosync,
+                                       .nostream = c->tags.nostream,
                                        .failover_priority = c->tags.failover_priority,
                                        .sync_priority = c->tags.sync_priority};
+    str_cut(s->facts.tags.replicatefrom, sizeof s->facts.tags.replicatefrom,
+            c->tags.replicatefrom);
     return s;
 }
 

@@ -204,7 +204,10 @@ static void add_tags(json_t *root, const struct rest_tags *t)
     add_flag(tags, "clonefrom", t->clonefrom);
     add_flag(tags, "nofailover", t->nofailover);
     add_flag(tags, "noloadbalance", t->noloadbalance);
+    add_flag(tags, "nostream", t->nostream);
     add_flag(tags, "nosync", t->nosync);
+    if (t->replicatefrom[0] != '\0')
+        json_object_set_new(tags, "replicatefrom", json_string(t->replicatefrom));
     if (t->failover_priority != 1)
         json_object_set_new(tags, "failover_priority", json_integer(t->failover_priority));
     if (t->sync_priority > 1)
@@ -308,8 +311,16 @@ static json_t *member_json(const struct rest_facts *f, const struct member_rec *
                           "port", number(m->conn_port));
     if (m->timeline != 0)
         json_object_set_new(o, "timeline", number(m->timeline));
-    add_tags(o, &(struct rest_tags){m->nofailover, m->noloadbalance, m->clonefrom, m->nosync,
-                                    m->failover_priority, m->sync_priority});
+    struct rest_tags tags = {.nofailover = m->nofailover,
+                             .noloadbalance = m->noloadbalance,
+                             .clonefrom = m->clonefrom,
+                             /* what follows from another tag is not one */
+                             .nosync = m->nosync && !m->nostream && m->replicatefrom[0] == '\0',
+                             .nostream = m->nostream,
+                             .failover_priority = m->failover_priority,
+                             .sync_priority = m->sync_priority};
+    memcpy(tags.replicatefrom, m->replicatefrom, sizeof tags.replicatefrom);
+    add_tags(o, &tags);
     add_pending(o, m->pending_restart, m->pending_reason);
     add_sick(o, m->sick, m->sick_why);
     if (m->restart_at_ms != 0)

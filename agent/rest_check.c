@@ -119,11 +119,14 @@ static bool tag_is(const struct rest_facts *f, const char *name, const char *val
     } flags[] = {{"nofailover", t->nofailover},
                  {"noloadbalance", t->noloadbalance},
                  {"clonefrom", t->clonefrom},
+                 {"nostream", t->nostream},
                  {"nosync", t->nosync}};
     char number[24];
     for (size_t i = 0; i < ARRAY_LEN(flags); i++)
         if (strcmp(name, flags[i].name) == 0)
             return flags[i].on && strcmp(value, "true") == 0; /* one that is off is not there */
+    if (strcmp(name, "replicatefrom") == 0)
+        return t->replicatefrom[0] != '\0' && strcmp(value, t->replicatefrom) == 0;
     bool failover = strcmp(name, "failover_priority") == 0;
     int64_t priority = failover ? t->failover_priority : t->sync_priority;
     if ((!failover && strcmp(name, "sync_priority") != 0) || priority == 1)

@@ -11,7 +11,8 @@
 
 /* This node's tags, from its configuration file. */
 struct rest_tags {
-    bool nofailover, noloadbalance, clonefrom, nosync;
+    bool nofailover, noloadbalance, clonefrom, nosync, nostream;
+    char replicatefrom[64];
     int64_t failover_priority, sync_priority; /* 1: not set */
 };
 

@@ -32,7 +32,9 @@ static bool tags_of(const struct member_rec *m, struct buf *ret)
     } tags[] = {{"clonefrom", m->clonefrom},
                 {"nofailover", m->nofailover},
                 {"noloadbalance", m->noloadbalance},
-                {"nosync", m->nosync}};
+                {"nostream", m->nostream},
+                /* what follows from another tag is not one */
+                {"nosync", m->nosync && !m->nostream && m->replicatefrom[0] == '\0'}};
     for (size_t i = 0; i < ARRAY_LEN(tags); i++)
         if (tags[i].set)
             buf_printf(ret, "%s\"%s\":true", ret->len > 0 ? "," : "{", tags[i].name);
@@ -42,6 +44,9 @@ static bool tags_of(const struct member_rec *m, struct buf *ret)
     if (m->sync_priority > 1)
         buf_printf(ret, "%s\"sync_priority\":%" PRId64, ret->len > 0 ? "," : "{",
                    m->sync_priority);
+    if (m->replicatefrom[0] != '\0') /* a node's name: nothing to quote */
+        buf_printf(ret, "%s\"replicatefrom\":\"%s\"", ret->len > 0 ? "," : "{",
+                   m->replicatefrom);
     bool any = ret->len > 0;
     if (any)
         buf_printf(ret, "}");

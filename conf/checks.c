@@ -118,6 +118,35 @@ static void check_tag(struct loader *l, const char *never, bool is_never, const 
     l->contradictions++;
 }
 
+static void exclude(struct loader *l, bool both, const char *a, const char *b, const char *why)
+{
+    if (!both)
+        return;
+    conf_complain(l, NULL, "%s contradicts %s: %s; leave one of them out", a, b, why);
+    l->contradictions++;
+}
+
+/* What a standby cannot be at once. */
+static void check_upstream(struct loader *l)
+{
+    const struct config *c = l->c;
+    bool cascades = c->tags.replicatefrom[0] != '\0';
+    bool wants_sync = is_given(l, "tags.sync_priority") && c->tags.sync_priority > 0;
+    exclude(l, cascades && c->tags.nostream, "tags.nostream", "tags.replicatefrom",
+            "the one streams from nobody, the other from a member");
+    exclude(l, c->tags.clonefrom && c->tags.nostream, "tags.nostream", "tags.clonefrom",
+            "only one that streams is cloned from");
+    exclude(l, c->tags.nostream && wants_sync, "tags.nostream", "tags.sync_priority",
+            "one that does not stream confirms nothing");
+    exclude(l, cascades && wants_sync, "tags.replicatefrom", "tags.sync_priority",
+            "a synchronous standby streams from the leader");
+    if (!cascades)
+        return;
+    check_name(l, "tags.replicatefrom", c->tags.replicatefrom);
+    if (strcmp(c->tags.replicatefrom, c->name) == 0)
+        conf_complain(l, NULL, "tags.replicatefrom: %s is this node; name another", c->name);
+}
+
 /* Where a copy comes from and how it is made is the agent's to say. */
 static void check_basebackup(struct loader *l)
 {
@@ -235,6 +264,7 @@ void conf_check(struct loader *l)
     check_tag(l, "tags.nofailover", c->tags.nofailover, "tags.failover_priority",
               c->tags.failover_priority);
     check_tag(l, "tags.nosync", c->tags.nosync, "tags.sync_priority", c->tags.sync_priority);
+    check_upstream(l);
     check_hooks(l);
     if ((c->restapi.certfile[0] != '\0') != (c->restapi.keyfile[0] != '\0'))
         conf_complain(l, NULL, "restapi.certfile and restapi.keyfile belong together");

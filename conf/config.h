@@ -111,7 +111,8 @@ struct config {
     } vip;
     char *templates_json; /* template_list.h; "{}" */
     struct {
-        bool nofailover, noloadbalance, clonefrom, nosync;
+        bool nofailover, noloadbalance, clonefrom, nosync, nostream;
+        char *replicatefrom;       /* a member; "" none */
         int64_t failover_priority; /* default 1; 0: as nofailover */
         int64_t sync_priority;     /* default 1; 0: as nosync */
     } tags;

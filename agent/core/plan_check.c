@@ -161,6 +161,30 @@ static bool record_by_leader(const struct view *v, const struct plan *p)
                                   strcmp(p->sync.incarnation, v->sync.incarnation) == 0);
 }
 
+/* One behind another standby confirms nothing to the leader. Its record may be older than its walsender here; names that
+ * are in force already only go. */
+static bool behind_another(const struct view *v, const char *incarnation)
+{
+    const struct member_rec *m = view_member_of(v, incarnation);
+    bool other = m != NULL && m->upstream[0] != '\0' && strcmp(m->upstream, v->self) != 0;
+    bool known =
+        view_in_v(v, incarnation) || names_have(v->pg.set.s, v->pg.set.s_n, incarnation);
+    for (size_t i = 0; i < v->pg.old_n; i++)
+        known = known || names_have(v->pg.old[i].s, v->pg.old[i].s_n, incarnation);
+    for (size_t i = 0; i < v->pg.senders_n; i++)
+        known = known || (v->pg.senders[i].streaming &&
+                          strcmp(v->pg.senders[i].incarnation, incarnation) == 0);
+    return other && !known;
+}
+
+static bool record_of_direct(const struct view *v, const struct plan *p)
+{
+    for (size_t i = 0; p->txn == TXN_SYNC && i < p->sync.v_n; i++)
+        if (behind_another(v, p->sync.v[i]))
+            return false;
+    return true;
+}
+
 static bool record_safe(const struct view *v, const struct plan *p)
 {
     return p->txn != TXN_SYNC || syncrep_step_safe(v, &p->sync);
@@ -288,13 +312,22 @@ static bool seal_true(const struct view *v, const struct plan *p)
             strcmp(p->seal.incarnation, v->pg.incarnation) == 0 && !v->pg.walreceiver);
 }
 
+/* Whoever streams from the leader on its timeline has nothing that the leader has not. */
+static bool follow_leader(const struct view *v, const struct plan *p)
+{
+    bool points = p->action == ACTION_FOLLOW ||
+                  (p->action == ACTION_START_STANDBY && p->target[0] != '\0');
+    return !points || strcmp(p->target, v->leader.name) == 0 ||
+           (p->action == ACTION_FOLLOW && strcmp(p->target, v->replicatefrom) == 0 &&
+            streams_from_leader(v, view_member(v, p->target)));
+}
+
 static bool follow_newer(const struct view *v, const struct plan *p)
 {
     bool points = p->action == ACTION_FOLLOW ||
                   (p->action == ACTION_START_STANDBY && p->target[0] != '\0');
     return !points || (v->dcs_ready && v->has_leader && !view_leader_named(v) &&
-                       p->token == v->leader.token && p->token > v->pg.sealed_token &&
-                       strcmp(p->target, v->leader.name) == 0);
+                       p->token == v->leader.token && p->token > v->pg.sealed_token);
 }
 
 static bool must_die(const struct view *v)
@@ -400,6 +433,7 @@ static const struct {
     {acquire_not_from_disarmed, "nobody acquires from a holder whose fence is disarmed"},
     {rearmed_first, "the record says armed only when the fence is"},
     {record_by_leader, "the record is changed only by its leader"},
+    {record_of_direct, "recorded is only who streams from the leader itself"},
     {record_safe, "a record keeps the rule against every set in force"},
     {record_inside_set, "in mode on V is inside the set"},
     {set_by_leader, "the set is changed only on the leader"},
@@ -419,6 +453,7 @@ static const struct {
     {seal_without_leader, "sealed only for a loss"},
     {seal_true, "a seal says what the node has, cut off"},
     {follow_newer, "a seal is lifted only for a newer token"},
+    {follow_leader, "followed is the leader, or by order one that streams from it"},
     {fenced_at_once, "killed at once when writable without the right to be"},
     {nothing_blind, "nothing is done blindly"},
     {single_flight, "one action at a time"},

@@ -60,7 +60,12 @@ bool plan_follow(const struct view *v, struct plan *p, enum plan_action a);
 /* ACTION_CLONE, from the member that is meant for it: a tagged standby, else the leader. */
 bool plan_clone(const struct view *v, struct plan *p);
 bool is_state(const char *state, const char *wanted);
-/* A running standby that is not pointed at the leader there is. */
+/* Whom a running standby streams from: the member that its tag replicatefrom names while that one streams, directly or
+ * by others, from the leader and not by way of this node; else the leader. */
+const char *follow_target(const struct view *v);
+/* This member streams from the leader, if need be by way of others, but not of this node; on the leader's timeline. */
+bool streams_from_leader(const struct view *v, const struct member_rec *m);
+/* A running standby that is not pointed at the leader there is, or at whom it should stream from. */
 bool follow_due(const struct view *v);
 /* A request under way ends with a running PostgreSQL. */
 bool request_wants_running(const struct view *v);

@@ -17,6 +17,37 @@ bool plan_follow(const struct view *v, struct plan *p, enum plan_action a)
     return true;
 }
 
+bool streams_from_leader(const struct view *v, const struct member_rec *m)
+{
+    for (size_t i = 0; m != NULL && i < VIEW_MEMBERS; i++) {
+        if (!is_state(m->state, "streaming") || m->timeline != v->leader.timeline ||
+            strcmp(m->name, v->self) == 0)
+            return false;
+        if (strcmp(m->upstream, v->leader.name) == 0)
+            return true;
+        m = view_member(v, m->upstream);
+    }
+    return false;
+}
+
+/* Tags that go round would have each of them wait for the other. */
+static bool tags_go_round(const struct view *v)
+{
+    const struct member_rec *m = view_member(v, v->replicatefrom);
+    for (size_t i = 0; m != NULL && i < VIEW_MEMBERS; i++) {
+        if (strcmp(m->replicatefrom, v->self) == 0)
+            return true;
+        m = view_member(v, m->replicatefrom);
+    }
+    return m != NULL;
+}
+
+const char *follow_target(const struct view *v)
+{
+    const struct member_rec *m = view_member(v, v->replicatefrom);
+    return streams_from_leader(v, m) && !tags_go_round(v) ? m->name : v->leader.name;
+}
+
 /* A key of our own from before a restart, on a lease that is no longer ours. */
 bool rule_own_old_key(const struct view *v, struct plan *p)
 {
@@ -186,7 +217,7 @@ bool follow_due(const struct view *v)
     const struct view_pg *pg = &v->pg;
     if (!v->has_leader || pg->proc != PG_PROC_RUNNING || !pg->in_recovery)
         return false;
-    bool elsewhere = strcmp(pg->upstream, v->leader.name) != 0;
+    bool elsewhere = strcmp(pg->upstream, follow_target(v)) != 0;
     bool older = pg->follow_token != 0 && pg->follow_token != v->leader.token;
     return elsewhere || older || pg->sealed_token != 0;
 }
@@ -197,9 +228,14 @@ bool rule_follow(const struct view *v, struct plan *p)
         return false;
     if (sealed_too_new(v, p))
         return true;
-    (void)plan_say(p, "%s leads with token %llu: following", v->leader.name,
-                   (unsigned long long)v->leader.token);
-    return plan_follow(v, p, ACTION_FOLLOW);
+    const char *target = follow_target(v);
+    bool direct = strcmp(target, v->leader.name) == 0;
+    (void)plan_say(p, "%s leads with token %llu: following%s%s", v->leader.name,
+                   (unsigned long long)v->leader.token, direct ? "" : " by way of ",
+                   direct ? "" : target);
+    (void)plan_follow(v, p, ACTION_FOLLOW);
+    (void)memcpy(p->target, target, sizeof p->target);
+    return true;
 }
 
 bool rule_following(const struct view *v, struct plan *p)
@@ -209,7 +245,9 @@ bool rule_following(const struct view *v, struct plan *p)
     if (v->pg.proc != PG_PROC_RUNNING)
         (void)plan_say(p, "waiting for PostgreSQL to start or stop");
     else
-        (void)plan_say(p, "following %s%s", v->leader.name,
-                       v->pg.streaming ? "" : ", not streaming yet");
+        (void)plan_say(p, "following %s%s", v->pg.upstream,
+                       v->nostream       ? " by the archive"
+                       : v->pg.streaming ? ""
+                                         : ", not streaming yet");
     return plan_wait(p, UINT64_MAX);
 }

@@ -208,10 +208,11 @@ struct view {
     uint64_t deadline_ms; /* until when we may act as leader; 0 none */
     bool armed;           /* the fence has acknowledged and holds the deadline */
     bool tilt;            /* the loop was late: look one pass, do not act */
-    bool nofailover, nosync;
-    bool stopping;      /* SIGTERM: hand over, then stop PostgreSQL and leave */
-    bool restarting;    /* about to be restarted: leave PostgreSQL for adoption */
-    bool can_bootstrap; /* configuration permits initdb on this node */
+    bool nofailover, nosync, nostream;
+    char replicatefrom[64]; /* tag; "" none */
+    bool stopping;          /* SIGTERM: hand over, then stop PostgreSQL and leave */
+    bool restarting;        /* about to be restarted: leave PostgreSQL for adoption */
+    bool can_bootstrap;     /* configuration permits initdb on this node */
     /* what lies in the data directory is somebody's sound primary, and the configuration gives it to the new cluster;
      * pg.data is BROKEN: it is no member's */
     bool adopt;

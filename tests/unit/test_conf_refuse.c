@@ -144,6 +144,37 @@ static void what_is_required_is_asked_for_by_name_and_meaning(void **state)
     refused("scope: ''\nname:\ndcs:\n", want);
 }
 
+/* Each is good, the two together are not: a refusal for safety. */
+static void what_contradicts_itself_is_refused(void **state)
+{
+    static const struct {
+        const char *text, *want;
+    } rows[] = {
+        {"tags: {nostream: true, replicatefrom: n2}",
+         "f.yml: tags.nostream contradicts tags.replicatefrom: the one streams from nobody, "
+         "the other from a member; leave one of them out\n"},
+        {"tags: {nostream: true, clonefrom: true}",
+         "f.yml: tags.nostream contradicts tags.clonefrom: only one that streams is cloned "
+         "from; leave one of them out\n"},
+        {"tags: {nostream: true, sync_priority: 2}",
+         "f.yml: tags.nostream contradicts tags.sync_priority: one that does not stream "
+         "confirms nothing; leave one of them out\n"},
+        {"tags: {replicatefrom: n2, sync_priority: 2}",
+         "f.yml: tags.replicatefrom contradicts tags.sync_priority: a synchronous standby "
+         "streams from the leader; leave one of them out\n"},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char text[512];
+        struct config c;
+        struct buf report = {.max = 65536};
+        (void)snprintf(text, sizeof text, LEAST "%s\n", rows[i].text);
+        assert_int_equal(config_parse("f.yml", slice_str(text), &c, &report), ERR_PRECONDITION);
+        assert_string_equal(buf_cstr(&report), rows[i].want);
+        buf_close(&report);
+    }
+}
+
 static void all_errors_of_a_file_come_at_once(void **state)
 {
     (void)state;
@@ -294,6 +325,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_mistake_is_told_with_its_line_and_remedy),
         cmocka_unit_test(what_is_required_is_asked_for_by_name_and_meaning),
+        cmocka_unit_test(what_contradicts_itself_is_refused),
         cmocka_unit_test(all_errors_of_a_file_come_at_once),
         cmocka_unit_test(timing_that_cannot_work_is_refused),
         cmocka_unit_test(broken_yaml_is_told_with_the_line_where_it_breaks),

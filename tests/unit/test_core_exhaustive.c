@@ -117,6 +117,8 @@ static const struct dimension some[] = {
       "pg.sick=stuck\npg.failing_ms=99000", "pg.sick=archive"}},
     {{"", "", "members[n3].sick=full", "members[n1].sick=stuck"}},
     {{"", "sick_leader=i1"}},
+    {{"", "", "replicatefrom=n3\nmembers[n3].upstream=n1", "replicatefrom=n1",
+      "replicatefrom=n3\nmembers[n3].upstream=n2", "nostream=1\nnosync=1"}},
     {{"", "", "", "has_initialize=0\nhas_sync=0",
       "has_initialize=1\ninitialize_leased=1\ninitialize.name=n2\nhas_sync=0",
       "can_bootstrap=1\nhas_initialize=0\nhas_sync=0"}},
@@ -270,11 +272,63 @@ static void a_plan_for_another_view_is_refused(void **state)
     }
 }
 
+static bool refused_for(const struct view *v, const struct plan *p, const char *invariant)
+{
+    struct errmsg e = {0};
+    return plan_check(v, p, &e) == ERR_INTERNAL && strstr(e.text, invariant) != NULL;
+}
+
+static void followed_is_the_leader_or_who_streams_from_it(void **state)
+{
+    static const struct {
+        const char *change;
+        bool refused;
+    } rows[] = {
+        {"replicatefrom=n3\nmembers[n3].upstream=n1", false},
+        {"members[n3].upstream=n1", true}, /* nobody said so */
+        {"replicatefrom=n3\nmembers[n3].upstream=n2", true},
+        {"replicatefrom=n3\nmembers[n3].upstream=n1\nmembers[n3].timeline=1", true},
+        {"replicatefrom=n3\nmembers[n3].upstream=n1\nmembers[n3].state=running", true},
+        {"replicatefrom=n3\nmembers[n3].upstream=n4", true},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        static struct view v;
+        assert_int_equal(view_parse(common, &v, NULL), ERR_OK);
+        change(&v, "has_leader=1\nleader.name=n1\nleader.token=6\nleader.timeline=2\n"
+                   "leader.state=running\npg.proc=running\npg.in_recovery=1");
+        change(&v, rows[i].change);
+        struct plan p = {.rule = "test", .action = ACTION_FOLLOW, .token = 6, .target = "n3"};
+        if (refused_for(&v, &p, "followed is the leader") != rows[i].refused)
+            fail_msg("%s", rows[i].change);
+    }
+}
+
+static void only_who_streams_from_the_leader_is_recorded(void **state)
+{
+    static struct view v;
+    (void)state;
+    assert_int_equal(view_parse(common, &v, NULL), ERR_OK);
+    change(&v, "has_leader=1\nleader.name=n2\nleader.incarnation=i2\nleader.token=5\n"
+               "leader_lease=12\nleader.state=running\nsync.incarnation=i2\nsync.mode=quorum\n"
+               "sync.q=1\npg.proc=running\npg.data=ours\narmed=1\ndeadline_ms=104000\n"
+               "pg.senders[0].incarnation=i1\npg.senders[0].streaming=1\n"
+               "members[n1].upstream=n2\nmembers[n3].upstream=n1");
+    struct plan p = {.rule = "test", .txn = TXN_SYNC, .token = 5, .arm = true, .sync = v.sync};
+    p.sync.v_n = 1;
+    (void)snprintf(p.sync.v[0], sizeof p.sync.v[0], "i3"); /* behind n1 */
+    assert_true(refused_for(&v, &p, "who streams from the leader itself"));
+    (void)snprintf(p.sync.v[0], sizeof p.sync.v[0], "i1");
+    assert_false(refused_for(&v, &p, "who streams from the leader itself"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_small_view_keeps_the_invariants),
         cmocka_unit_test(a_plan_for_another_view_is_refused),
+        cmocka_unit_test(followed_is_the_leader_or_who_streams_from_it),
+        cmocka_unit_test(only_who_streams_from_the_leader_is_recorded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
