@@ -209,6 +209,7 @@ void watch_event(struct watch_hub *h, bool deleted, const struct kv *kv, const s
 static bool report(struct watch_hub *h, struct watch *w, uint64_t revision)
 {
     if (w->behind) {
+        w->next_revision = MUTANT(window_skips_missed) ? revision + 1 : w->next_revision;
         return true;
     }
     if (w->over) {
