@@ -52,7 +52,7 @@ static void gather(const struct view *v, struct poll *f)
             f->self = i;
     for (size_t i = 0; i < v->members_n; i++) {
         const struct member_rec *m = &v->members[i];
-        if (!m->nofailover && !member_sick(m) && may_count(v, m->incarnation) &&
+        if (!m->nofailover && !member_sick(v, m) && may_count(v, m->incarnation) &&
             view_seal_of(v, m->incarnation, v->sync.token) == NULL)
             f->awaited++;
     }
@@ -207,17 +207,17 @@ enum candidate_verdict candidate_choose(const struct view *v, struct plan *p)
         return CANDIDATE_WAIT;
     }
     for (size_t i = 0; i < f.n; i++) {
-        if (f.s[i].member == NULL || f.s[i].member->nofailover || member_sick(f.s[i].member) ||
-            !better(&f.s[i], self))
+        if (f.s[i].member == NULL || f.s[i].member->nofailover ||
+            member_sick(v, f.s[i].member) || !better(&f.s[i], self))
             continue;
         ahead++;
         first = f.s[i].member->name;
     }
+    bool sick = v->config.sick_failover && v->pg.sick != SICK_NOT;
     /* The better ones go first, but one that does not use its turn blocks nobody for ever. A promotion
      * that failed here, or a sickness, puts this node behind all others. */
     bool failed = (v->busy.failed && v->busy.failed_action == ACTION_PROMOTE) ||
-                  (v->refused_token != 0 && v->refused_token == v->sync.token) ||
-                  v->pg.sick != SICK_NOT;
+                  (v->refused_token != 0 && v->refused_token == v->sync.token) || sick;
     uint64_t grace_ms = f.awaited > 0 ? election_grace_ms(v) : 0;
     uint64_t turn_ms = v->lost_ms + grace_ms + (ahead + (failed ? f.n : 0)) * v->config.ttl_ms;
     if (!count_seals(v, &f, p)) {
@@ -233,7 +233,7 @@ enum candidate_verdict candidate_choose(const struct view *v, struct plan *p)
             (void)plan_say(p, "%s is better: %s", first, positions);
             return CANDIDATE_OTHER;
         }
-        if (v->pg.sick != SICK_NOT) {
+        if (sick) {
             (void)plan_say(p, "this node is sick (%s): the others first", v->pg.sick_why);
             return CANDIDATE_WAIT;
         }
@@ -289,7 +289,7 @@ const struct member_rec *candidate_switchover(const struct view *v, const char *
             why = "does not run as a standby";
         else if (m->nofailover)
             why = "is tagged nofailover";
-        else if (member_sick(m) && !(named && v->has_failover && v->failover.force))
+        else if (member_sick(v, m) && !(named && v->has_failover && v->failover.force))
             why = m->sick_why;
         else if (sync && !view_in_v(v, m->incarnation))
             why = "is not in the synchronous set";

@@ -248,7 +248,7 @@ static bool handover_received(const struct view *v, const struct plan *p)
     bool named =
         v->has_failover && v->failover.force && strcmp(v->failover.candidate, p->target) == 0;
     return m != NULL && strcmp(m->incarnation, p->leader.incarnation) == 0 && !m->nofailover &&
-           (!member_sick(m) || named) && m->lease != 0 && has_shutdown_checkpoint(v, m) &&
+           (!member_sick(v, m) || named) && m->lease != 0 && has_shutdown_checkpoint(v, m) &&
            (v->sync.v_n == 0 || view_record_mode(v) == SYNC_OFF ||
             view_in_v(v, m->incarnation));
 }
@@ -377,7 +377,7 @@ static bool bootstrap_once(const struct view *v, const struct plan *p)
 static bool could_relieve(const struct view *v, const struct member_rec *m)
 {
     bool counts = view_record_mode(v) == SYNC_OFF || view_in_v(v, m->incarnation);
-    return counts && strcmp(m->name, v->self) != 0 && !m->nofailover && !member_sick(m) &&
+    return counts && strcmp(m->name, v->self) != 0 && !m->nofailover && !member_sick(v, m) &&
            member_follows(m);
 }
 

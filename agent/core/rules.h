@@ -98,7 +98,8 @@ bool relief_due(const struct view *v);
 bool relief_by_switchover(const struct view *v);
 /* ... but what is left of PostgreSQL neither ends nor can be looked at: plan.withhold. */
 bool relief_withholds(const struct view *v);
-bool member_sick(const struct member_rec *m);
+/* Policy: it is not chosen before others. */
+bool member_sick(const struct view *v, const struct member_rec *m);
 
 /* ---- lineage.c: which promotions a data directory went through ---- */
 

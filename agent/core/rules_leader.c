@@ -73,7 +73,7 @@ const struct member_rec *other_eligible(const struct view *v)
     for (size_t i = 0; i < v->members_n; i++) {
         const struct member_rec *m = &v->members[i];
         bool counts = view_record_mode(v) == SYNC_OFF || view_in_v(v, m->incarnation);
-        if (strcmp(m->name, v->self) == 0 || !counts || !member_follows(m) || member_sick(m))
+        if (strcmp(m->name, v->self) == 0 || !counts || !member_follows(m) || member_sick(v, m))
             continue;
         sealable++;
         if (found == NULL && !m->nofailover)

@@ -19,9 +19,9 @@ const char *sick_name(enum sick s)
     return names[s];
 }
 
-bool member_sick(const struct member_rec *m)
+bool member_sick(const struct view *v, const struct member_rec *m)
 {
-    return m->sick[0] != '\0';
+    return v->config.sick_failover && m->sick[0] != '\0';
 }
 
 bool sick_leaves_sync(const struct view *v)
@@ -39,7 +39,7 @@ static const struct member_rec *successor(const struct view *v)
     for (size_t i = 0; i < v->members_n; i++) {
         const struct member_rec *m = &v->members[i];
         if (strcmp(m->name, v->self) != 0 && member_follows(m) && !m->nofailover &&
-            !member_sick(m) && m->lsn + v->config.maximum_lag_on_failover >= v->pg.lsn)
+            !member_sick(v, m) && m->lsn + v->config.maximum_lag_on_failover >= v->pg.lsn)
             return m;
     }
     return NULL;
@@ -121,7 +121,7 @@ static void say_sick(const struct view *v, struct plan *p, const char *as)
         uint64_t due_ms = MAX(held_ms, patient_until_ms(v));
         if (due_ms > v->now_ms)
             p->wake_ms = MIN(p->wake_ms, due_ms);
-    } else if (!view_is_leader(v)) {
+    } else if (v->config.sick_failover) {
         then = "; not chosen before others";
     }
     (void)plan_say(p, "%s, sick: %s%s", as, v->pg.sick_why, then);

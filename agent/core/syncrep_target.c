@@ -53,7 +53,7 @@ static int64_t priority_of(const struct view *v, const struct view_walsender *w)
 static bool sender_sick(const struct view *v, const struct view_walsender *w)
 {
     const struct member_rec *m = view_member_of(v, w->incarnation);
-    return m != NULL && member_sick(m);
+    return m != NULL && member_sick(v, m);
 }
 
 /* Who is well; by sync_priority; then sticky: who is recorded stays, then who is in the set, then who is furthest, then by
