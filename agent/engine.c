@@ -27,6 +27,7 @@ enum err engine_new(const struct engine_options *o, struct engine **ret_engine,
     }
     str_cut(g->mirror.self, sizeof g->mirror.self, o->name);
     g->since_ms = o->ports->wall_ms(o->arg);
+    g->born_ms = engine_now(g);
     config_view(o->bootstrap, &g->view.config);
     *ret_engine = g;
     return ERR_OK;

@@ -69,6 +69,7 @@ struct engine {
     bool watching_closely;
 
     uint64_t since_ms; /* wall clock of the start */
+    uint64_t born_ms;  /* and the one of now_ms */
     struct member_rec published;
     bool member_known; /* `published` hangs on our lease */
     bool publishing;

@@ -57,7 +57,9 @@ static void on_adopt(void *arg, const struct client_reply *reply)
         g->adopt_tried = false;
     } else if (msg_decode(&msg_lease_state, reply->result, &s, &e) != ERR_OK || s.gone ||
                s.nonce != g->fence.nonce + 1) {
-        g->lease_retry_ms = 0; /* it has run out: a new one */
+        log_event(LOG_INFO, "lease_gone", KV(KV_U64("lease", g->fence.lease)),
+                  "the lease of the daemon before has run out");
+        g->lease_retry_ms = 0;
         g->lease_settled = true;
     } else {
         take_lease(g, &s, s.nonce, g->lease_asked_ms);
@@ -123,13 +125,21 @@ static void on_renew(void *arg, const struct client_reply *reply)
     engine_wake(g);
 }
 
+/* The fence tells of the lease to adopt. After a TTL without it there is none any more. */
+static bool may_ask(const struct engine *g, uint64_t now_ms)
+{
+    bool told =
+        g->adopt_tried || g->fence.connected || now_ms >= g->born_ms + g->view.config.ttl_ms;
+    return told && !g->lease_asked && g->mirror.complete && now_ms >= g->lease_retry_ms;
+}
+
 void engine_lease_step(struct engine *g)
 {
     uint64_t now_ms = engine_now(g);
     if (!g->connected || g->stopped || g->revoking)
         return;
     if (g->keeper.id == 0) {
-        if (!g->lease_asked && g->mirror.complete && now_ms >= g->lease_retry_ms)
+        if (may_ask(g, now_ms))
             ask_lease(g, now_ms);
         return;
     }

@@ -327,12 +327,20 @@ enum err fence_disarm(struct fence *f)
 
 void fence_remember(struct fence *f, uint64_t lease, uint64_t nonce)
 {
-    f->state.lease = lease;
-    f->state.nonce = nonce;
-    if (f->shm == NULL)
+    f->state.lease = f->lease = lease;
+    f->state.nonce = f->nonce = nonce;
+    f->remembers = true;
+    fence_recall(f);
+}
+
+/* Also of a fence that came later: one that was connected after the lease was granted, or has taken the place
+ * of another. */
+void fence_recall(struct fence *f)
+{
+    if (f->shm == NULL || !f->remembers)
         return;
-    atomic_store(&f->shm->lease, lease);
-    atomic_store(&f->shm->nonce, nonce);
+    atomic_store(&f->shm->lease, f->lease);
+    atomic_store(&f->shm->nonce, f->nonce);
 }
 
 enum err fence_vip(struct fence *f, bool up, const char *interface,

@@ -28,6 +28,8 @@ struct fence {
     uv_poll_t *link;
     struct fence_shm *shm;
     struct fence_state state;
+    bool remembers; /* what is to be in every fence's memory, from fence_remember() */
+    uint64_t lease, nonce;
 
     uv_process_t *process; /* a fence we started */
     uv_poll_t *ready;
@@ -55,6 +57,7 @@ struct fence {
 
 /* fence_client.c */
 void fence_refresh(struct fence *f); /* state from the memory */
+void fence_recall(struct fence *f);  /* into the memory, when there is one */
 void fence_notify(struct fence *f);  /* refresh, and tell the owner */
 void fence_on_refused(struct fence *f, enum fence_type order, enum err code, struct slice text);
 void fence_handle_closed(

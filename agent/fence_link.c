@@ -59,6 +59,7 @@ static void on_welcome(struct fence *f, int fd)
             f->socket_path);
         return;
     }
+    fence_recall(f);
     fence_watch_welcome(f);
     fence_notify(f);
 }

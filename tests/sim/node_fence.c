@@ -134,8 +134,18 @@ void sim_kill(void *arg)
 void sim_remember(void *arg, uint64_t lease, uint64_t nonce)
 {
     struct sim_node *x = arg;
-    x->fence.lease = lease;
-    x->fence.nonce = nonce;
+    x->agent.remembers = true;
+    x->agent.lease = lease;
+    x->agent.nonce = nonce;
+    sim_recall(x);
+}
+
+void sim_recall(struct sim_node *x)
+{
+    if (!x->up[FENCE] || !x->agent.fence_connected || !x->agent.remembers)
+        return;
+    x->fence.lease = x->agent.lease;
+    x->fence.nonce = x->agent.nonce;
 }
 
 /* ---- what the daemon sees ---- */
@@ -182,6 +192,7 @@ static void on_respawn(struct sim *w, struct sim_node *x, void *arg)
     sim_note(w, x, "another fence");
     fence_start(x);
     x->agent.fence_connected = true;
+    sim_recall(x);
     fence_told(x);
 }
 

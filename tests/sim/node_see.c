@@ -147,6 +147,7 @@ static void on_fence_connected(struct sim *w, struct sim_node *x, void *arg)
     (void)w;
     (void)arg;
     x->agent.fence_connected = true;
+    sim_recall(x);
     see_fence(x);
     daemon_wake(x);
 }

@@ -162,6 +162,8 @@ struct agent_pg {
     bool fence_connected, accepts;
     uint64_t postmaster; /* as last told; 0: none */
     uint64_t starting_ms;
+    bool remembers; /* what it has a fence remember */
+    uint64_t lease, nonce;
     struct look look;
     uint64_t look_us; /* when the next look is; 0: none */
     struct sync_set set, old[VIEW_SETS];
@@ -401,6 +403,7 @@ void sim_extend(void *arg, uint64_t deadline_ms);
 void sim_disarm(void *arg);
 void sim_confirm(void *arg, uint64_t challenge);
 void sim_kill(void *arg);
+void sim_recall(struct sim_node *x); /* of a fence that has just been connected */
 void sim_remember(void *arg, uint64_t lease, uint64_t nonce);
 
 /* ---- node_pg.c ---- */

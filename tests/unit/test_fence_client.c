@@ -321,6 +321,30 @@ static bool has_a_new_fence(const struct world *w)
     return is_connected(w) && world_fence_pid(w) != old_fence;
 }
 
+static void assert_remembered(const struct world *w)
+{
+    assert_int_equal(world_state(w)->lease, 11);
+    assert_int_equal(world_state(w)->nonce, 12);
+}
+
+static void what_is_remembered_is_in_the_memory_of_every_fence(void **state)
+{
+    struct world *w = *state;
+    old_fence = world_fence_pid(w);
+    world_disconnect(w);
+    assert_int_equal(kill(old_fence, SIGKILL), 0);
+    world_open_fence(w);
+    fence_remember(w->fence, 11, 12); /* before there is one */
+    WORLD_UNTIL(w, has_a_new_fence);
+    assert_remembered(w);
+    old_fence = world_fence_pid(w);
+    assert_int_equal(kill(old_fence, SIGKILL), 0);
+    WORLD_UNTIL(w, has_a_new_fence);
+    world_disconnect(w);
+    world_connect(w);
+    assert_remembered(w);
+}
+
 static void a_worker_does_not_survive_its_fence(void **state)
 {
     struct world *w = *state;
@@ -405,6 +429,7 @@ int main(void)
         T(a_standby_runs_on_without_a_deadline),
         T(what_a_crashed_postmaster_leaves_is_swept),
         T(nothing_is_left_when_it_says_so),
+        T(what_is_remembered_is_in_the_memory_of_every_fence),
         T(a_daemon_that_returns_adopts),
         T(without_a_daemon_it_kills_and_waits_for_one),
         T(a_killed_fence_takes_postgres_along_and_a_new_one_comes),

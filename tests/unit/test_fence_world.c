@@ -35,7 +35,7 @@ const struct fence_state *world_state(const struct world *w)
     return fence_state(w->fence);
 }
 
-void world_connect(struct world *w)
+void world_open_fence(struct world *w)
 {
     static const struct fence_ops ops = {.changed = on_changed, .lost = on_lost};
     struct fence_options o = {.data_dir = w->dir,
@@ -46,6 +46,11 @@ void world_connect(struct world *w)
     struct errmsg e;
     assert_int_equal(uv_loop_init(&w->loop), 0);
     assert_int_equal(fence_open(&w->loop, &o, &ops, w, &w->fence, &e), ERR_OK);
+}
+
+void world_connect(struct world *w)
+{
+    world_open_fence(w);
     WORLD_UNTIL(w, is_connected);
 }
 

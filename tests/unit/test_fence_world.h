@@ -21,6 +21,7 @@ struct world {
 void world_open(struct world *w, bool connect);
 void world_close(struct world *w);      /* kills what is left, removes the directory */
 void world_connect(struct world *w);    /* a daemon comes */
+void world_open_fence(struct world *w); /* the same, not waited for */
 void world_stop_fence(struct world *w); /* it goes and takes the fence along */
 /* Until the fence has sent something; it stays unread. */
 void world_wait_for_news(const struct world *w);
