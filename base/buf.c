@@ -90,6 +90,18 @@ void buf_consume(struct buf *b, size_t n)
     b->len -= n;
 }
 
+void buf_trim(struct buf *b, size_t keep)
+{
+    if (b->cap <= keep || b->len >= b->cap / 4)
+        return;
+    if (b->len == 0) {
+        buf_close(b);
+        return;
+    }
+    b->cap = b->len * 2;
+    b->p = mem_resize(b->p, b->cap);
+}
+
 const char *buf_cstr(struct buf *b)
 {
     uint8_t *end = buf_reserve(b, 1);

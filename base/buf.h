@@ -26,6 +26,8 @@ void buf_printf(struct buf *b, const char *fmt, ...) PRINTF(2, 3); /* no NUL app
 /* Room for n more bytes behind len, NULL on overflow; the caller then raises len itself. */
 uint8_t *buf_reserve(struct buf *b, size_t n);
 void buf_consume(struct buf *b, size_t n); /* drops n bytes at the front; n <= len */
+/* Of more than `keep` bytes, most of which are not used, gives memory back. */
+void buf_trim(struct buf *b, size_t keep);
 /* NUL-terminated view, valid until the next append */
 const char *buf_cstr(struct buf *b);
 

@@ -178,7 +178,7 @@ static bool crowded(struct session *x, size_t n)
         for (struct list *l = s->sessions.next; l != &s->sessions; l = l->next) {
             struct session *other = container_of(l, struct session, link);
             s->unread +=
-                other->conn == NULL || other->peer ? 0 : conn_pending_bytes(other->conn);
+                other->conn == NULL || other->peer ? 0 : conn_memory_bytes(other->conn);
         }
     }
     bool over = s->unread + n > SERVER_UNREAD_MAX;

@@ -29,7 +29,7 @@ enum {
     SERVER_PEER_BYTES_MAX = 64 * 1024 * 1024,
     SERVER_WATCH_PENDING_MAX = 8 * 1024 * 1024, /* a slower watcher is cut off */
     SERVER_WRITE_MAX = 16 * 1024 * 1024,        /* of answers that a client does not read */
-    SERVER_UNREAD_MAX = 128 * 1024 * 1024,      /* the same of all clients together; */
+    SERVER_UNREAD_MAX = 128 * 1024 * 1024,      /* memory of all clients together for that; */
     SERVER_UNREAD_FREE = 64 * 1024,             /* what each may have whatever the others do */
     SERVER_STRANGER_FRAME_MAX = 64 * 1024,
     SERVER_PEER_WRITE_MAX = 128 * 1024 * 1024,

@@ -64,6 +64,8 @@ void conn_set_dead_after(
     uint64_t idle_ms); /* TCP_USER_TIMEOUT, and closes when nothing was read so long; 0: off */
 bool conn_is_open(const struct conn *c); /* not closing or failed: what is written may arrive */
 size_t conn_pending_bytes(const struct conn *c);
+/* of its buffers, pending or not; TLS has more */
+size_t conn_memory_bytes(const struct conn *c);
 uint64_t conn_last_read_ms(const struct conn *c); /* CLOCK_BOOTTIME */
 uint32_t conn_peer_uid(const struct conn *c); /* local sockets: SO_PEERCRED; else UINT32_MAX */
 const char *conn_peer_text(const struct conn *c); /* "10.0.0.2:41234" for logs */

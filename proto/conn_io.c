@@ -9,15 +9,9 @@
 #include "proto/ossl.h"
 
 enum {
-    ENCRYPT_BYTES = 1024 * 1024, /* at most so much is encrypted ahead of a slow socket */
-    KEEP_BYTES = 256 * 1024      /* an empty buffer larger than this gives its memory back */
+    ENCRYPT_BYTES = 64 * 1024, /* ahead of a slow socket; TLS keeps as much for it */
+    KEEP_BYTES = 80 * 1024     /* a larger buffer gives back what it does not need */
 };
-
-static void shrink(struct buf *b)
-{
-    if (b->len == 0 && b->cap > KEEP_BYTES)
-        buf_close(b);
-}
 
 /* ---- writing ---- */
 
@@ -25,6 +19,12 @@ size_t conn_pending_bytes(const struct conn *c)
 {
     CHECK_MAGIC(c, CONN_MAGIC);
     return c->out.len - c->out_pos + c->wire.len;
+}
+
+size_t conn_memory_bytes(const struct conn *c)
+{
+    CHECK_MAGIC(c, CONN_MAGIC);
+    return c->in.cap + c->out.cap + c->wire.cap;
 }
 
 /* Moves what is next into wire; false when nothing waits. */
@@ -52,11 +52,11 @@ static bool fill_wire(struct conn *c)
     if (c->out_pos == c->out.len) {
         buf_clear(&c->out);
         c->out_pos = 0;
-        shrink(&c->out);
     } else if (c->out_pos > c->out.len / 2) {
         buf_consume(&c->out, c->out_pos); /* each byte is moved less than once on the average */
         c->out_pos = 0;
     }
+    buf_trim(&c->out, KEEP_BYTES);
     return c->wire.len > 0;
 }
 
@@ -98,7 +98,7 @@ static void send_wire(struct conn *c)
             conn_fail(c, ERR_UNAVAILABLE, "cannot send to %s: %s", c->peer, uv_strerror(n));
     }
     if (!c->writing)
-        shrink(&c->wire);
+        buf_trim(&c->wire, KEEP_BYTES);
 }
 
 void conn_flush(struct conn *c)
@@ -223,7 +223,7 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
         if (c->state == CONN_READY && BIO_ctrl_pending(c->to_net) > 0)
             send_wire(c); /* TLS has something of its own to say */
     }
-    shrink(&c->in);
+    buf_trim(&c->in, KEEP_BYTES);
     if (c->state == CONN_READY && c->ops->received != NULL)
         c->ops->received(c->arg, c->in.len);
 }

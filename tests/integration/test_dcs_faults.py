@@ -715,7 +715,7 @@ def test_a_crowd_that_reads_no_answers_costs_bounded_memory(one):
                 client.send("kv.range", key="b")
             client("cluster.status")
             crowd.append(client)
-        assert rss_mib(node) < before + 250
+        assert rss_mib(node) < before + 150
         assert_serves(node)
         with contextlib.closing(Wire(node)) as client, pytest.raises(DcsError) as refused:
             client("kv.range", key="b")

@@ -5,10 +5,11 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 
 import pytest
 
-from cluster import Cluster, wait_until
+from cluster import Cluster, process_status, wait_until
 from disks import LoopDisk, own_mounts
 from load import TABLE_SQL
 
@@ -60,13 +61,18 @@ def filled(node, left_mib):
 
 
 @contextlib.contextmanager
-def frozen(node):
-    """Every write waits, and cannot be killed."""
+def frozen(node, number):
+    """Every write waits, and cannot be killed; that of a row of this number is under way."""
+    writer = threading.Thread(target=node.try_sql, args=("INSERT INTO acked VALUES (%s)", number), daemon=True)
     subprocess.run(["fsfreeze", "-f", node.disk.root], check=True)
     try:
+        writer.start()
+        wait_until(lambda: any("INSERT" in line and (process_status(pid) or "-")[0] == "D"
+                               for pid, line in node.processes().items()), "a commit waits for the disk")
         yield
     finally:
         subprocess.run(["fsfreeze", "-u", node.disk.root], check=True)
+        writer.join(60)
 
 
 def has_row(node, number):
@@ -90,7 +96,7 @@ def test_a_stuck_disk_lets_the_lease_run_out(c):
     c.wait_healthy()
     old = c.primary()
     old.sql("INSERT INTO acked VALUES (2)")
-    with frozen(old):
+    with frozen(old, 4):
         wait_until(lambda: sick(old) == "stuck", "a write is seen not to come back")
         new = c.new_leader(old)
         assert old.log_lines("rule=sick_kill") and not old.log_lines("rule=sick_release")

@@ -19,6 +19,8 @@ from cluster import Cluster, Node, wait_until
 from netns import Net, sh, why_not
 
 VIPS = ("10.77.0.100", "fd77::100")
+# An answer that is due when the address goes away never comes.
+NOTICES = {"tcp_user_timeout": 200, "keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 1}
 CAPS = "+net_admin,+net_raw"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")
@@ -87,8 +89,8 @@ class Knocker:
         while not self._end.is_set():
             with contextlib.suppress(OSError, psycopg2.Error):
                 socket.create_connection((self.address, 5432), timeout=0.2).close()  # without it a lost answer costs 2 s
-                with contextlib.closing(psycopg2.connect(host=self.address, user="postgres", dbname="postgres", connect_timeout=2, tcp_user_timeout=200,
-                                                         password=self.c.password)) as link, link.cursor() as cursor:
+                with contextlib.closing(psycopg2.connect(host=self.address, user="postgres", dbname="postgres", password=self.c.password,
+                                                         connect_timeout=2, **NOTICES)) as link, link.cursor() as cursor:
                     cursor.execute("CREATE TEMP TABLE t AS SELECT 1")  # a primary's alone
                     cursor.execute("SHOW data_directory")
                     self.through.append((time.monotonic(), cursor.fetchone()[0].split("/")[-2]))

@@ -127,6 +127,26 @@ static void consume_drops_at_the_front(void **state)
     assert_string_equal(buf_cstr(&b), "again");
 }
 
+static void trim_gives_back_most_of_what_is_not_used(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t len, cap, keep, want;
+    } rows[] = {{10, 1000, 100, 20}, {0, 1000, 100, 0},      {300, 1000, 100, 1000},
+                {0, 100, 100, 100},  {10, 1000, 1000, 1000}, {249, 1000, 100, 498}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct buf b CLEANUP(buf_close) = BUF_INIT;
+        memset(buf_reserve(&b, rows[i].cap), 'x', rows[i].cap);
+        b.len = rows[i].len;
+        buf_trim(&b, rows[i].keep);
+        assert_int_equal(b.cap, rows[i].want);
+        assert_int_equal(b.len, rows[i].len);
+        buf_append_u8(&b, 'y');
+        assert_int_equal(b.p[b.len - 1], 'y');
+        assert_true(b.len == 1 || b.p[0] == 'x');
+    }
+}
+
 static void cstr_terminates_without_lengthening(void **state)
 {
     (void)state;
@@ -181,6 +201,7 @@ int main(void)
         cmocka_unit_test(an_absurd_length_overflows_instead_of_wrapping),
         cmocka_unit_test(reserve_gives_room_behind_the_end),
         cmocka_unit_test(consume_drops_at_the_front),
+        cmocka_unit_test(trim_gives_back_most_of_what_is_not_used),
         cmocka_unit_test(cstr_terminates_without_lengthening),
         cmocka_unit_test(close_leaves_an_empty_usable_buffer),
         cmocka_unit_test(slices_compare_as_bytes_then_by_length),
