@@ -275,6 +275,13 @@ static void run_action(struct engine *g, const struct plan *p)
     g->o.ports->run(g->o.arg, p, has_upstream ? &up : NULL, deadline_ms, on_action, g);
 }
 
+/* What is meant for a node whose record does not say where it is would be done towards nobody. */
+static bool has_place(const struct engine *g, const struct plan *p)
+{
+    struct postgres_upstream up;
+    return p->target[0] == '\0' || engine_upstream(g, p->target, &up);
+}
+
 static void execute(struct engine *g, const struct plan *p)
 {
     if (p->action == ACTION_KILL) {
@@ -283,7 +290,7 @@ static void execute(struct engine *g, const struct plan *p)
             g->o.ports->cancel(g->o.arg);
     } else if (p->cancel) {
         g->o.ports->cancel(g->o.arg);
-    } else if (p->action != ACTION_NONE && g->busy.action == ACTION_NONE &&
+    } else if (p->action != ACTION_NONE && g->busy.action == ACTION_NONE && has_place(g, p) &&
                (!plan_action_destructive(p->action) || engine_proven(g, p))) {
         run_action(g, p);
     }

@@ -187,6 +187,16 @@ static void on_touch(void *arg, const struct client_reply *reply)
     engine_wake(g);
 }
 
+static enum err build_txn(const struct engine *g, const struct plan *p, struct ha_txn *ret_txn,
+                          struct errmsg *e)
+{
+    struct postgres_upstream self = {.port = g->o.conn_port};
+    str_cut(self.name, sizeof self.name, g->name);
+    str_cut(self.host, sizeof self.host, g->conn_host);
+    return ha_txn_build(&g->mirror, &g->view, p, &self, g->o.ports->wall_ms(g->o.arg),
+                        g->o.bootstrap, ret_txn, e);
+}
+
 /* A transaction of unknown outcome may still be on its way. Rewriting the sync record as it is raises its
  * mod_revision, so that the delayed one fails its comparison; then the world is known again. */
 static void touch_sync(struct engine *g)
@@ -201,8 +211,7 @@ static void touch_sync(struct engine *g)
         g->txn_unknown = false;
         return;
     }
-    if (ha_txn_build(&g->mirror, &g->view, &p, g->o.ports->wall_ms(g->o.arg), g->o.bootstrap,
-                     &t, &e) != ERR_OK)
+    if (build_txn(g, &p, &t, &e) != ERR_OK)
         return;
     g->txn_touching = true;
     g->o.ports->call(g->o.arg, METHOD_KV_TXN, &t.req, txn_deadline_ms(g), on_touch, g);
@@ -221,8 +230,7 @@ void engine_txn(struct engine *g, const struct plan *p)
         return;
     }
     ASSERT(p->txn != TXN_NONE);
-    if (ha_txn_build(&g->mirror, &g->view, p, g->o.ports->wall_ms(g->o.arg), g->o.bootstrap, &t,
-                     &e) != ERR_OK) {
+    if (build_txn(g, p, &t, &e) != ERR_OK) {
         log_event(LOG_ERROR, "txn", KV(KV_STR("rule", p->rule)), "%s", e.text);
         return;
     }

@@ -12,6 +12,7 @@ struct builder {
     const struct mirror *m;
     const struct view *v;
     const struct plan *p;
+    const struct postgres_upstream *self;
     struct msg_list compare, then;
     bool failed;
 };
@@ -65,19 +66,12 @@ static void expect_sync(struct builder *b)
     expect(b, "sync", b->m->sync_meta.mod_revision);
 }
 
-static const struct member_rec *self_rec(const struct builder *b)
+/* Our address does not come from our member record: that one may have gone with the lease before. */
+static void put_self_as_leader(struct builder *b, struct leader_rec rec)
 {
-    return view_member(b->v, b->v->self);
-}
-
-static void put_leader(struct builder *b, struct leader_rec rec, const struct member_rec *who,
-                       uint64_t lease)
-{
-    if (who != NULL) {
-        str_cut(rec.conn_host, sizeof rec.conn_host, who->conn_host);
-        rec.conn_port = who->conn_port;
-    }
-    put(b, "leader", &msg_leader_rec, &rec, lease);
+    str_cut(rec.conn_host, sizeof rec.conn_host, b->self->host);
+    rec.conn_port = b->self->port;
+    put(b, "leader", &msg_leader_rec, &rec, b->v->lease);
 }
 
 static void put_history(struct builder *b, struct history_rec *h,
@@ -119,7 +113,7 @@ static void bootstrap_done(struct builder *b, const struct config_rec *first_con
     struct initialize_rec init = {.system_id = v->pg.system_id};
     str_cut(init.name, sizeof init.name, v->self);
     put(b, "initialize", &msg_initialize_rec, &init, 0);
-    put_leader(b, b->p->leader, self_rec(b), v->lease);
+    put_self_as_leader(b, b->p->leader);
     put(b, "sync", &msg_sync_rec, &b->p->sync, 0);
     struct history_rec h = {0};
     struct history_entry first = b->p->history;
@@ -150,7 +144,7 @@ static void acquire(struct builder *b)
     str_cut(rec.name, sizeof rec.name, b->v->self);
     str_cut(rec.incarnation, sizeof rec.incarnation, b->p->sync.incarnation);
     str_cut(rec.relieves, sizeof rec.relieves, b->p->leader.relieves);
-    put_leader(b, rec, self_rec(b), b->v->lease);
+    put_self_as_leader(b, rec);
     put(b, "sync", &msg_sync_rec, &b->p->sync, 0);
 }
 
@@ -169,7 +163,7 @@ static void handover(struct builder *b)
     /* it still has what it was chosen for */
     if (!MUTANT(hand_over_to_the_changed))
         expect(b, name, mirror_member_mod(b->m, to->name));
-    put_leader(b, b->p->leader, to, to->lease);
+    put(b, "leader", &msg_leader_rec, &b->p->leader, to->lease);
     put(b, "sync", &msg_sync_rec, &b->p->sync, 0);
     clear_failover(b, "done");
 }
@@ -177,7 +171,7 @@ static void handover(struct builder *b)
 static void leader_state(struct builder *b, uint64_t wall_ms)
 {
     expect_leader(b);
-    put_leader(b, b->p->leader, self_rec(b), b->v->lease);
+    put_self_as_leader(b, b->p->leader);
     if (b->p->has_history) {
         struct history_rec h = b->m->history;
         struct history_entry add = b->p->history;
@@ -269,10 +263,11 @@ static void build(struct builder *b, const struct config_rec *first_config, uint
 }
 
 enum err ha_txn_build(const struct mirror *m, const struct view *v, const struct plan *p,
-                      uint64_t wall_ms, const struct config_rec *first_config,
-                      struct ha_txn *ret_txn, struct errmsg *e)
+                      const struct postgres_upstream *self, uint64_t wall_ms,
+                      const struct config_rec *first_config, struct ha_txn *ret_txn,
+                      struct errmsg *e)
 {
-    struct builder b = {.m = m, .v = v, .p = p};
+    struct builder b = {.m = m, .v = v, .p = p, .self = self};
     *ret_txn = (struct ha_txn){0};
     build(&b, first_config, wall_ms);
     msg_list_end(&b.compare, &ret_txn->compare);

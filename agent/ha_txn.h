@@ -5,17 +5,19 @@
 
 #include "agent/core/plan.h"
 #include "agent/mirror.h"
+#include "agent/postgres.h"
 
 struct ha_txn {
     struct buf compare, then; /* encoded arrays; owned */
     struct txn_req req;       /* points into them */
 };
 
-/* wall_ms: for the records people read. first_config: what TXN_BOOTSTRAP_DONE writes when there is no
- * config yet. ERR_LIMIT: a record does not fit. */
+/* self: where the others reach this node's PostgreSQL. wall_ms: for the records people read. first_config:
+ * what TXN_BOOTSTRAP_DONE writes when there is no config yet. ERR_LIMIT: a record does not fit. */
 enum err ha_txn_build(const struct mirror *m, const struct view *v, const struct plan *p,
-                      uint64_t wall_ms, const struct config_rec *first_config,
-                      struct ha_txn *ret_txn, struct errmsg *e) MUST_CHECK;
+                      const struct postgres_upstream *self, uint64_t wall_ms,
+                      const struct config_rec *first_config, struct ha_txn *ret_txn,
+                      struct errmsg *e) MUST_CHECK;
 void ha_txn_close(struct ha_txn *t);
 
 #endif

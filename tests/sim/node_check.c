@@ -30,6 +30,9 @@ static void leader_put(struct sim *w, const struct leader_rec *l, uint64_t revis
         sim_note(w, NULL, "revision %llu: leader key to %s, token %llu, %s",
                  (unsigned long long)revision, l->name, (unsigned long long)l->token,
                  l->shutdown_lsn != 0 ? "handed over" : "acquired");
+    if (l->conn_port == 0)
+        sim_violation(w, "revision %llu: leader %s says not where it is",
+                      (unsigned long long)revision, l->name);
     if (l->token >= SIM_TOKENS) {
         sim_violation(w, "%u leaders: the key never comes to rest", SIM_TOKENS);
         return;

@@ -152,6 +152,7 @@ static void every_transaction_compares_what_it_rests_on(void **state)
     static struct view v;
     static struct plan p;
     struct config_rec boot = {0};
+    static const struct postgres_upstream self = {.name = "n1", .host = "h1", .port = 5432};
     filled(&m);
     event(&m, 53, "put", "/regent/demo/seal/n2", "{\"name\":\"n2\",\"token\":4,\"lsn\":7}",
           500);
@@ -180,8 +181,49 @@ static void every_transaction_compares_what_it_rests_on(void **state)
         struct ha_txn t;
         p = (struct plan){.rule = "test", .txn = rows[i].txn, .counted = {0}, .counted_n = 1};
         str_cut(p.target, sizeof p.target, "n2");
-        assert_int_equal(ha_txn_build(&m, &v, &p, 1, &boot, &t, NULL), ERR_OK);
+        assert_int_equal(ha_txn_build(&m, &v, &p, &self, 1, &boot, &t, NULL), ERR_OK);
         assert_string_equal(shape(&t.req), rows[i].shape);
+        ha_txn_close(&t);
+    }
+    mirror_close(&m);
+}
+
+/* The leader record that a transaction puts. */
+static struct leader_rec leader_put_by(const struct txn_req *r)
+{
+    struct msg_iter it;
+    struct txn_op op;
+    struct leader_rec l = {0};
+    assert_int_equal(msg_iter_init(&it, r->then), ERR_OK);
+    while (msg_iter_next(&it, &msg_txn_op, &op, NULL) == ERR_OK)
+        if (slice_eq(op.key, slice_str("/regent/demo/leader")))
+            assert_int_equal(msg_from_json(&msg_leader_rec, op.value, &l, NULL, NULL), ERR_OK);
+    return l;
+}
+
+/* The member record goes with the lease that ended, and the key may be taken with the next one before there
+ * is another. */
+static void a_leader_says_where_it_is_also_without_a_member_record(void **state)
+{
+    (void)state;
+    static const enum plan_txn txns[] = {TXN_ACQUIRE, TXN_LEADER_STATE, TXN_BOOTSTRAP_DONE};
+    static const struct postgres_upstream self = {.name = "n1", .host = "h9", .port = 5439};
+    static struct view v;
+    static struct plan p;
+    struct mirror m;
+    struct config_rec boot = {0};
+    filled(&m);
+    event(&m, 53, "delete", "/regent/demo/members/n1", "", 500);
+    mirror_view(&m, &boot, &v);
+    str_cut(v.self, sizeof v.self, "n1");
+    assert_null(view_member(&v, "n1"));
+    for (size_t i = 0; i < ARRAY_LEN(txns); i++) {
+        struct ha_txn t;
+        p = (struct plan){.rule = "test", .txn = txns[i]};
+        assert_int_equal(ha_txn_build(&m, &v, &p, &self, 1, &boot, &t, NULL), ERR_OK);
+        struct leader_rec l = leader_put_by(&t.req);
+        assert_string_equal(l.conn_host, "h9");
+        assert_int_equal(l.conn_port, 5439);
         ha_txn_close(&t);
     }
     mirror_close(&m);
@@ -247,6 +289,7 @@ int main(void)
         cmocka_unit_test(events_move_it_on_and_old_ones_do_not),
         cmocka_unit_test(a_damaged_record_counts_as_unchanged),
         cmocka_unit_test(every_transaction_compares_what_it_rests_on),
+        cmocka_unit_test(a_leader_says_where_it_is_also_without_a_member_record),
         cmocka_unit_test(dynamic_configuration_is_checked_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
