@@ -111,7 +111,8 @@ const struct command cli_commands[] = {
      "[--min-mod-rev N] [--max-mod-rev N] [--min-create-rev N] [--max-create-rev N] "
      "[--keys-only|--print-value-only|--count-only]",
      "read keys, as they are or as they were", cmd_dcs_get},
-    {"dcs put", "KEY VALUE [--lease ID]", "write a key", cmd_dcs_put},
+    {"dcs put", "KEY [VALUE] [--lease ID] [--ignore-value] [--ignore-lease]", "write a key",
+     cmd_dcs_put},
     {"dcs del", "KEY [END] [--prefix]", "delete keys", cmd_dcs_del},
     {"dcs txn", "",
      "a transaction from standard input: compares, empty line, then, empty line, else",

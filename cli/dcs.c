@@ -15,17 +15,11 @@
 struct keys {
     struct slice key, end;
     char *text; /* owned: the end of a prefix */
-    bool prefix, prev;
+    bool prefix, prev, ignore_value, ignore_lease;
     uint64_t rev, lease;
     char **rest;
     int rest_n;
 };
-
-static const struct option key_options[] = {{"prefix", no_argument, NULL, 'p'},
-                                            {"prev-kv", no_argument, NULL, 'v'},
-                                            {"rev", required_argument, NULL, 'r'},
-                                            {"lease", required_argument, NULL, 'L'},
-                                            {NULL, 0, NULL, 0}};
 
 /* It ends at the prefix with its last byte that is not 0xff raised; everything: "\0". */
 char *dcs_prefix(struct slice *key, struct slice *ret_end)
@@ -42,31 +36,46 @@ char *dcs_prefix(struct slice *key, struct slice *ret_end)
     return text;
 }
 
-static int parse_keys(struct keys *k, int argc, char **argv, int rest_min, int rest_max)
+static bool *flag_of(struct keys *k, int option)
+{
+    return option == 'p'   ? &k->prefix
+           : option == 'v' ? &k->prev
+           : option == 'i' ? &k->ignore_value
+           : option == 'I' ? &k->ignore_lease
+                           : NULL;
+}
+
+static int parse_options(struct keys *k, const struct option *options, int argc, char **argv)
 {
     int option;
     *k = (struct keys){0};
     optind = 1;
-    while ((option = cli_option(argc, argv, key_options)) != -1) {
+    while ((option = cli_option(argc, argv, options)) != -1) {
         uint64_t *number = option == 'r' ? &k->rev : &k->lease;
-        if (option == 'p')
-            k->prefix = true;
-        else if (option == 'v')
-            k->prev = true;
-        else if (option == CLI_BAD_OPTION)
+        if (option == CLI_BAD_OPTION)
             return CLI_USAGE;
+        if (flag_of(k, option) != NULL)
+            *flag_of(k, option) = true;
         else if (str_parse_u64(optarg, number) != ERR_OK)
             return cli_usage("\"%s\" is not a number", optarg);
     }
     k->rest = argv + optind;
     k->rest_n = argc - optind;
-    if (k->rest_n < rest_min || k->rest_n > rest_max)
-        return cli_usage("%s", rest_min == 2 ? "KEY and VALUE are needed"
-                                             : "one KEY is needed, and END at most");
+    return 0;
+}
+
+/* KEY [END] */
+static int parse_range(struct keys *k, const struct option *options, int argc, char **argv)
+{
+    int rv = parse_options(k, options, argc, argv);
+    if (rv != 0)
+        return rv;
+    if (k->rest_n < 1 || k->rest_n > 2)
+        return cli_usage("one KEY is needed, and END at most");
     k->key = slice_str(k->rest[0]);
     if (k->prefix)
         k->text = dcs_prefix(&k->key, &k->end);
-    else if (rest_min == 1 && k->rest_n == 2)
+    else if (k->rest_n == 2)
         k->end = slice_str(k->rest[1]);
     return 0;
 }
@@ -100,13 +109,25 @@ void dcs_print_kvs(struct slice kvs)
 
 int cmd_dcs_put(struct cli *c, int argc, char **argv)
 {
+    static const struct option options[] = {{"prev-kv", no_argument, NULL, 'v'},
+                                            {"lease", required_argument, NULL, 'L'},
+                                            {"ignore-value", no_argument, NULL, 'i'},
+                                            {"ignore-lease", no_argument, NULL, 'I'},
+                                            {NULL, 0, NULL, 0}};
     struct keys k;
     struct op_result reply;
-    int rv = parse_keys(&k, argc, argv, 2, 2);
+    int rv = parse_options(&k, options, argc, argv);
     if (rv != 0)
         return rv;
-    struct put_req r = {
-        .key = k.key, .value = slice_str(k.rest[1]), .lease = k.lease, .prev_kv = k.prev};
+    if (k.rest_n != (k.ignore_value ? 1 : 2))
+        return cli_usage(k.ignore_value ? "with --ignore-value KEY alone is needed"
+                                        : "KEY and VALUE are needed");
+    struct put_req r = {.key = slice_str(k.rest[0]),
+                        .value = slice_str(k.ignore_value ? "" : k.rest[1]),
+                        .lease = k.lease,
+                        .prev_kv = k.prev,
+                        .ignore_value = k.ignore_value,
+                        .ignore_lease = k.ignore_lease};
     enum err err = cli_call(c, METHOD_KV_PUT, &r, &reply);
     if (err == ERR_OK && c->format == CLI_JSON)
         dcs_print_result(&msg_op_result, &reply);
@@ -117,9 +138,12 @@ int cmd_dcs_put(struct cli *c, int argc, char **argv)
 
 int cmd_dcs_del(struct cli *c, int argc, char **argv)
 {
+    static const struct option options[] = {{"prefix", no_argument, NULL, 'p'},
+                                            {"prev-kv", no_argument, NULL, 'v'},
+                                            {NULL, 0, NULL, 0}};
     struct keys k;
     struct op_result reply;
-    int rv = parse_keys(&k, argc, argv, 1, 2);
+    int rv = parse_range(&k, options, argc, argv);
     if (rv != 0)
         return rv;
     struct delete_req r = {.key = k.key, .end = k.end, .prev_kv = k.prev};
@@ -169,10 +193,14 @@ static void on_event(void *arg, enum err status, const struct watch_event *ev)
 
 int cmd_dcs_watch(struct cli *c, int argc, char **argv)
 {
+    static const struct option options[] = {{"prefix", no_argument, NULL, 'p'},
+                                            {"prev-kv", no_argument, NULL, 'v'},
+                                            {"rev", required_argument, NULL, 'r'},
+                                            {NULL, 0, NULL, 0}};
     struct keys k;
     struct errmsg e = {0};
     struct follow f = {.c = c};
-    int rv = parse_keys(&k, argc, argv, 1, 2);
+    int rv = parse_range(&k, options, argc, argv);
     if (rv != 0)
         return rv;
     enum err err = cli_connect(c);

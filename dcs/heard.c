@@ -1,5 +1,6 @@
 #include "dcs/heard.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/mutant.h"
 #include "proto/pki.h"
 
 enum { HEARD_EVERY_MS = 600000, HEARD_FILE_MAX = 16 * 1024 };
@@ -57,6 +59,19 @@ static bool decode(const char *text, struct raft_heard ret[static RAFT_CORE_MEMB
 
 /* ---- reading ---- */
 
+/* What a process that was killed while it wrote has left: the name has its id in it. */
+static void remove_unfinished(const char *data_dir)
+{
+    static const char prefix[] = "heard.tmp.";
+    DIR *d = opendir(data_dir);
+    struct dirent *f;
+    while (d != NULL && (f = readdir(d)) != NULL)
+        if (strncmp(f->d_name, prefix, sizeof prefix - 1) == 0)
+            (void)unlinkat(dirfd(d), f->d_name, 0);
+    if (d != NULL)
+        (void)closedir(d);
+}
+
 void heard_start(struct heard *h, const char *data_dir, struct node *n)
 {
     struct buf CLEANUP(buf_close) text = BUF_INIT;
@@ -64,6 +79,7 @@ void heard_start(struct heard *h, const char *data_dir, struct node *n)
     int len = snprintf(h->path, sizeof h->path, "%s/heard", data_dir);
     ASSERT(len > 0 && (size_t)len < sizeof h->path);
     h->written_ms = clock_boot_ms();
+    remove_unfinished(data_dir);
     if (access(h->path, F_OK) != 0)
         return;
     enum err err = pki_read_file(h->path, HEARD_FILE_MAX, &text, &e);
@@ -74,7 +90,7 @@ void heard_start(struct heard *h, const char *data_dir, struct node *n)
                   h->path);
         h->n = 0;
     }
-    for (size_t i = 0; i < h->n; i++)
+    for (size_t i = 0; i < h->n && !MUTANT(heard_unread); i++)
         node_hear(n, &h->all[i]);
 }
 

@@ -1,5 +1,6 @@
 /* What members said to each other, for one that came back older than it was. See raft_core_recall.c. */
 #include "base/assert.h"
+#include "base/mutant.h"
 #include "dcs/node_private.h"
 
 void node_hear(struct node *n, const struct raft_heard *said)
@@ -20,7 +21,7 @@ void recall_tell(struct node *n, uint64_t member)
 {
     struct raft_heard h;
     struct buf CLEANUP(buf_close) params = BUF_INIT;
-    if (!raft_core_heard(n->raft, member, &h)) {
+    if (!raft_core_heard(n->raft, member, &h) || MUTANT(recall_unsaid)) {
         return;
     }
     struct wire_recall w = {.term = h.term, .index = h.index, .voted = h.voted};

@@ -5,6 +5,7 @@
  * (docs/decisions/0011-a-member-that-forgot.md). */
 #include <inttypes.h>
 
+#include "base/mutant.h"
 #include "dcs/raft_core_internal.h"
 
 /* ---- what others say ---- */
@@ -115,19 +116,19 @@ enum err raft_core_recall(const struct raft_core *c, uint64_t from, const struct
     }
     uint64_t newest = own == NULL ? 0 : own->term;
     /* None at all: from before the start, or before as many terms as are remembered. */
-    if (own == NULL && (c->n_own > 0 || h->term == 0))
+    if (own == NULL && (c->n_own > 0 || h->term == 0 || MUTANT(recall_any_term)))
         return ERR_OK;
-    if (newest < h->term)
+    if (newest < h->term && !MUTANT(recall_any_term))
         return err_set(e, ERR_CORRUPT,
                        "member %" PRIu64 " heard of it in term %" PRIu64
                        ", and what it knows of is %" PRIu64 ": " OLDER,
                        from, h->term, newest);
-    if (own->index < h->index)
+    if (own->index < h->index && !MUTANT(recall_any_entry))
         return err_set(e, ERR_CORRUPT,
                        "it acknowledged entry %" PRIu64 " to member %" PRIu64
                        " in term %" PRIu64 ", and has %" PRIu64 ": " OLDER,
                        h->index, from, h->term, own->index);
-    if (h->voted && own->vote != from)
+    if (h->voted && own->vote != from && !MUTANT(recall_any_vote))
         return err_set(e, ERR_CORRUPT,
                        "it voted for member %" PRIu64 " in term %" PRIu64
                        ", and knows of no such vote: " OLDER,

@@ -168,11 +168,11 @@ enum err state_file_digest(const char *path, uint8_t ret_sha256[static 32], uint
                            struct errmsg *e) MUST_CHECK;
 /* A copy of a state: is it sound, every page and row of it? On any thread. */
 enum err state_file_check(const char *path, struct errmsg *e) MUST_CHECK;
-/* Replaces everything by the file's content, atomically; applied and logged become `index`. Pages and rows are not looked at one by one: the file was made here,
- * or has passed state_file_check(). On an error (a damaged header, another cluster's, no space)
- * the state is as at the last commit: the owner should end the process. At start: call it when the
- * log store has a snapshot and state_db_applied() is below the entry before the log's first one (a
- * crash came between recording the snapshot and this). */
+/* Replaces everything by the file's content, atomically; applied and logged become `index`. Pages and
+ * rows are not looked at one by one: the file was made here, or has passed state_file_check(). On an
+ * error (a damaged header, another cluster's, no space) the state is as at the last commit: the owner
+ * should end the process. At start: call it when the log store has a snapshot and state_db_applied() is
+ * below the entry before the log's first one (a crash came between recording the snapshot and this). */
 enum err state_restore(struct state *s, const char *path, uint64_t index, uint64_t now_ms,
                        struct errmsg *e) MUST_CHECK;
 /* The same in three steps, so that the loop goes on meanwhile. begin(): everything applied is committed;

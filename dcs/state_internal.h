@@ -226,8 +226,15 @@ bool kv_find_row(struct state *s, struct slice key, struct kv *ret_kv, uint64_t 
 void kv_read_page(struct state *s, const struct kv_range *r, struct kv_room *room,
                   struct kv_page *ret_page);
 enum err kv_check_key(struct slice key, struct errmsg *e) MUST_CHECK;
-enum err kv_check_put(struct state *s, struct slice key, struct slice value, uint64_t lease,
-                      struct errmsg *e) MUST_CHECK;
+/* What a put makes of a key. */
+struct kv_change {
+    struct slice key, value;
+    uint64_t lease;
+    bool keep_value, keep_lease; /* those of the key that is there */
+};
+/* runs: of a transaction, it stands in a list that does. Else neither key nor lease need to be there. */
+enum err kv_check_put(struct state *s, const struct kv_change *c, bool runs, struct errmsg *e)
+    MUST_CHECK;
 enum err kv_check_range(struct slice key, struct slice end, struct errmsg *e) MUST_CHECK;
 /* *total: keys that the request deletes so far, raised by those of the range. */
 enum err kv_check_delete(struct state *s, struct slice key, struct slice end, uint64_t *total,
@@ -238,8 +245,9 @@ struct kv_prev {
     struct kv_room *room;
     bool more; /* some were left out */
 };
-/* Checked before. prev gets the previous pair, if there was one. */
-void kv_put(struct apply *a, const struct kv *kv, struct kv_prev *prev);
+/* Checked before. prev gets the previous pair, if there was one. Nothing is left to keep of a key that the
+ * same transaction has deleted: it becomes an empty one without a lease. */
+void kv_put(struct apply *a, const struct kv_change *c, struct kv_prev *prev);
 uint64_t kv_delete_range(struct apply *a, struct slice key, struct slice end,
                          struct kv_prev *prev);
 void kv_delete_of_lease(struct apply *a, uint64_t lease);

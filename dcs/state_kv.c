@@ -201,25 +201,37 @@ enum err kv_check_delete(struct state *s, struct slice key, struct slice end, ui
     return ERR_OK;
 }
 
-enum err kv_check_put(struct state *s, struct slice key, struct slice value, uint64_t lease,
-                      struct errmsg *e)
+static enum err check_lease(struct state *s, uint64_t lease, struct errmsg *e)
 {
-    enum err rc = kv_check_key(key, e);
-    if (rc != ERR_OK)
-        return rc;
-    if (value.n > STATE_VALUE_MAX)
-        return err_set(e, ERR_LIMIT, "the value has %zu bytes, the most is %d", value.n,
-                       (int)STATE_VALUE_MAX);
-    const struct lease *l = lease != 0 ? lease_find(&s->leases, lease) : NULL;
-    if (lease != 0 && l == NULL)
+    const struct lease *l = lease_find(&s->leases, lease);
+    if (l == NULL)
         return err_set(e, ERR_NOT_FOUND, "lease %llu does not exist: it expired or was revoked",
                        (unsigned long long)lease);
-    if (l != NULL && l->keys >= STATE_LEASE_KEYS_MAX)
+    if (l->keys >= STATE_LEASE_KEYS_MAX)
         return err_set(e, ERR_LIMIT,
                        "lease %llu has %d keys, the most: its end deletes them at once; use "
                        "another lease for more",
                        (unsigned long long)lease, (int)STATE_LEASE_KEYS_MAX);
     return ERR_OK;
+}
+
+enum err kv_check_put(struct state *s, const struct kv_change *c, bool runs, struct errmsg *e)
+{
+    struct kv old;
+    enum err rc = kv_check_key(c->key, e);
+    if (rc != ERR_OK)
+        return rc;
+    if ((c->keep_value && c->value.n > 0) || (c->keep_lease && c->lease != 0))
+        return err_set(e, ERR_INVALID, "a put with %s takes no %s",
+                       c->keep_value && c->value.n > 0 ? "ignore_value" : "ignore_lease",
+                       c->keep_value && c->value.n > 0 ? "value" : "lease");
+    if (c->value.n > STATE_VALUE_MAX)
+        return err_set(e, ERR_LIMIT, "the value has %zu bytes, the most is %d", c->value.n,
+                       (int)STATE_VALUE_MAX);
+    if (runs && (c->keep_value || c->keep_lease) && !kv_find(s, c->key, &old))
+        return err_set(e, ERR_NOT_FOUND,
+                       "the key does not exist, so it has no value or lease to keep");
+    return runs && c->lease != 0 ? check_lease(s, c->lease, e) : ERR_OK;
 }
 
 /* ---- changing ---- */
@@ -274,13 +286,15 @@ static void tell_prev(struct kv_prev *prev, const struct kv *old)
         prev->more = true;
 }
 
-void kv_put(struct apply *a, const struct kv *kv, struct kv_prev *prev)
+void kv_put(struct apply *a, const struct kv_change *c, struct kv_prev *prev)
 {
     struct kv old;
     uint64_t old_event;
     struct state_marks *m = &a->s->m;
-    bool existed = kv_find_row(a->s, kv->key, &old, &old_event);
-    struct kv row = *kv;
+    bool existed = kv_find_row(a->s, c->key, &old, &old_event);
+    struct kv row = {.key = c->key,
+                     .value = c->keep_value ? old.value : c->value,
+                     .lease = c->keep_lease ? old.lease : c->lease};
     row.mod_revision = apply_revision(a);
     row.create_revision = existed ? old.create_revision : row.mod_revision;
     row.version = old.version + 1;
@@ -365,13 +379,13 @@ static void one_result(struct apply *a, const char *op, uint64_t count, struct k
 enum err cmd_put(struct apply *a, const void *req)
 {
     const struct put_req *r = req;
-    enum err rc = kv_check_put(a->s, r->key, r->value, r->lease, &a->error);
+    struct kv_change c = {r->key, r->value, r->lease, r->ignore_value, r->ignore_lease};
+    enum err rc = kv_check_put(a->s, &c, true, &a->error);
     if (rc != ERR_OK)
         return rc;
     struct kv_room room = {STATE_RANGE_BYTES_MAX, STATE_RANGE_PAIRS_MAX};
     struct kv_prev prev = {.room = &room};
-    struct kv kv = {.key = r->key, .value = r->value, .lease = r->lease};
-    kv_put(a, &kv, r->prev_kv ? &prev : NULL);
+    kv_put(a, &c, r->prev_kv ? &prev : NULL);
     one_result(a, "put", 0, &prev);
     return ERR_OK;
 }

@@ -189,12 +189,24 @@ static enum err check_enter(struct check *k, const struct parts *t, bool runs)
     return check_ops_of(k, l, t->then, runs && all);
 }
 
+static struct kv_change change_of(const struct txn_op *op)
+{
+    return (struct kv_change){op->key, op->value, op->lease, op->ignore_value,
+                              op->ignore_lease};
+}
+
+static enum err check_put(struct apply *a, const struct txn_op *op, bool runs)
+{
+    struct kv_change c = change_of(op);
+    return kv_check_put(a->s, &c, runs, &a->error);
+}
+
 /* A lease that does not exist is no fault of a list that does not run. */
 static enum err op_check(struct check *k, const struct txn_op *op, bool runs)
 {
     struct apply *a = k->a;
     if (strcmp(op->op, "put") == 0)
-        return kv_check_put(a->s, op->key, op->value, runs ? op->lease : 0, &a->error);
+        return check_put(a, op, runs);
     if (strcmp(op->op, "delete") == 0 && runs)
         return kv_check_delete(a->s, op->key, op->end, &k->keys_deleted, &a->error);
     if (strcmp(op->op, "delete") == 0 || strcmp(op->op, "range") == 0)
@@ -270,8 +282,8 @@ static void op_run(struct run *run, const struct txn_op *op)
     struct kv_prev before = {.room = &run->room};
     struct kv_prev *prev = op->prev_kv ? &before : NULL;
     if (op->op[0] == 'p') {
-        struct kv kv = {.key = op->key, .value = op->value, .lease = op->lease};
-        kv_put(a, &kv, prev);
+        struct kv_change c = change_of(op);
+        kv_put(a, &c, prev);
     } else if (op->op[0] == 'd') {
         r.count = kv_delete_range(a, op->key, op->end, prev);
     } else {

@@ -50,6 +50,20 @@ def ctl(node, *words, code=0):
 
 # ---- history ----
 
+def test_a_put_keeps_what_it_is_told_to_ignore(one):
+    node = one.nodes[0]
+    assert "does not exist" in ctl(node, "dcs", "put", "a", "--ignore-value", code=1)
+    lease = ctl(node, "dcs", "lease", "grant", "60").split()[0]
+    ctl(node, "dcs", "put", "a", "1", "--lease", lease)
+    ctl(node, "dcs", "put", "a", "2", "--ignore-lease")
+    ctl(node, "dcs", "put", "a", "--ignore-value", "--ignore-lease")
+    kv = node.call("kv.range", key="a")["kvs"][0]
+    assert kv["value"] == "2" and str(kv["lease"]) == lease
+    ctl(node, "dcs", "put", "a", "--ignore-value")
+    assert node.call("kv.range", key="a")["kvs"][0].get("lease", 0) == 0
+    assert "KEY alone" in ctl(node, "dcs", "put", "a", "3", "--ignore-value", code=2)
+
+
 def test_a_range_of_the_past_and_its_end_by_compaction(lab):
     follower = lab.followers()[0]
     for value in "123":
@@ -254,16 +268,19 @@ def test_a_member_removed_while_it_was_down_is_told_at_its_start(lab):
 def test_a_slow_request_is_in_the_log_with_what_it_waited_for(lab):
     leader, followers = lab.leader(), lab.followers()
     with contextlib.closing(leader.client()) as client:
-        client("kv.put", key="a", value="1")
+        # Of a session: it is kept when the leader steps down, and not answered at once that its outcome is unknown.
+        session = client("session.open", nonce=7)["session"]
         for node in followers:
             node.signal(signal.SIGSTOP)
         with pytest.raises(DcsError):
-            client("kv.put", key="a", value="2", deadline_ms=1200)
+            client("kv.put", key="a", value="2", session=session, seq=1, deadline_ms=1500)
         for node in followers:
             node.signal(signal.SIGCONT)
-    wait_for("it is in the log", lambda: "event=slow_request method=kv.put" in leader.log())
-    line = next(x for x in leader.log().splitlines() if "slow_request" in x)
-    assert "commit " in line or "no_leader " in line
+
+    def said():
+        return [x for x in leader.log().splitlines() if "event=slow_request method=kv.put" in x]
+    wait_for("it is in the log", said)
+    assert "commit " in said()[0] or "no_leader " in said()[0]
 
 
 # ---- addresses ----

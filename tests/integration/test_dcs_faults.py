@@ -2,6 +2,7 @@
 
 REGENT_HEAVY=1 runs the long variants: more kills, every storage call instead of a sample, minutes of load."""
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -1036,6 +1037,47 @@ def test_a_kill_or_error_at_any_storage_call_of_an_installation_is_made_good(cal
         lab.close()
 
 
+def state_files(directory):
+    return [directory / f"state.db{end}" for end in ("", "-wal", "-shm") if (directory / f"state.db{end}").exists()]
+
+
+def test_a_snapshot_that_was_recorded_and_not_installed_is_put_in_place_at_the_start():
+    """As a crash right between the two leaves it: log.db begins behind what state.db has."""
+    lab = new_lab(3, ("--snapshot-every", "8"))
+    try:
+        node = lab.followers()[0]
+        node.kill(signal.SIGTERM)
+        old = lab.root / "old"
+        old.mkdir()
+        for path in state_files(node.dir):
+            shutil.copy(path, old)
+        fall_behind(lab, node.start())
+        node.start()
+        target = lab.leader().status()["applied_index"]
+        wait_for("it has caught up", lambda: applied(node) >= target)
+        assert "snapshot_fetch" in node.log()
+        node.kill(signal.SIGTERM)
+        for path in state_files(node.dir):
+            path.unlink()
+        for path in state_files(old):
+            shutil.copy(path, node.dir)
+        before = len(node.log())
+        whole = next(node.dir.glob("snapshot-*.db"))
+        moved = whole.rename(lab.root / "moved")
+        node.start(wait=False)
+        assert node.process.wait(20) == 1 and whole.name in node.log()[before:].splitlines()[-1]
+        moved.rename(whole)
+        node.start()
+        assert "snapshot_restored" in node.log()[before:]
+        target = lab.leader().status()["applied_index"]
+        wait_for("it has caught up again", lambda: applied(node) >= target)
+        settle(lab)
+        with contextlib.closing(Wire(node)) as client, contextlib.closing(Wire(lab.leader())) as other:
+            assert client("kv.range", key="s-", end="t", local=True)["kvs"] == other("kv.range", key="s-", end="t")["kvs"]
+    finally:
+        lab.close()
+
+
 @pytest.fixture(name="ext4")
 def ext4_fixture():
     base = tempfile.mkdtemp(prefix="dcs.", dir="/tmp")
@@ -1076,6 +1118,50 @@ def test_power_loss_forgets_nothing_that_was_acknowledged(ext4):
         assert len(acknowledged) > 50
     finally:
         one.close()
+
+
+def move_about(lab, stop):
+    """Each new term makes every member write its file `heard` within a second."""
+    for n in itertools.cycle(lab.nodes):
+        if stop.wait(0.2):
+            return
+        with contextlib.suppress(OSError, DcsError), contextlib.closing(Wire(n)) as client:
+            client("cluster.transfer", name=n.name)
+
+
+def test_power_loss_of_all_members_at_once_sends_none_away(ext4):
+    """What members have heard of each other is then older than what they said, or newer than what others wrote; never wrong."""
+    lab = new_lab(3, ("--snapshot-every", "40"), root=ext4.root)
+    rng = random.Random(os.environ.get("REGENT_SEED") or time.time_ns())
+    acknowledged = []
+    try:
+        for _ in range(8 if HEAVY else 3):
+            stop = threading.Event()
+            threads = [threading.Thread(target=scripted_writes, args=(lab.leader(), acknowledged, 5000)),
+                       threading.Thread(target=move_about, args=(lab, stop))]
+            for t in threads:
+                t.start()
+            wait_for("all have written what they heard", lambda: all((n.dir / "heard").exists() for n in lab.nodes))
+            time.sleep(rng.uniform(0, 1.5))
+            proven = len(acknowledged)
+            ext4.cut_power()
+            for n in lab.nodes:
+                n.kill()
+            stop.set()
+            for t in threads:
+                t.join()
+            del acknowledged[proven:]
+            ext4.unmount()
+            ext4.mount()
+            for n in lab.nodes:
+                n.start(wait=False)
+            assert_nothing_forgotten(lab.leader(), acknowledged)
+            settle(lab)
+            assert not any(n.status().get("trouble") for n in lab.nodes)
+            assert not [n for n in lab.nodes if "heard_unreadable" in n.log() or list(n.dir.glob("heard.tmp.*"))]
+        assert acknowledged
+    finally:
+        lab.close()
 
 
 # ---- a directory put back to an old copy ---------------------------------------------------------

@@ -9,6 +9,6 @@ foreach(module raft_core raft_frame raft_log log_store)
 endforeach()
 target_link_libraries(test_dcs_raft_core PRIVATE raft_world) # tests/sim/raft.cmake
 
-foreach(module access compare gate intake latency node read_index renew watch member)
+foreach(module access compare gate heard intake latency node read_index renew watch member)
     regent_unit_test(test_dcs_${module} LIBS regent_dcs)
 endforeach()

@@ -339,7 +339,11 @@ static void do_put(struct script *x, const struct words *w)
     struct put_req r = {.key = key_of(w->v[1]),
                         .value = slice_str(w->v[2]),
                         .lease = lease == NULL ? 0 : name_to_id(x, lease),
-                        .prev_kv = flag(w, "prev")};
+                        .prev_kv = flag(w, "prev"),
+                        .ignore_value = flag(w, "keep_value"),
+                        .ignore_lease = flag(w, "keep_lease")};
+    if (strcmp(w->v[2], "-") == 0)
+        r.value = (struct slice){0};
     session_option(x, w, &r.session, &r.seq);
     apply(x, STATE_CMD_PUT, &msg_put_req, &r);
 }
@@ -452,13 +456,15 @@ static size_t parse_op(const struct script *x, const struct words *w, size_t i,
     struct txn_op o = {.key = key_of(op.v[1]),
                        .lease = lease == NULL ? 0 : name_to_id(x, lease),
                        .limit = option_u64(&op, "limit"),
-                       .prev_kv = flag(&op, "prev")};
+                       .prev_kv = flag(&op, "prev"),
+                       .ignore_value = flag(&op, "keep_value"),
+                       .ignore_lease = flag(&op, "keep_lease")};
     const char *name = strcmp(op.v[0], "get") == 0   ? "range"
                        : strcmp(op.v[0], "del") == 0 ? "delete"
                                                      : op.v[0];
     assert_int_equal(str_copy(o.op, sizeof o.op, name), ERR_OK);
     if (strcmp(name, "put") == 0)
-        o.value = slice_str(op.v[2]);
+        o.value = strcmp(op.v[2], "-") == 0 ? (struct slice){0} : slice_str(op.v[2]);
     else
         o.end = end_of(&op);
     msg_list_append(list, &msg_txn_op, &o);

@@ -179,6 +179,39 @@ static void an_inner_transaction_that_cannot_run_spoils_the_whole(void **t)
             "rev 1 else txn(then)"});
 }
 
+static void a_put_keeps_what_it_ignores(void **t)
+{
+    (void)t;
+    SCRIPT(
+        {"put a - keep_value", "not_found"}, {"put a 1 keep_lease", "not_found"},
+        {"grant 5000 7", "L1 ttl 5000 nonce 7 n 0"}, {"put a 1 lease=L1", "rev 1 | put a=1 @1"},
+        {"put a 2 keep_lease", "rev 2 | put a=2 was 1 @2"},
+        {"meta a", "create 1 mod 2 version 2 lease L1"},
+        {"put a - keep_value keep_lease prev", "rev 3 (a=2) | put a=2 was 2 @3"},
+        {"meta a", "create 1 mod 3 version 3 lease L1"},
+        {"put a - keep_value", "rev 4 | put a=2 was 2 @4"},
+        {"meta a", "create 1 mod 4 version 4 lease L0"}, {"put a 3 keep_value", "invalid"},
+        {"put a 3 lease=L1 keep_lease", "invalid"}, {"get a", "1 a=2"},
+        {"grant 5000 8", "L2 ttl 5000 nonce 8 n 0"},
+        {"put a - keep_value lease=L2", "rev 5 | put a=2 was 2 @5"}, {"revoke L1", "L1 gone"},
+        {"get a", "1 a=2"}, {"revoke L2", "L2 gone | del a was 2 @6"});
+}
+
+/* What it keeps is of the store before the transaction. */
+static void a_put_in_a_transaction_keeps_what_it_ignores(void **t)
+{
+    (void)t;
+    SCRIPT({"put a 1", "rev 1 | put a=1 @1"},
+           {"txn ? put a - keep_value : ", "rev 2 then put | put a=1 was 1 @2"},
+           {"txn ? put b - keep_value : ", "not_found"},
+           {"txn ? put b 1 , put b - keep_value : ", "not_found"},
+           {"txn value a = 2 ? put b - keep_value : put a 5 keep_lease",
+            "rev 3 else put | put a=5 was 1 @3"},
+           {"txn ? del a , put a - keep_value keep_lease : ",
+            "rev 4 then delete1 put | del a was 5, put a= @4"},
+           {"get a", "1 a="});
+}
+
 static struct slice many_of(struct buf *out, const struct txn_op *op, size_t n)
 {
     struct msg_list list = {0};
@@ -316,6 +349,8 @@ int main(void)
         cmocka_unit_test(a_transaction_inside_another_is_part_of_it),
         cmocka_unit_test(inner_compares_are_decided_before_anything_runs),
         cmocka_unit_test(an_inner_transaction_that_cannot_run_spoils_the_whole),
+        cmocka_unit_test(a_put_keeps_what_it_ignores),
+        cmocka_unit_test(a_put_in_a_transaction_keeps_what_it_ignores),
         cmocka_unit_test(operations_are_bounded_over_all_levels),
         cmocka_unit_test(history_is_replayed_from_a_revision),
         cmocka_unit_test(a_compacted_revision_is_an_error),

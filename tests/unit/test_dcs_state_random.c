@@ -75,7 +75,11 @@ static void gen_put(struct gen *g, struct state_batch *b)
     struct put_req r = {.key = pick_key(g, key),
                         .value = slice_str(value),
                         .lease = pick_lease(g),
-                        .prev_kv = below(g, 2) == 0};
+                        .prev_kv = below(g, 2) == 0,
+                        .ignore_value = below(g, 8) == 0,
+                        .ignore_lease = below(g, 8) == 0};
+    r.value = r.ignore_value ? (struct slice){0} : r.value;
+    r.lease = r.ignore_lease ? 0 : r.lease;
     pick_session(g, &r.session, &r.seq);
     add(b, STATE_CMD_PUT, &msg_put_req, &r);
 }
