@@ -143,6 +143,12 @@ bool crash_gives_way(const struct view *v)
            v->pg.recovery_ms > v->config.primary_start_timeout_ms;
 }
 
+/* With the key that is held now: what failed before it says nothing about it. */
+static bool failed_with_key(const struct view *v)
+{
+    return start_fails(v) && v->busy.failed_ms >= v->leader_ms;
+}
+
 bool rule_leader_crashed(const struct view *v, struct plan *p)
 {
     bool stopped = v->pg.proc == PG_PROC_STOPPED ||
@@ -151,7 +157,7 @@ bool rule_leader_crashed(const struct view *v, struct plan *p)
         return false;
     bool promoted = v->leader.timeline != 0;
     /* An acquisition that cannot be used: undone, so that another of the sealed may try. */
-    if (!promoted && v->has_sync_before && start_fails(v)) {
+    if (!promoted && v->has_sync_before && failed_with_key(v)) {
         (void)plan_say(p, "PostgreSQL does not start here (%s): the key is given back",
                        v->busy.error);
         return plan_release(v, p);

@@ -125,6 +125,8 @@ static void kill_machine(struct sim *w, struct sim_node *x, uint64_t for_us)
         return;
     sim_note(w, x, "loses power for %.1f s", (double)for_us / 1e6);
     x->machine_down = true;
+    x->frozen_until_us = 0;
+    clock_set_rate(x, x->true_rate_ppm);
     daemon_end(x, true);
     pg_gone(x);
     fence_die(x);
@@ -178,22 +180,24 @@ static void on_thaw(struct sim *w, struct sim_node *none, void *arg)
 {
     struct sim_node *x = &w->node[*(uint64_t *)arg - 1];
     (void)none;
-    clock_set_rate(x, x->true_rate_ppm);
-    (void)w;
+    if (w->now_us >= x->frozen_until_us) /* not frozen again meanwhile */
+        clock_set_rate(x, x->true_rate_ppm);
 }
 
 static void pause_machine(struct sim *w, struct sim_node *x, uint64_t for_us)
 {
     bool clock = sim_chance(w, 500);
+    if (x->machine_down)
+        return;
+    x->frozen_until_us = MAX(x->frozen_until_us, w->now_us + for_us);
     sim_note(w, x, "machine frozen for %.1f s, its clock %s", (double)for_us / 1e6,
              clock ? "runs on" : "stands");
     for (int d = 0; d < DOMAINS; d++)
         domain_pause(x, (enum domain)d, for_us);
     x->pg.unfenced = true;
-    if (!clock) {
+    if (!clock)
         clock_set_rate(x, 0);
-        sim_at(w, NULL, WORLD, for_us, "thaw", on_thaw, mem_dup(&x->id, sizeof x->id));
-    }
+    sim_at(w, NULL, WORLD, for_us, "thaw", on_thaw, mem_dup(&x->id, sizeof x->id));
     net_changed(w);
 }
 

@@ -211,7 +211,7 @@ void domain_begin(struct sim_node *x, enum domain d)
     ASSERT(!x->up[d]);
     x->up[d] = true;
     x->life[d]++;
-    x->paused_until_us[d] = 0;
+    x->paused_until_us[d] = x->frozen_until_us;
 }
 
 void domain_end(struct sim_node *x, enum domain d)

@@ -213,7 +213,8 @@ struct sim_node {
     unsigned life[DOMAINS];
     bool up[DOMAINS];
     uint64_t paused_until_us[DOMAINS];
-    bool machine_down; /* powered off */
+    bool machine_down;        /* powered off */
+    uint64_t frozen_until_us; /* the machine: what is started meanwhile stands still too */
     /* daemon */
     struct disk disk;
     struct state *state;
