@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "agent/fence/vip_reset.h"
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/str.h"
@@ -17,8 +18,11 @@
 enum {
     REFRESH_US = 500000,
     SECOND_US = 1000000,
+    LIFETIME_MAX_S = 3600,
+    LEAVE_US = 200000, /* before its lifetime ends */
     SLACK_US = 500000, /* the kernel looks at lifetimes now and then, not at the moment */
     MESSAGE_MAX = 256,
+    RESET_US = 20000, /* for the connections of all addresses */
 };
 
 /* After each: at once, then at these times, for neighbours that lost the one before. */
@@ -71,7 +75,10 @@ static int change(const struct vip *v, const struct vip_address *a, bool add, ui
     mnl_attr_put(h, IFA_LOCAL, n, a->bytes);
     mnl_attr_put(h, IFA_ADDRESS, n, a->bytes);
     if (add) {
-        struct ifa_cacheinfo life = {.ifa_prefered = seconds, .ifa_valid = seconds};
+        /* Never the source of a connection of this node's own: it would not survive a move. IPv4 has
+         * secondary addresses for that. */
+        struct ifa_cacheinfo life = {.ifa_prefered = a->family == AF_INET6 ? 0 : seconds,
+                                     .ifa_valid = seconds};
         mnl_attr_put(h, IFA_CACHEINFO, sizeof life, &life);
         /* Nobody else has it by right: no waiting for a duplicate to speak up. */
         if (a->family == AF_INET6)
@@ -182,14 +189,16 @@ static enum err put_on(struct vip *v, uint64_t end_us, char *ret_text, size_t si
         return ERR_PRECONDITION;
     }
     for (size_t i = 0; i < v->n; i++) {
-        int error = change(v, &v->addresses[i], true, (uint32_t)MIN(seconds, (uint64_t)3600));
+        int error =
+            change(v, &v->addresses[i], true, (uint32_t)MIN(seconds, (uint64_t)LIFETIME_MAX_S));
         if (error == 0)
             continue;
         explain(error, v, ret_text, size);
         vip_down(v);
         return err_from_errno(error);
     }
-    v->lifetime_end_us = end_us;
+    v->end_us = end_us;
+    v->lifetime_us = now + MIN(seconds, (uint64_t)LIFETIME_MAX_S) * SECOND_US;
     return ERR_OK;
 }
 
@@ -226,17 +235,29 @@ enum err vip_up(struct vip *v, uint64_t end_us, char *ret_text, size_t size)
 
 void vip_down(struct vip *v)
 {
-    for (size_t i = 0; i < v->n && v->index != 0; i++)
+    uint64_t until_us = clock_boot_us() + RESET_US;
+    for (size_t i = 0; i < v->n && v->index != 0; i++) {
+        vip_reset(&v->addresses[i], until_us);
         (void)change(v, &v->addresses[i], false, 0); /* not there: somebody was faster */
+    }
     v->up = false;
-    v->lifetime_end_us = 0;
+    v->end_us = 0;
+    v->lifetime_us = 0;
 }
 
 uint64_t vip_tick(struct vip *v, uint64_t end_us)
 {
     char ignored[160];
-    uint64_t moved = MAX(end_us, v->lifetime_end_us) - MIN(end_us, v->lifetime_end_us);
-    if (v->up && moved >= REFRESH_US)
-        (void)put_on(v, end_us, ignored, sizeof ignored);
-    return v->up ? pulse(v) : UINT64_MAX;
+    uint64_t now = clock_boot_us();
+    uint64_t moved = MAX(end_us, v->end_us) - MIN(end_us, v->end_us);
+    bool ends = now + LEAVE_US >= v->lifetime_us;
+    if (!v->up)
+        return UINT64_MAX;
+    if ((moved >= REFRESH_US || ends) && put_on(v, end_us, ignored, sizeof ignored) != ERR_OK &&
+        ends)
+        vip_down(v);
+    if (!v->up)
+        return UINT64_MAX;
+    now += LEAVE_US;
+    return MIN(pulse(v), v->lifetime_us - MIN(now, v->lifetime_us));
 }

@@ -29,7 +29,8 @@ struct vip {
     unsigned index;
     bool ethernet;
     uint8_t mac[6];
-    uint64_t lifetime_end_us; /* CLOCK_BOOTTIME; as the kernel has it */
+    uint64_t end_us;      /* CLOCK_BOOTTIME; until then at the latest */
+    uint64_t lifetime_us; /* as the kernel has it, in whole seconds: somewhat earlier */
     uint64_t announce_us;
     unsigned announced;
 };
@@ -41,9 +42,11 @@ enum err vip_set(struct vip *v, const char *interface, const char *const *addres
                  char *ret_text, size_t size) MUST_CHECK;
 /* On the interface until end_us at the latest; again: later. Announces itself from then on. */
 enum err vip_up(struct vip *v, uint64_t end_us, char *ret_text, size_t size) MUST_CHECK;
-/* Off it, also when somebody else has put it there. */
+/* Off it, also when somebody else has put it there. First its connections are reset (vip_reset.h), which
+ * takes 20 ms at most. */
 void vip_down(struct vip *v);
-/* Keeps the lifetime and the announcements going while up; microseconds until it wants to be called. */
+/* Keeps the lifetime and the announcements going while up; takes it down shortly before the kernel would,
+ * which tells no client. Microseconds until it wants to be called. */
 uint64_t vip_tick(struct vip *v, uint64_t end_us);
 
 /* Pure, for the tests: one announcement as an Ethernet frame; its length. */

@@ -60,6 +60,8 @@ struct warden {
     bool stopping; /* exit when nothing is left */
     uint64_t idle_since_us;
     struct vip vip;
+    bool vip_leaves;    /* at the end of this tick, behind the signals */
+    bool resets_probed; /* vip_reset_probe() */
 };
 
 /* warden_setup.c: once, before the loop; on failure says why and returns false. */

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "agent/fence/vip_reset.h"
 #include "agent/fence/warden.h"
 #include "base/assert.h"
 #include "base/clock.h"
@@ -170,6 +171,19 @@ static enum err bring_up(struct warden *w, char *ret_text, size_t size)
     return vip_up(&w->vip, now + guard_left_us(&w->guard, now), ret_text, size);
 }
 
+/* Once, and before the address is here: see vip_reset.h. */
+static void probe_resets(struct warden *w)
+{
+    int error = w->resets_probed ? 0 : vip_reset_probe();
+    w->resets_probed = true;
+    if (error != 0)
+        fence_log(
+            "warn", "vip",
+            "clients that wait when the address goes will not hear of it: this kernel cannot "
+            "reset their connections (%s; CONFIG_INET_DIAG_DESTROY)",
+            strerror(error));
+}
+
 static void on_vip(struct warden *w, const struct fence_msg *m, const char *payload,
                    size_t size)
 {
@@ -187,6 +201,8 @@ static void on_vip(struct warden *w, const struct fence_msg *m, const char *payl
     }
     if (rv == ERR_OK)
         rv = vip_set(&w->vip, words[0], words + 1, n > 1 ? n - 1 : 0, text, sizeof text);
+    if (rv == ERR_OK && n > 1)
+        probe_resets(w);
     if (rv == ERR_OK && m->a != 0)
         rv = bring_up(w, text, sizeof text);
     else if (rv == ERR_OK)

@@ -49,7 +49,7 @@ void kill_begin(struct warden *w, uint64_t quit_us, bool requested, bool fenced)
     if (fenced && something)
         flag(&w->shm->fenced, 1);
     if (fenced || requested)
-        vip_down(&w->vip);
+        w->vip_leaves = true;
     w->dirty = true;
     if (w->kill != KILL_NONE) {
         w->sweep_at_us = MIN(w->sweep_at_us, now + quit_us);
@@ -126,7 +126,7 @@ static void postmaster_gone(struct warden *w, int status)
 {
     if (w->start_pipe >= 0)
         postmaster_started(w);
-    vip_down(&w->vip);
+    w->vip_leaves = true;
     w->postmaster = 0;
     w->tree.root = 0;
     flag(&w->shm->exit_status, (uint64_t)status);

@@ -156,6 +156,9 @@ static void tick(struct warden *w)
 {
     uint64_t wake = guard_tick(w);
     wake = MIN(wake, kill_step(w));
+    if (w->vip_leaves)
+        vip_down(&w->vip);
+    w->vip_leaves = false;
     wake = MIN(wake, tick_vip(w));
     if (w->leftovers && w->kill == KILL_NONE)
         look_for_leftovers(w);

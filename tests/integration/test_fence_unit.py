@@ -115,7 +115,7 @@ def vip_driver(lab):
     """A fence alone in a network of its own, with one interface; run(words) works in there."""
     if not namespaces_work():
         pytest.skip("no user and network namespaces, or no iproute2")
-    driver = Driver(lab, before=["unshare", "-Urn", "sh", "-c", 'ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up && exec "$0" "$@"'])
+    driver = Driver(lab, before=["unshare", "-Urn", "sh", "-c", 'ip link set lo up && ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up && exec "$0" "$@"'])
     lab.drivers.append(driver)
     driver.changed(connected=1)
 
@@ -158,6 +158,57 @@ def test_the_virtual_address_goes_when_asked_and_needs_a_deadline(lab, vip_drive
     wait_for(lambda: vip_driver.has("10.98.7.6"), "up again")
     vip_driver.order("kill")
     wait_for(lambda: not vip_driver.has("10.98.7.6"), "gone with a kill")
+
+
+# A server that answers nothing and cannot be told to end, and a client from another address that waits for an answer.
+WAITS = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+for listens_by in {family, socket.AF_INET6}:
+    sys.stdin.readline()
+    with socket.socket(listens_by) as server, socket.socket(family) as client, socket.socket(family) as bystander:
+        if listens_by == socket.AF_INET6:
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        server.bind(("", 0))
+        server.listen()
+        for s in (client, bystander):
+            s.settimeout(60)
+            s.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        client.connect((sys.argv[1], server.getsockname()[1]))
+        bystander.connect((bystander.getsockname()[0], server.getsockname()[1]))
+        held = [server.accept() for _ in range(2)]
+        client.sendall(b"a question")
+        print("waits", flush=True)
+        try:
+            client.recv(1)
+        except ConnectionResetError:
+            print("reset", flush=True)
+        bystander.sendall(b"another")
+        print("others", sum(s.recv(9) == b"another" for s, peer in held if peer[1] == bystander.getsockname()[1]), flush=True)
+"""
+
+
+@pytest.mark.parametrize("address, bits", [("10.98.7.6", 24), ("fd98::6", 64)])
+def test_who_waits_for_an_answer_of_the_virtual_address_hears_that_it_goes(lab, vip_driver, address, bits):
+    start_armed(lab, vip_driver, 120000)
+    with subprocess.Popen(["nsenter", "-U", "-n", "--preserve-credentials", "-t", str(vip_driver.process.pid),
+                           "timeout", "120", "/usr/bin/python3", "-c", WAITS, address],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as waits:
+        for leaves in ([f"vip down v0 {address}/{bits}"] if ":" not in address else []) + ["arm 7 3000"]:  # by order; near its deadline
+            vip_driver.order(f"vip up v0 {address}/{bits}")
+            wait_for(lambda: vip_driver.has(address), "up")
+            log = lab.root / "fence.log"
+            if log.exists() and "cannot reset their connections" in log.read_text(encoding="utf-8"):
+                waits.kill()
+                pytest.skip("a kernel without CONFIG_INET_DIAG_DESTROY")
+            waits.stdin.write("on\n")
+            waits.stdin.flush()
+            assert waits.stdout.readline() == "waits\n"
+            vip_driver.order(leaves)
+            assert waits.stdout.readline() == "reset\n"
+            assert waits.stdout.readline() == "others 1\n", "a connection to another address goes on"
+            wait_for(lambda: not vip_driver.has(address), "gone")
+    assert waits.returncode == 0
 
 
 def test_the_kernel_takes_the_virtual_address_when_nobody_is_left(lab, vip_driver):

@@ -19,8 +19,8 @@ from cluster import Cluster, Node, wait_until
 from netns import Net, sh, why_not
 
 VIPS = ("10.77.0.100", "fd77::100")
-# An answer that is due when the address goes away never comes.
-NOTICES = {"tcp_user_timeout": 200, "keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 1}
+# For the moment between the reset of connections and the end of the address.
+DEADLINE = {"tcp_user_timeout": 5000, "keepalives_idle": 3, "keepalives_interval": 1, "keepalives_count": 2}
 CAPS = "+net_admin,+net_raw"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")
@@ -90,7 +90,7 @@ class Knocker:
             with contextlib.suppress(OSError, psycopg2.Error):
                 socket.create_connection((self.address, 5432), timeout=0.2).close()  # without it a lost answer costs 2 s
                 with contextlib.closing(psycopg2.connect(host=self.address, user="postgres", dbname="postgres", password=self.c.password,
-                                                         connect_timeout=2, **NOTICES)) as link, link.cursor() as cursor:
+                                                         connect_timeout=2, **DEADLINE)) as link, link.cursor() as cursor:
                     cursor.execute("CREATE TEMP TABLE t AS SELECT 1")  # a primary's alone
                     cursor.execute("SHOW data_directory")
                     self.through.append((time.monotonic(), cursor.fetchone()[0].split("/")[-2]))
@@ -98,6 +98,27 @@ class Knocker:
 
     def since(self, at, node):
         return next((t for t, name in self.through if t >= at and name == node.name), None)
+
+
+class Waiting:
+    """A client without any deadline that waits for an answer from a session that can give none: it is stopped."""
+
+    def __init__(self, c, address):
+        self.heard = threading.Event()
+        self._link = psycopg2.connect(host=address, user="postgres", dbname="postgres", password=c.password, connect_timeout=5, keepalives=0)
+        with self._link.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            os.kill(cursor.fetchone()[0], signal.SIGSTOP)
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        with contextlib.suppress(psycopg2.Error), self._link.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        self.heard.set()
+
+
+def kernel_resets(c):
+    return not any("cannot reset their connections" in (n.dir / "fence.log").read_text(encoding="utf-8") for n in c.nodes)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +184,10 @@ def test_it_leaves_a_node_whose_daemon_is_dead(c, address):
     old = c.primary()
     with Watch(c.nodes) as watch, Knocker(c, address) as knocker:
         wait_until(lambda: knocker.through, "a client gets through before")
+        waiting = Waiting(c, address)
         old.signal("regentd", signal.SIGKILL)
+        if kernel_resets(c):
+            assert waiting.heard.wait(60), "who waits hears that the address goes"
         new = c.new_leader(old)
         moved(c, watch, knocker, new, time.monotonic())
     old.reap()
