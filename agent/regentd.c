@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -142,6 +143,9 @@ int main(int argc, char **argv)
         return 1;
     }
     d.fence_socket = a.fence;
+    /* What our unit grants us alone; a fence that we start ourselves may need it. */
+    if (d.fence_socket != NULL)
+        (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     notify_open();
     if (daemon_start(&d, &e) != ERR_OK) {
         log_event(LOG_FATAL, "start", NO_KV, "%s", e.text);
@@ -155,5 +159,5 @@ int main(int argc, char **argv)
     (void)uv_run(&d.loop, UV_RUN_DEFAULT);
     daemon_close(&d);
     log_event(LOG_INFO, "stop", NO_KV, "regentd has stopped");
-    return 0;
+    return d.failed ? 1 : 0;
 }
