@@ -74,6 +74,16 @@ static void on_term(uv_signal_t *s, int number)
     uv_timer_start(&d->limit, on_limit, DAEMON_STOP_LIMIT_MS, 0);
 }
 
+void daemon_give_up(struct daemon *d)
+{
+    if (d->failed || d->closing)
+        return;
+    d->failed = true;
+    notify_send("STOPPING=1");
+    engine_stop(d->engine);
+    uv_timer_start(&d->limit, on_limit, DAEMON_STOP_LIMIT_MS, 0);
+}
+
 /* SIGUSR2 announces a restart: PostgreSQL is left running for the next daemon. */
 static void on_leave(uv_signal_t *s, int number)
 {
@@ -150,6 +160,7 @@ void daemon_finish(struct daemon *d)
     callbacks_stop(TAKE(d->callbacks), d->restarting);
     host_watch_stop(TAKE(d->host));
     vip_keeper_stop(TAKE(d->vip));
+    watchdog_keeper_free(TAKE(d->watchdog));
     if (d->watch != NULL)
         client_unwatch(d->watch);
     client_close(d->client, on_client_closed, d);
@@ -278,6 +289,7 @@ static enum err start_postgres(struct daemon *d, struct errmsg *e)
     if (rv != ERR_OK)
         return rv;
     d->vip = vip_keeper_new(&d->loop, &d->config, d->fence);
+    d->watchdog = watchdog_keeper_new(&d->config, d->fence);
     struct postgres_options p = {.config = &d->config, .fence = d->fence};
     if (d->fence_socket != NULL) {
         installed_paths(d->fence_socket, run_dir, log);
@@ -302,7 +314,8 @@ static enum err start_all(struct daemon *d, struct errmsg *e)
     watch_signal(d, &d->hangup, SIGHUP, on_hangup);
     /* What can be refused comes first: a fence outlives a daemon that does not start. */
     d->jobs = rest_jobs_new(&d->loop, &daemon_rest_ports, d);
-    if ((rv = rest_start(&d->config, d->jobs, &d->rest, e)) != ERR_OK ||
+    if ((!d->witness && (rv = watchdog_check(&d->config, e)) != ERR_OK) ||
+        (rv = rest_start(&d->config, d->jobs, &d->rest, e)) != ERR_OK ||
         (rv = dns_start(&d->config, &d->dns, e)) != ERR_OK ||
         (rv = templates_start(&d->loop, &d->config, &d->templates, e)) != ERR_OK ||
         (rv = start_dcs(d, e)) != ERR_OK ||

@@ -12,6 +12,7 @@
 #include "agent/rest_jobs.h"
 #include "agent/templates.h"
 #include "agent/vip.h"
+#include "agent/watchdog.h"
 #include "dcs/dcs.h"
 
 enum {
@@ -40,16 +41,20 @@ struct daemon {
     struct dns *dns;
     struct host_watch *host;
     struct vip_keeper *vip;
+    struct watchdog_keeper *watchdog;
     struct engine *engine;
     const char *fence_socket; /* of a fence that is a service of its own; NULL: rootless */
     bool restarting;
     bool closing;
     bool witness;
+    bool failed; /* it ends because it must not go on */
 };
 
 /* Starts everything; uv_run() on `loop` until the last handle is closed. On an error what was started is
  * taken down again, PostgreSQL is left alone. */
 enum err daemon_start(struct daemon *d, struct errmsg *e) MUST_CHECK;
+/* Ends this daemon in order, as SIGTERM does; once. The process then ends with an error. */
+void daemon_give_up(struct daemon *d);
 /* Closes everything of the agent; the loop then ends. */
 void daemon_finish(struct daemon *d);
 /* Reads the configuration file again and takes over what a daemon that runs can; the log says what, and what waits for a

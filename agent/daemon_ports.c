@@ -193,6 +193,8 @@ static void port_published(void *arg, const struct view *v, const struct plan *p
     if (!d->closing && rest_dcs_due(d->rest, v->now_ms))
         client_call(d->client, METHOD_CLUSTER_STATUS, &(struct empty){}, 0, on_dcs_status, d);
     vip_keeper_look(d->vip, v);
+    if (!watchdog_keeper_look(d->watchdog, v->config.ttl_ms, v->now_ms))
+        daemon_give_up(d);
     dns_publish(d->dns, v);
     rest_publish(d->rest, &news);
     if (!d->closing)

@@ -31,9 +31,11 @@ struct fence_state {
     uint64_t kill_budget_ms;
     /* CLOCK_BOOTTIME at which nothing was left after the last kill or exit; 0: none yet */
     uint64_t swept_ms;
-    bool realtime, locked, cgroup; /* what the system granted: for doctor */
-    bool vip_up;                   /* the virtual addresses are on their interface */
-    char vip_refused[240];         /* why not, as the last order was answered; "" none */
+    bool realtime, locked, cgroup;   /* what the system granted: for doctor */
+    bool vip_up;                     /* the virtual addresses are on their interface */
+    char vip_refused[240];           /* why not, as the last order was answered; "" none */
+    bool watchdog_held, watchdog_on; /* there is a hardware watchdog; it counts */
+    char watchdog_refused[240];      /* why there is none; "" there is, or none is wanted */
     char refused[240]; /* why the last start or arm was refused or failed; "" none */
 };
 
@@ -84,6 +86,11 @@ void fence_confirm(struct fence *f, uint64_t challenge);
  * PostgreSQL and with the deadline. What comes of it: `vip_up`, or `vip_refused` in changed(). n 0: none. */
 enum err fence_vip(struct fence *f, bool up, const char *interface,
                    const char *const *addresses, size_t n) MUST_CHECK;
+/* The hardware watchdog: its open device, or -1: the one that the fence holds goes on; still the caller's. wanted_s is
+ * its time, longest_s what a device may make of that; wanted_s 0: none is wanted. What comes of it: `watchdog_held`, or
+ * `watchdog_refused` in changed(). */
+enum err fence_watchdog(struct fence *f, int fd, bool required, unsigned wanted_s,
+                        unsigned longest_s) MUST_CHECK;
 
 /* The worker beside the fence: file operations and tools in PGDATA, one at a time, each a child that can
  * hang without harm. A connected stream socket to it; -1 when the fence is not there. */

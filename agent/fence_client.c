@@ -42,6 +42,8 @@ static void copy_state(const struct fence_shm *s, struct fence_state *t)
     t->locked = (features & FENCE_LOCKED) != 0;
     t->cgroup = (features & FENCE_CGROUP) != 0;
     t->vip_up = (features & FENCE_VIP_UP) != 0;
+    t->watchdog_held = (features & FENCE_WATCHDOG_HELD) != 0;
+    t->watchdog_on = (features & FENCE_WATCHDOG_ON) != 0;
 }
 
 /* The reader's side of the seqlock. A fence that died while writing leaves it odd: then what is there
@@ -119,6 +121,13 @@ void fence_on_refused(struct fence *f, enum fence_type order, enum err code, str
     if (order == FENCE_VIP) {
         (void)snprintf(f->state.vip_refused, sizeof f->state.vip_refused, "%.*s",
                        (int)MIN(text.n, (size_t)200), (const char *)text.p);
+        if (!f->closing)
+            f->ops.changed(f->arg, &f->state);
+    }
+    if (order == FENCE_WATCHDOG) {
+        (void)snprintf(f->state.watchdog_refused, sizeof f->state.watchdog_refused, "%.*s",
+                       (int)MIN(text.n, (size_t)200), (const char *)text.p);
+        fence_refresh(f);
         if (!f->closing)
             f->ops.changed(f->arg, &f->state);
     }
@@ -354,6 +363,16 @@ enum err fence_vip(struct fence *f, bool up, const char *interface,
     return fence_link_send(
         f, &(struct fence_link_packet){
                .type = FENCE_VIP, .a = up, .payload = n > 0 ? buf_slice(&b) : slice_of("", 0)});
+}
+
+enum err fence_watchdog(struct fence *f, int fd, bool required, unsigned wanted_s,
+                        unsigned longest_s)
+{
+    f->state.watchdog_refused[0] = '\0';
+    uint64_t mode = wanted_s == 0 ? 0 : required ? 2 : 1;
+    struct fence_link_packet p = {
+        .type = FENCE_WATCHDOG, .a = mode, .b = wanted_s, .c = longest_s, .fd = MAX(fd, 0)};
+    return fence_link_send(f, &p);
 }
 
 int fence_worker_connect(struct fence *f)

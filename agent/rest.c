@@ -523,6 +523,7 @@ void rest_publish(struct rest *r, const struct rest_news *news)
     if (news->fence != NULL) {
         f->fence_deadline_ms = news->fence->armed ? news->fence->deadline_ms : 0;
         f->vip_up = news->fence->vip_up;
+        f->watchdog_on = news->fence->watchdog_on;
     }
     past_note(&r->past, news->view, rest_leader_lsn(f), f->wall_ms, rule, news->plan->reason);
     f->past = r->past;

@@ -33,6 +33,7 @@ struct rest_facts {
     struct host_seen host;      /* looks 0: not known */
     uint64_t fence_deadline_ms; /* CLOCK_BOOTTIME; 0: it holds none */
     bool vip_up;
+    bool watchdog_on;
     struct rest_past past;
     bool has_dcs; /* this member of the DCS has told of itself lately */
     struct status_reply dcs;

@@ -302,6 +302,8 @@ static void regent_lease(struct out *o)
     gauge_us(
         o, "regent_fence_deadline_seconds", fence_ms * 1000,
         "Until the fence kills PostgreSQL unless the lease is renewed; 0: it is not armed.");
+    gauge(o, "regent_watchdog_running", f->watchdog_on,
+          "1 while the hardware watchdog counts and is fed.");
     gauge(o, "regent_vip_up", f->vip_up, "1 when the virtual address is on this node.");
     gauge(o, "regent_dcs_ready", !rest_stale(f, o->now_ms),
           "1 when this node's copy of the records is confirmed by a quorum.");

@@ -143,7 +143,8 @@ const struct conf_key conf_keys[] = {
      .help = "higher: rather a synchronous standby; 0 and below: never one"},
 
     S("watchdog.mode", watchdog.mode, .fallback = "automatic",
-      .choices = "off|automatic|required", .help = "hardware watchdog"),
+      .choices = "off|automatic|required",
+      .help = "hardware watchdog: resets the machine when the fence stands still"),
     S("watchdog.device", watchdog.device, .fallback = "/dev/watchdog", .help = "its device"),
     S("log.level", log.level, .fallback = "info", .choices = "debug|info|warn|error",
       .live = true, .help = "least level shown"),

@@ -15,6 +15,8 @@
  *   DISARM
  *   WORKER with a socket's descriptor: a fresh worker process serves it
  *   STOP   the fence exits when nothing is left to guard
+ *   WATCHDOG with the device's descriptor, or without: the one held goes on. a: 0 none, 1 automatic,
+ *          2 required; b: its time in seconds, c: the longest it may become
  *   VIP    payload: interface and addresses "a/bits", each NUL-terminated; empty: none. a: 1 put them on
  *          the interface (needs a deadline and a postmaster), 0 take them off. They also go with PostgreSQL
  *
@@ -50,6 +52,7 @@ enum fence_type {
     FENCE_WORKER,
     FENCE_STOP,
     FENCE_VIP,
+    FENCE_WATCHDOG,
     FENCE_WELCOME = 101,
     FENCE_CHANGED,
     FENCE_REFUSED,
@@ -69,6 +72,8 @@ enum {
     FENCE_LOCKED = 2,   /* mlockall was granted */
     FENCE_CGROUP = 4, /* PostgreSQL has a cgroup of its own: killed and frozen at one stroke */
     FENCE_VIP_UP = 8, /* the virtual addresses are on their interface */
+    FENCE_WATCHDOG_HELD = 16,
+    FENCE_WATCHDOG_ON = 32, /* it counts */
 };
 
 /* Of that cgroup; the fence's pid behind it. */

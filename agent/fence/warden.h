@@ -10,6 +10,7 @@
 #include "agent/fence/proto.h"
 #include "agent/fence/tree.h"
 #include "agent/fence/vip.h"
+#include "agent/fence/watchdog.h"
 #include "base/base.h"
 #include "base/err.h"
 
@@ -62,6 +63,7 @@ struct warden {
     struct vip vip;
     bool vip_leaves;    /* at the end of this tick, behind the signals */
     bool resets_probed; /* vip_reset_probe() */
+    struct watchdog watchdog;
 };
 
 /* warden_setup.c: once, before the loop; on failure says why and returns false. */

@@ -122,6 +122,11 @@ static void on_arm(struct warden *w, const struct fence_msg *m)
     struct guard *g = &w->guard;
     bool armed = g->phase == GUARD_RUN || g->phase == GUARD_FROZEN;
     uint64_t budget = m->c != 0 ? m->c : FENCE_BUDGET_MS;
+    if (w->watchdog.required && w->watchdog.fd < 0 && !armed) {
+        conn_refuse(w, m->type, ERR_PRECONDITION,
+                    "watchdog.mode is required, and there is none");
+        return;
+    }
     if (w->kill != KILL_NONE || g->phase == GUARD_DOOMED || m->b == 0 || budget > 60000 ||
         m->b > UINT64_MAX / 2000 || (!armed && m->b <= clock_boot_ms() + budget)) {
         conn_refuse(w, m->type, ERR_PRECONDITION,
@@ -212,6 +217,26 @@ static void on_vip(struct warden *w, const struct fence_msg *m, const char *payl
         conn_refuse(w, m->type, rv, text);
 }
 
+/* Takes the descriptor, if there is one. */
+static void on_watchdog(struct warden *w, const struct fence_msg *m, int fd)
+{
+    enum { LONGEST_S = 3600 };
+    bool good = m->a <= 2 && m->b > 0 && m->b <= m->c && m->c <= LONGEST_S;
+    w->dirty = true;
+    if (m->a == 0 || !good) {
+        watchdog_leave(&w->watchdog);
+        w->watchdog.required = false;
+        if (fd >= 0)
+            (void)close(fd);
+        if (!good)
+            conn_refuse(w, m->type, ERR_INVALID, "no time for a watchdog");
+        return;
+    }
+    watchdog_take(&w->watchdog, fd, m->a == 2, (unsigned)m->b, (unsigned)m->c);
+    if (w->watchdog.trouble[0] != '\0')
+        conn_refuse(w, m->type, ERR_NOT_FOUND, w->watchdog.trouble);
+}
+
 static void order(struct warden *w, size_t i, const struct fence_msg *m, char *payload,
                   size_t size, int *fd)
 {
@@ -241,6 +266,10 @@ static void order(struct warden *w, size_t i, const struct fence_msg *m, char *p
         break;
     case FENCE_STOP:
         on_stop(w, m);
+        break;
+    case FENCE_WATCHDOG:
+        on_watchdog(w, m, *fd);
+        *fd = -1;
         break;
     case FENCE_VIP:
         on_vip(w, m, payload, size);

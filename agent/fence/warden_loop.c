@@ -151,6 +151,40 @@ static uint64_t tick_vip(struct warden *w)
     return wake;
 }
 
+static enum watchdog_need watchdog_need(const struct warden *w)
+{
+    if (w->kill != KILL_NONE || w->guard.doubt)
+        return WATCHDOG_STARVE;
+    switch (w->guard.phase) {
+    case GUARD_IDLE:
+        return WATCHDOG_REST;
+    case GUARD_RUN:
+    case GUARD_FROZEN:
+        return WATCHDOG_GUARD;
+    case GUARD_DOOMED:
+        return WATCHDOG_STARVE;
+    }
+    UNREACHABLE();
+}
+
+static uint64_t tick_watchdog(struct warden *w)
+{
+    const struct watchdog *g = &w->watchdog;
+    uint64_t now = clock_boot_us();
+    bool held = g->fd >= 0, on = g->on, pinned = g->pinned;
+    uint64_t wake =
+        watchdog_tick(&w->watchdog, watchdog_need(w), now, guard_left_us(&w->guard, now));
+    w->dirty = w->dirty || held != (g->fd >= 0) || on != g->on;
+    if (held && g->fd < 0) {
+        fence_log("error", "watchdog", "given up: %s", g->trouble);
+        conn_refuse(w, FENCE_WATCHDOG, ERR_UNAVAILABLE, g->trouble);
+    }
+    if (pinned != g->pinned && g->pinned)
+        fence_log("warn", "watchdog",
+                  "it cannot be stopped: the machine is reset when this fence ends");
+    return wake;
+}
+
 /* After every batch of events, and at least every heartbeat while there is something to guard. */
 static void tick(struct warden *w)
 {
@@ -160,6 +194,7 @@ static void tick(struct warden *w)
         vip_down(&w->vip);
     w->vip_leaves = false;
     wake = MIN(wake, tick_vip(w));
+    wake = MIN(wake, tick_watchdog(w));
     if (w->leftovers && w->kill == KILL_NONE)
         look_for_leftovers(w);
     if (!learn_pgdata(w))
@@ -239,6 +274,7 @@ int warden_run(struct warden *w)
         tick(w);
     }
     vip_down(&w->vip);
+    watchdog_leave(&w->watchdog);
     fence_log("info", "end", "nothing to guard");
     cgroup_close(&w->cgroup);
     (void)unlink(w->options.socket_path);

@@ -203,6 +203,7 @@ bool warden_setup(struct warden *w, const struct warden_options *o)
         return complain(w, "change to", "/");
     cgroup_open(&w->cgroup);
     vip_open(&w->vip);
+    watchdog_init(&w->watchdog);
     atomic_store(&w->shm->features, harden());
     shm_publish(w);
     uint64_t f = atomic_load(&w->shm->features);

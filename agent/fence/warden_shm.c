@@ -23,6 +23,9 @@ static void mirror(struct fence_shm *s, const struct warden *w)
     uint64_t features = atomic_load_explicit(&s->features, memory_order_relaxed);
     features = w->cgroup.usable ? features | FENCE_CGROUP : features & ~(uint64_t)FENCE_CGROUP;
     features = w->vip.up ? features | FENCE_VIP_UP : features & ~(uint64_t)FENCE_VIP_UP;
+    features &= ~(uint64_t)(FENCE_WATCHDOG_HELD | FENCE_WATCHDOG_ON);
+    features |= w->watchdog.fd >= 0 ? FENCE_WATCHDOG_HELD : 0U;
+    features |= w->watchdog.on ? FENCE_WATCHDOG_ON : 0U;
     put(&s->features, features);
 }
 

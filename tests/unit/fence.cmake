@@ -13,3 +13,4 @@ foreach(test test_fence_client test_fence_freeze)
     set_tests_properties(${test} PROPERTIES RUN_SERIAL TRUE) # bounds in real time
 endforeach()
 regent_unit_test(test_fence_vip LIBS regent_fence_common)
+regent_unit_test(test_fence_watchdog LIBS regent_agent)
