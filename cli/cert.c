@@ -1,9 +1,11 @@
-/* cert create: a certificate for a client, with a role. */
+/* cert create|list|revoke: certificates for clients, with a role. */
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/commands.h"
@@ -122,5 +124,73 @@ int cmd_cert_create(struct cli *c, int argc, char **argv)
     else if (e.text[0] != '\0')
         (void)cli_error(&e);
     files_close(&f);
+    return cli_exit_code(rv);
+}
+
+/* One table for people, one array for programs: a revoked name is a row without a role. */
+static void print_list(const struct cli *c, const struct cert_list *list)
+{
+    static const struct output_column columns[] = {
+        {.name = "Serial", .number = true, .right = true},
+        {.name = "Name"},
+        {.name = "Role"},
+        {.name = "Issued"},
+        {.name = "Expires"},
+        {.name = "Revoked"}};
+    struct msg_iter it;
+    struct cert_info one;
+    struct cert_revoked gone;
+    char serial[24], issued[CLOCK_TEXT_MAX], end[CLOCK_TEXT_MAX];
+    struct output *o = output_new(c, NULL, columns, ARRAY_LEN(columns));
+    enum err err = msg_iter_init(&it, list->certs);
+    while (err == ERR_OK && msg_iter_next(&it, &msg_cert_info, &one, NULL) == ERR_OK) {
+        (void)snprintf(serial, sizeof serial, "%" PRIu64, one.serial);
+        clock_wall_text(one.issued_ms, issued);
+        clock_wall_text(one.expires_ms, end);
+        output_row(o, (const char *[]){serial, one.name, one.role, issued, end, NULL});
+    }
+    err = msg_iter_init(&it, list->revoked);
+    while (err == ERR_OK && msg_iter_next(&it, &msg_cert_revoked, &gone, NULL) == ERR_OK) {
+        (void)snprintf(serial, sizeof serial, "%" PRIu64, gone.serial);
+        clock_wall_text(gone.at_ms, end);
+        output_row(o, (const char *[]){serial, gone.name, NULL, NULL, NULL, end});
+    }
+    output_print(o);
+}
+
+int cmd_cert_list(struct cli *c, int argc, char **argv)
+{
+    static const struct empty nothing;
+    struct cert_list list;
+    int usage = cli_no_arguments(argc, argv);
+    if (usage != 0)
+        return usage;
+    enum err rv = cli_call(c, METHOD_CERT_LIST, &nothing, &list);
+    if (rv == ERR_OK)
+        print_list(c, &list);
+    return cli_exit_code(rv);
+}
+
+int cmd_cert_revoke(struct cli *c, int argc, char **argv)
+{
+    static const struct option options[] = {{"unlisted", no_argument, NULL, 'u'},
+                                            {NULL, 0, NULL, 0}};
+    struct cert_ref r = {.name = ""};
+    struct cert_revoked reply;
+    int option;
+    optind = 1;
+    while ((option = cli_option(argc, argv, options)) != -1) {
+        if (option == CLI_BAD_OPTION)
+            return CLI_USAGE;
+        r.unlisted = true;
+    }
+    if (optind + 1 != argc || str_copy(r.name, sizeof r.name, argv[optind]) != ERR_OK)
+        return cli_usage("one NAME of `cert list` is needed");
+    enum err rv = cli_call(c, METHOD_CERT_REVOKE, &r, &reply);
+    if (rv == ERR_OK)
+        (void)printf("%" PRIu64
+                     " listed certificate%s of %s revoked; all that it has until now "
+                     "are refused\n",
+                     reply.certs, reply.certs == 1 ? "" : "s", reply.name);
     return cli_exit_code(rv);
 }

@@ -6,6 +6,8 @@
 
 int cmd_adopt(struct cli *c, int argc, char **argv);
 int cmd_cert_create(struct cli *c, int argc, char **argv);
+int cmd_cert_list(struct cli *c, int argc, char **argv);
+int cmd_cert_revoke(struct cli *c, int argc, char **argv);
 int cmd_dcs_compact(struct cli *c, int argc, char **argv);
 int cmd_dcs_del(struct cli *c, int argc, char **argv);
 int cmd_dcs_get(struct cli *c, int argc, char **argv);

@@ -60,6 +60,8 @@ enum access access_needed(enum method m)
     case METHOD_TOKEN_LIST:
     case METHOD_TOKEN_REVOKE:
     case METHOD_CERT_ISSUE:
+    case METHOD_CERT_LIST:
+    case METHOD_CERT_REVOKE:
     case METHOD_CA_FETCH:
         return ACCESS_ADMIN;
     case METHOD_COUNT:

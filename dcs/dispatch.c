@@ -155,7 +155,24 @@ static void ca_fetch(const struct call_in *c)
     reply(c, &msg_ca_reply, &out);
 }
 
-/* A certificate that has expired identifies its owner for this alone. */
+/* A client's: a new one of the same name and role, which the store lists as any other. */
+static void renew_client(const struct call_in *c, const struct pki_identity *id,
+                         struct slice csr)
+{
+    struct cert_issue issue = {.csr = csr, .renews = id->serial};
+    struct buf CLEANUP(buf_close) params = BUF_INIT;
+    struct ticket *t = session_begin(c->x, c->msgid, c->params.n);
+    if (t == NULL) {
+        return;
+    }
+    memcpy(issue.name, id->name, sizeof issue.name);
+    memcpy(issue.role, id->kind, sizeof issue.role);
+    msg_encode(&msg_cert_issue, &issue, &params);
+    struct node_caller caller = {.cb = session_done, .arg = t};
+    node_request(c->x->server->o.node, METHOD_CERT_ISSUE, buf_slice(&params), &caller);
+}
+
+/* A certificate that has expired identifies its owner, a member, for this alone. */
 static void cert_renew(const struct call_in *c)
 {
     const struct server_options *o = &c->x->server->o;
@@ -169,10 +186,12 @@ static void cert_renew(const struct call_in *c)
     if (!decode(c, &msg_cert_req, &req)) {
         return;
     }
-    bool late_client = id != NULL && !c->x->has_id && id->member_id == 0;
-    if (id == NULL || late_client || strcmp(id->cluster_id, o->cluster_id) != 0 ||
-        (id->member_id != 0 && (node_member(o->node, id->member_id, &m) != ERR_OK ||
-                                strcmp(m.state, "removed") == 0))) {
+    if (c->x->has_id && id->member_id == 0) {
+        renew_client(c, id, req.csr);
+        return;
+    }
+    if (id == NULL || id->member_id == 0 || strcmp(id->cluster_id, o->cluster_id) != 0 ||
+        node_member(o->node, id->member_id, &m) != ERR_OK || strcmp(m.state, "removed") == 0) {
         session_error(c->x, c->msgid, ERR_UNAUTHENTICATED,
                       "only the owner of a known certificate can have it renewed");
         return;
@@ -182,36 +201,6 @@ static void cert_renew(const struct call_in *c)
         session_error(c->x, c->msgid, err, e.text);
         return;
     }
-    struct cert_reply out = {.cert = buf_slice(&cert)};
-    reply(c, &msg_cert_reply, &out);
-}
-
-/* A certificate for a client; its key stays where the request was made. */
-static void cert_issue(const struct call_in *c)
-{
-    const struct server_options *o = &c->x->server->o;
-    struct cert_issue req;
-    struct errmsg e = {.text = ""};
-    struct buf CLEANUP(buf_close) cert = BUF_INIT;
-    struct pki_identity id = {.member_id = 0};
-    if (!decode(c, &msg_cert_issue, &req)) {
-        return;
-    }
-    enum err err = ERR_OK;
-    if (access_of_role(req.role) == ACCESS_NONE || req.name[0] == '\0') {
-        err =
-            err_set(&e, ERR_INVALID, "a name is needed, and a role: viewer, operator or admin");
-    }
-    err = err == ERR_OK ? str_copy(id.cluster_id, sizeof id.cluster_id, o->cluster_id) : err;
-    err = err == ERR_OK ? str_copy(id.name, sizeof id.name, req.name) : err;
-    err = err == ERR_OK ? str_copy(id.kind, sizeof id.kind, req.role) : err;
-    err = err == ERR_OK ? o->ops->sign(o->arg, &id, req.csr, &cert, &e) : err;
-    if (err != ERR_OK) {
-        session_error(c->x, c->msgid, err, e.text);
-        return;
-    }
-    log_event(LOG_INFO, "certificate_issued",
-              KV(KV_STR("name", req.name), KV_STR("role", req.role)), "for a client");
     struct cert_reply out = {.cert = buf_slice(&cert)};
     reply(c, &msg_cert_reply, &out);
 }
@@ -274,7 +263,6 @@ static handler *const here[METHOD_COUNT] = {
     [METHOD_CLUSTER_STATUS] = cluster_status,
     [METHOD_CA_FETCH] = ca_fetch,
     [METHOD_CERT_RENEW] = cert_renew,
-    [METHOD_CERT_ISSUE] = cert_issue,
     [METHOD_HASH_READ] = hash_read,
     [METHOD_SQL_QUERY] = sql_query,
     [METHOD_SNAPSHOT_SAVE] = snapshot_save,

@@ -129,6 +129,11 @@ enum err node_start(struct node *n, const struct raft_core_disk *disk, struct er
     MUST_CHECK;
 void node_set_authority(struct node *n, const struct node_authority *a);
 
+/* Is a client's certificate of this name and serial number refused? The second one changes when that may give
+ * another answer than before. */
+bool node_cert_revoked(const struct node *n, const char *name, uint64_t serial);
+uint64_t node_revocations(const struct node *n);
+
 /* What the other members said to this one, to be kept beyond this process. */
 void node_hear(struct node *n, const struct raft_heard *said);
 size_t node_heard_all(const struct node *n, struct raft_heard ret[static MEMBERS_MAX]);

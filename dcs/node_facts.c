@@ -29,6 +29,18 @@ enum err node_member(struct node *n, uint64_t id, struct member *ret_member)
     return state_member(n->state, id, ret_member);
 }
 
+bool node_cert_revoked(const struct node *n, const char *name, uint64_t serial)
+{
+    CHECK_MAGIC(n, NODE_MAGIC);
+    return state_cert_revoked(n->state, name, serial);
+}
+
+uint64_t node_revocations(const struct node *n)
+{
+    CHECK_MAGIC(n, NODE_MAGIC);
+    return state_revocations(n->state);
+}
+
 bool node_is_voter(const struct node *n, uint64_t id)
 {
     const struct raft_server *s = member_server(raft_core_membership(n->raft), id);

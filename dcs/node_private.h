@@ -271,7 +271,8 @@ void member_op_forget(struct node *n, const struct request *r);
 void member_lost_leadership(struct node *n);
 uint64_t member_deadline(const struct node *n);
 
-/* token.c: what the leader proposes for a request, and the reply it makes of the result. */
+/* token.c, tokens and certificates: what the leader proposes for a request, and the reply it makes of the
+ * result. */
 bool token_prepare(struct node *n, struct request *r) MUST_CHECK; /* false: it was answered */
 enum err token_finish(struct node *n, const struct request *r, struct slice result,
                       struct buf *ret_result, struct errmsg *e) MUST_CHECK;

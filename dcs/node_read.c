@@ -31,6 +31,9 @@ static enum err answer(struct node *n, unsigned method, struct slice params,
         mem_free(list);
         return err;
     }
+    case METHOD_CERT_LIST:
+        state_certs(n->state, ret_reply);
+        return ERR_OK;
     default:
         UNREACHABLE();
     }

@@ -39,6 +39,9 @@ static const struct rule rules[NODE_METHOD_COUNT] = {
     [METHOD_TOKEN_LIST] = {.route = ROUTE_READ, .once = ONCE_ALWAYS},
     [METHOD_TOKEN_REVOKE] = {.route = ROUTE_BATCH},
     [METHOD_TOKEN_REDEEM] = {.route = ROUTE_BATCH, .once = ONCE_ALWAYS},
+    [METHOD_CERT_ISSUE] = {.route = ROUTE_BATCH},
+    [METHOD_CERT_LIST] = {.route = ROUTE_READ, .once = ONCE_ALWAYS},
+    [METHOD_CERT_REVOKE] = {.route = ROUTE_BATCH},
     [NODE_METHOD_PRESENT] = {.route = ROUTE_OP, .once = ONCE_ALWAYS},
 };
 

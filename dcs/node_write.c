@@ -17,6 +17,8 @@ static const enum state_command commands[METHOD_COUNT] = {
     [METHOD_TOKEN_CREATE] = STATE_CMD_TOKEN_CREATE,
     [METHOD_TOKEN_REVOKE] = STATE_CMD_TOKEN_REVOKE,
     [METHOD_TOKEN_REDEEM] = STATE_CMD_TOKEN_REDEEM,
+    [METHOD_CERT_ISSUE] = STATE_CMD_CERT_ISSUE,
+    [METHOD_CERT_REVOKE] = STATE_CMD_CERT_REVOKE,
 };
 
 static struct flight *flight_new(void)

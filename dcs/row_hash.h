@@ -19,7 +19,9 @@ enum row_table {
     ROW_MEMBER,
     ROW_STORE,
     ROW_KV_LEASE, /* of the index, not of a table */
-    ROW_CONTENT   /* of the whole state */
+    ROW_CONTENT,  /* of the whole state */
+    ROW_CERT,
+    ROW_REVOKED
 };
 
 uint64_t row_hash_begin(enum row_table table);

@@ -252,12 +252,28 @@ bool session_watch_send(void *session, struct slice event, bool must)
     return true;
 }
 
-static const char *removed(struct server *s, const struct pki_identity *id)
+static const char *refused(const struct server *s, const struct pki_identity *id)
 {
     struct member m;
-    bool gone = id->member_id != 0 && node_member(s->o.node, id->member_id, &m) == ERR_OK &&
-                strcmp(m.state, "removed") == 0;
+    if (id->member_id == 0) {
+        return node_cert_revoked(s->o.node, id->name, id->serial) ? SERVER_REVOKED : NULL;
+    }
+    bool gone =
+        node_member(s->o.node, id->member_id, &m) == ERR_OK && strcmp(m.state, "removed") == 0;
     return gone ? SERVER_REMOVED : NULL;
+}
+
+/* A revocation holds from the moment in which this member applies it. Of members that are removed only those are
+ * asked for that have not said hello: server_look() closes the door of the others. */
+static const char *refused_now(struct session *x, bool members_too)
+{
+    uint64_t revocations = node_revocations(x->server->o.node);
+    bool look = x->id.member_id != 0 ? members_too : x->revocations != revocations;
+    if (x->has_id && look) {
+        x->revocations = revocations;
+        x->refused = refused(x->server, &x->id);
+    }
+    return x->refused;
 }
 
 static void on_ready(void *arg, const struct pki_identity *id)
@@ -297,10 +313,9 @@ static void on_request(void *arg, uint64_t msgid, struct slice method, struct sl
 {
     struct session *x = arg;
     CHECK_MAGIC(x, SESSION_MAGIC);
-    /* Later on server_look() closes the door. */
-    const char *gone = x->has_id && !x->said_hello ? removed(x->server, &x->id) : NULL;
-    if (gone != NULL) {
-        session_error(x, msgid, ERR_DENIED, gone);
+    const char *why = refused_now(x, !x->said_hello);
+    if (why != NULL) {
+        session_error(x, msgid, ERR_DENIED, why);
         return;
     }
     dispatch_request(x, msgid, method, params);
@@ -509,7 +524,7 @@ static void close_stalled(struct server *s)
     let_go_on(s);
 }
 
-static void close_removed(struct server *s)
+static void close_refused(struct server *s)
 {
     uint64_t applied = node_applied(s->o.node);
     if (applied == s->checked_applied) {
@@ -518,7 +533,7 @@ static void close_removed(struct server *s)
     s->checked_applied = applied;
     for (struct list *l = s->sessions.next; l != &s->sessions; l = l->next) {
         struct session *x = container_of(l, struct session, link);
-        if (x->has_id && x->conn != NULL && removed(s, &x->id) != NULL) {
+        if (x->conn != NULL && refused_now(x, true) != NULL) {
             conn_close(x->conn);
         }
     }
@@ -526,7 +541,7 @@ static void close_removed(struct server *s)
 
 void server_look(struct server *s)
 {
-    close_removed(s);
+    close_refused(s);
     close_stalled(s);
 }
 

@@ -2,8 +2,8 @@
  * connections. A session is one connection: who is there, what it may do, what it has under way.
  *
  * Without a certificate only the OPEN methods are allowed; the local socket is for root and the
- * daemon's own user; a certificate of a removed member is refused. A new stranger pushes the
- * oldest one out: a crowd of them keeps nobody else away. Every bound closes the door with words, none
+ * daemon's own user; a certificate that was revoked, or is a removed member's, is refused. A new stranger
+ * pushes the oldest one out: a crowd of them keeps nobody else away. Every bound closes the door with words, none
  * of them lets memory grow. Loop thread. */
 #ifndef REGENT_DCS_SERVER_H
 #define REGENT_DCS_SERVER_H
@@ -37,6 +37,9 @@ enum {
     SERVER_PEER_DEAD_MS = 2000
 };
 
+#define SERVER_REVOKED                                                                  \
+    "this certificate was revoked; an administrator makes another one with `regentctl " \
+    "cert create`"
 #define SERVER_REMOVED                                                                    \
     "this member was removed from the cluster; to use the node again, stop it, move its " \
     "data_dir aside and join it anew with a token"
@@ -47,7 +50,7 @@ struct server;
 struct server_ops {
     /* A member's own link has come in. */
     void (*dialed)(void *arg, uint64_t member);
-    /* Signs for cert.renew; ERR_UNAVAILABLE when this node has no CA key. */
+    /* Signs for cert.renew of a member; ERR_UNAVAILABLE when this node has no CA key. */
     enum err (*sign)(void *arg, const struct pki_identity *id, struct slice csr,
                      struct buf *ret_cert, struct errmsg *e);
     /* CA certificate and key for another voter. */
@@ -86,7 +89,9 @@ struct session {
     bool has_id;
     struct pki_identity id; /* of its certificate */
     enum access access;
-    bool peer; /* a member, as a member */
+    const char *refused;  /* by what this member has applied; NULL: not */
+    uint64_t revocations; /* node_revocations() when that was looked up */
+    bool peer;            /* a member, as a member */
     size_t in_flight, bytes;
     struct intake_ticket intake;
 };
@@ -123,7 +128,7 @@ void server_start(struct server *s, const struct server_options *o, const int *f
 /* A connected socket from this process, with the rights of the local one; takes it. */
 void server_adopt(struct server *s, int fd);
 void server_flush(struct server *s);
-/* Closes connections of members that have been removed, and of clients that hold others up. About once
+/* Closes connections of members that have been removed, of clients whose certificates were revoked, and of those that hold others up. About once
  * a second. */
 void server_look(struct server *s);
 void server_close(struct server *s); /* the owner's loop runs on until every handle is closed */

@@ -6,8 +6,9 @@
  * with state_batch_*, so that its layout is known here alone.
  *
  * Bounds: key 4096 bytes, value 1.5 MiB, 128 compares and 128 operations of a list of a transaction, 4096
- * leases, 1024 sessions with the results of their last 64 sequences, 64 members, 64 tokens. History
- * for watches: the last 10,000 revisions within 32 MiB. The tables: docs/FORMATS.md. */
+ * leases, 1024 sessions with the results of their last 64 sequences, 64 members, 64 tokens, 512
+ * certificates of clients. History for watches: the last 10,000 revisions within 32 MiB. The tables:
+ * docs/FORMATS.md. */
 #ifndef REGENT_DCS_STATE_H
 #define REGENT_DCS_STATE_H
 
@@ -49,7 +50,10 @@ enum state_command {
     STATE_CMD_MEMBER_INIT,  /* the first member's own row; only while there is none */
     /* (id, role): what it is to be in Raft; "voter", "learner", "witness" */
     STATE_CMD_MEMBER_ROLE,
-    STATE_CMD_HASH /* changes nothing; see state_take_mark() */
+    STATE_CMD_HASH, /* changes nothing; see state_take_mark() */
+    /* cert_issue without csr; the result is a cert_info: the server signs */
+    STATE_CMD_CERT_ISSUE,
+    STATE_CMD_CERT_REVOKE, /* cert_ref */
 };
 
 /* Opens or creates, checks integrity and that the file belongs to cluster_id (stored at creation).
@@ -116,6 +120,12 @@ enum err state_leases(struct state *s, const struct lease_ref *r, uint64_t now_m
                       struct buf *ret_reply, struct errmsg *e) MUST_CHECK;
 enum err state_tokens(struct state *s, struct token_list *ret_list, struct errmsg *e)
     MUST_CHECK;
+/* The reply of cert.list. */
+void state_certs(struct state *s, struct buf *ret_reply);
+/* Is a client's certificate of this name and serial number (0: not from this store) refused? */
+bool state_cert_revoked(struct state *s, const char *name, uint64_t serial);
+/* A number that changes when that may give another answer than before. */
+uint64_t state_revocations(const struct state *s);
 /* Registered members that are joining or active, by id: name, address, role wanted, state. At most
  * MEMBERS_MAX. Empty: the first one has not been written yet (state_batch_member_init). */
 enum err state_members(struct state *s, struct member *ret_members, size_t max, size_t *ret_n)

@@ -24,6 +24,8 @@ union request {
     struct token_info token;
     struct token_ref token_ref;
     struct token_redeem redeem;
+    struct cert_issue cert_issue;
+    struct cert_ref cert_ref;
     struct member member;
     struct compact_req compact;
     struct empty empty;
@@ -65,6 +67,8 @@ static const struct command commands[] = {
     [STATE_CMD_MEMBER_INIT] = PLAIN(member, cmd_member_init),
     [STATE_CMD_MEMBER_ROLE] = PLAIN(member, cmd_member_role),
     [STATE_CMD_HASH] = PLAIN(empty, cmd_hash),
+    [STATE_CMD_CERT_ISSUE] = PLAIN(cert_issue, cmd_cert_issue),
+    [STATE_CMD_CERT_REVOKE] = PLAIN(cert_ref, cmd_cert_revoke),
 };
 
 /* ---- what commands use ---- */

@@ -193,6 +193,8 @@ static const struct {
     {ROW_LEASE, "SELECT id, ttl_ms, nonce, n, session FROM lease"},
     {ROW_SESSION, "SELECT id, nonce, last_seq, used_index FROM session NOT INDEXED"},
     {ROW_TOKEN, HASH_TOKENS},
+    {ROW_CERT, HASH_CERTS},
+    {ROW_REVOKED, HASH_REVOKED},
     {ROW_MEMBER, HASH_MEMBERS},
 };
 
@@ -222,7 +224,8 @@ static enum err check_sums(const char *path, const struct state_marks *m,
 {
     const char *what = found->events != m->event_sum - m->event_sum_dropped ? "of the history"
                        : found->rows != m->rows_sum ? "of keys or results"
-                       : found->rest != m->rest_sum ? "of leases, sessions, tokens or members"
+                       : found->rest != m->rest_sum
+                           ? "of leases, sessions, tokens, certificates or members"
                        : found->index != found->indexed ? "of the index of leases"
                                                         : NULL;
     return what == NULL
@@ -286,7 +289,10 @@ void hash_small(struct state *s)
     static const struct {
         enum sql sql;
         enum row_table table;
-    } small[] = {{SQL_TOKEN_ALL, ROW_TOKEN}, {SQL_MEMBER_ALL, ROW_MEMBER}};
+    } small[] = {{SQL_TOKEN_ALL, ROW_TOKEN},
+                 {SQL_CERT_ALL, ROW_CERT},
+                 {SQL_REVOKED_ALL, ROW_REVOKED},
+                 {SQL_MEMBER_ALL, ROW_MEMBER}};
     s->small_sum = 0;
     for (size_t i = 0; i < ARRAY_LEN(small); i++)
         while (sql_row(s, small[i].sql))

@@ -10,7 +10,7 @@
  *     state_event.c      history: watches, compaction; state_history.c: ranges of the past
  *     state_lease.c      lease arithmetic (pure); state_lease_cmd.c: its commands and queries
  *     state_session.c    sessions and kept results
- *     state_token.c      tokens; state_member.c: members
+ *     state_token.c      tokens; state_cert.c: certificates of clients; state_member.c: members
  *     state_rebirth.c    a state for a new cluster
  *     state_snapshot.c   copies; state_restore.c: put in its place
  *     state_checkpoint.c the WAL's worker; state_hash.c: content hash */
@@ -24,7 +24,7 @@
 #include "dcs/state_lease.h"
 #include "dcs/state_session.h"
 
-enum { STATE_MAGIC = 0x53544154, STATE_SCHEMA_VERSION = 2, STATE_ENTRY_VERSION = 1 };
+enum { STATE_MAGIC = 0x53544154, STATE_SCHEMA_VERSION = 3, STATE_ENTRY_VERSION = 1 };
 enum { STATE_APPLICATION_ID = 0x52474e54 }; /* "RGNT" */
 
 enum { WAL_PAGES_LONG = 16384 }; /* 64 MiB: the worker needs a gap, state_wal_long() */
@@ -42,6 +42,8 @@ enum {
     STATE_DELETE_MAX = 32768,     /* keys that one request deletes: some 0.2 s of the loop */
     STATE_LEASE_KEYS_MAX = 8192,  /* attached to one lease: its end deletes them at once */
     STATE_TOKENS_MAX = 64,
+    STATE_CERTS_MAX = 512,                  /* of clients, not expired and not revoked */
+    STATE_REVOKED_MAX = 1024,               /* names */
     STATE_HISTORY_REVISIONS = 10000,        /* kept at least, within the bytes below */
     STATE_HISTORY_STEP = 256,               /* compaction looks at multiples of this */
     STATE_HISTORY_BYTES = 32 * 1024 * 1024, /* above it, down to three quarters of it */
@@ -83,11 +85,12 @@ struct state {
     struct state_marks m;  /* as of the last apply */
     uint64_t disk_applied; /* as of the last commit */
     bool in_txn;
-    bool restoring;      /* a file is put in its place beside the loop: nothing is applied */
-    bool marked;         /* the entry applied last asks for a hash */
-    uint64_t small_sum;  /* rows of tokens and members, added up */
-    int wal_woken_pages; /* length of the WAL when the checkpointer was woken last */
-    int wal_pages;       /* behind the last commit */
+    bool restoring;       /* a file is put in its place beside the loop: nothing is applied */
+    bool marked;          /* the entry applied last asks for a hash */
+    uint64_t small_sum;   /* rows of tokens, certificates and members, added up */
+    uint64_t revocations; /* raised when more is revoked */
+    int wal_woken_pages;  /* length of the WAL when the checkpointer was woken last */
+    int wal_pages;        /* behind the last commit */
     /* a key came or went, or a client's was changed, since the WAL was moved last */
     bool news;
     uint64_t commits, news_since_ms, quiet_since_ms, quiet_commits; /* state_tidy() */
@@ -182,6 +185,8 @@ enum err cmd_lease_expire(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_token_create(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_token_revoke(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_token_redeem(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_cert_issue(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_cert_revoke(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_member_state(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_member_init(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_hash(struct apply *a, const void *req) MUST_CHECK;
@@ -318,9 +323,11 @@ struct kept_result {
     struct slice body;
 };
 uint64_t hash_result(uint64_t session, uint64_t slot, const struct kept_result *r);
-/* After any change of a token or a member. */
+/* After any change of a token, a certificate or a member. */
 void hash_small(struct state *s);
 #define HASH_TOKENS "SELECT id, role, uses_left, expires_ms, secret_sha256 FROM token"
+#define HASH_CERTS "SELECT serial, name, role, issued_ms, expires_ms FROM cert"
+#define HASH_REVOKED "SELECT name, serial, at_ms FROM revoked"
 #define HASH_MEMBERS "SELECT id, name, address, role, state, token, key_sha256 FROM member"
 
 /* ---- state_checkpoint.c ---- */

@@ -130,21 +130,23 @@ enum err state_file_facts(const char *path, struct state_facts *ret_facts, struc
  * "gone", not "never was". */
 static const char *const steps[] = {
     "DELETE FROM kv WHERE lease != 0",
-    "DELETE FROM kv WHERE " KEY_TEXT " GLOB '/regent/*/failover'",
+    ("DELETE FROM kv WHERE " KEY_TEXT " GLOB '/regent/*/failover'"),
     "DELETE FROM lease",
     "DELETE FROM session",
     "DELETE FROM result",
     "DELETE FROM token",
+    "DELETE FROM cert", /* of the old CA, which the new cluster does not know */
+    "DELETE FROM revoked",
     "DELETE FROM event",
     "UPDATE member SET state = 'removed'",
     "INSERT INTO member SELECT next_member, ?2, ?3, ?4, 'active', '', '' FROM store",
-    "UPDATE store SET cluster_id = ?1, applied = applied + ?6, logged = 0,"
-    " revision = revision + ?5, compacted = revision + ?5, next_member = next_member + 1,"
-    " event_first = event_next, event_bytes_dropped = event_bytes,"
-    " event_sum_dropped = event_sum",
-    "UPDATE kv SET value = CAST(json_set(CAST(value AS TEXT), '$.unknown', json('true'),"
-    " '$.token', coalesce(json_extract(CAST(value AS TEXT), '$.token'), 0) + ?7) AS BLOB),"
-    " mod_revision = (SELECT revision FROM store), version = version + 1 WHERE " IS_SYNC,
+    ("UPDATE store SET cluster_id = ?1, applied = applied + ?6, logged = 0,"
+     " revision = revision + ?5, compacted = revision + ?5, next_member = next_member + 1,"
+     " event_first = event_next, event_bytes_dropped = event_bytes,"
+     " event_sum_dropped = event_sum"),
+    ("UPDATE kv SET value = CAST(json_set(CAST(value AS TEXT), '$.unknown', json('true'),"
+     " '$.token', coalesce(json_extract(CAST(value AS TEXT), '$.token'), 0) + ?7) AS BLOB),"
+     " mod_revision = (SELECT revision FROM store), version = version + 1 WHERE " IS_SYNC),
     ("INSERT INTO snapshot_header VALUES('epoch', 1)"
      " ON CONFLICT(name) DO UPDATE SET value = value + 1"),
     "INSERT OR REPLACE INTO snapshot_header SELECT 'applied', applied FROM store",

@@ -38,6 +38,10 @@ static const char *const schema[] = {
     " message TEXT, body BLOB NOT NULL, PRIMARY KEY(session, slot)) WITHOUT ROWID",
     "CREATE TABLE token(id TEXT PRIMARY KEY, role TEXT NOT NULL, uses_left INTEGER NOT NULL,"
     " expires_ms INTEGER NOT NULL, secret_sha256 TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE cert(serial INTEGER PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL,"
+    " issued_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL)",
+    "CREATE TABLE revoked(name TEXT PRIMARY KEY, serial INTEGER NOT NULL, at_ms INTEGER NOT"
+    " NULL) WITHOUT ROWID",
     "CREATE TABLE member(id INTEGER PRIMARY KEY, name TEXT NOT NULL, address TEXT NOT NULL,"
     " role TEXT NOT NULL, state TEXT NOT NULL, token TEXT NOT NULL, key_sha256 TEXT NOT NULL)",
     "CREATE VIEW keys AS SELECT CAST(key AS TEXT) AS key, CAST(value AS TEXT) AS value,"
@@ -55,6 +59,8 @@ static const char *const schema[] = {
     "CREATE VIEW members AS SELECT id, name, address, role, state FROM member",
     "CREATE VIEW tokens AS SELECT id, role, uses_left, expires_ms FROM token WHERE uses_left > "
     "0",
+    "CREATE VIEW certificates AS SELECT serial, name, role, issued_ms, expires_ms FROM cert",
+    "CREATE VIEW revocations AS SELECT name, serial, at_ms FROM revoked",
     "CREATE VIEW revision AS SELECT revision, compacted, applied AS raft_index, cluster_id"
     " FROM store",
 };
@@ -285,4 +291,5 @@ void state_load(struct state *s)
     load_leases(s);
     load_sessions(s);
     hash_small(s);
+    s->revocations++;
 }

@@ -1,12 +1,13 @@
-/* Joining, on the leader: the token that is made, the certificate that is given for one. The log and
- * the state see a token's id and the SHA-256 of its secret, never the secret, and no request for a
- * certificate. */
+/* Joining, on the leader: the token that is made, the certificate that is given for one; and certificates of
+ * clients. The log and the state see a token's id and the SHA-256 of its secret, never the secret, and no
+ * request for a certificate. */
 #include <stdio.h>
 
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "dcs/access.h"
 #include "dcs/node_private.h"
 #include "proto/pki.h"
 
@@ -14,7 +15,8 @@ enum { TOKEN_TTL_MS = 3600 * 1000 };
 
 bool token_handles(unsigned method)
 {
-    return method == METHOD_TOKEN_CREATE || method == METHOD_TOKEN_REDEEM;
+    return method == METHOD_TOKEN_CREATE || method == METHOD_TOKEN_REDEEM ||
+           method == METHOD_CERT_ISSUE;
 }
 
 static enum err prepare_create(struct node *n, struct request *r, struct errmsg *e)
@@ -62,17 +64,22 @@ static enum err sign(const struct node *n, const struct token_redeem *t, uint64_
     return pki_sign(a->ca_cert, a->ca_key, t->csr, &who, hosts, 1, ret_cert, e);
 }
 
+static enum err need_ca_key(const struct node *n, struct errmsg *e)
+{
+    return n->o.authority.ca_key.n > 0
+               ? ERR_OK
+               : err_set(e, ERR_UNAVAILABLE,
+                         "%s leads, but has not fetched the CA's key yet; try again", n->name);
+}
+
 static enum err prepare_redeem(struct node *n, struct request *r, struct errmsg *e)
 {
     struct token_redeem t;
     struct pki_token token;
     struct buf CLEANUP(buf_close) trial = BUF_INIT;
     char hash[65], key_hash[PKI_FINGERPRINT_LEN + 1];
-    if (n->o.authority.ca_key.n == 0) {
-        return err_set(e, ERR_UNAVAILABLE,
-                       "%s leads, but has not fetched the CA's key yet; try again", n->name);
-    }
-    enum err err = msg_decode(&msg_token_redeem, slice_of(r->params, r->n), &t, e);
+    enum err err = need_ca_key(n, e);
+    err = err == ERR_OK ? msg_decode(&msg_token_redeem, slice_of(r->params, r->n), &t, e) : err;
     err = err == ERR_OK ? pki_token_parse(t.token, &token, e) : err;
     /* A request that cannot be signed must not cost a use of the token. */
     err = err == ERR_OK ? sign(n, &t, 0, &trial, e) : err;
@@ -87,12 +94,47 @@ static enum err prepare_redeem(struct node *n, struct request *r, struct errmsg 
     return ERR_OK;
 }
 
+static enum err sign_client(const struct node *n, const struct cert_issue *c, uint64_t serial,
+                            struct buf *ret_cert, struct errmsg *e)
+{
+    const struct node_authority *a = &n->o.authority;
+    struct pki_identity who = {.serial = serial};
+    memcpy(who.cluster_id, n->cluster_id, sizeof n->cluster_id);
+    memcpy(who.name, c->name, sizeof who.name);
+    memcpy(who.kind, c->role, sizeof who.kind);
+    return pki_sign(a->ca_cert, a->ca_key, c->csr, &who, NULL, 0, ret_cert, e);
+}
+
+static enum err prepare_issue(struct node *n, struct request *r, struct errmsg *e)
+{
+    struct cert_issue c;
+    struct buf CLEANUP(buf_close) trial = BUF_INIT;
+    enum err err = need_ca_key(n, e);
+    err = err == ERR_OK ? msg_decode(&msg_cert_issue, slice_of(r->params, r->n), &c, e) : err;
+    if (err == ERR_OK && (access_of_role(c.role) == ACCESS_NONE || c.name[0] == '\0')) {
+        err =
+            err_set(e, ERR_INVALID, "a name is needed, and a role: viewer, operator or admin");
+    }
+    err = err == ERR_OK ? sign_client(n, &c, 0, &trial, e) : err;
+    if (err == ERR_OK) {
+        c.csr = slice_of(NULL, 0);
+        msg_encode(&msg_cert_issue, &c, &r->command);
+    }
+    return err;
+}
+
+static enum err prepare(struct node *n, struct request *r, struct errmsg *e)
+{
+    return r->method == METHOD_TOKEN_CREATE   ? prepare_create(n, r, e)
+           : r->method == METHOD_TOKEN_REDEEM ? prepare_redeem(n, r, e)
+                                              : prepare_issue(n, r, e);
+}
+
 bool token_prepare(struct node *n, struct request *r)
 {
     struct errmsg e = {.text = ""};
     buf_clear(&r->command);
-    enum err err =
-        r->method == METHOD_TOKEN_CREATE ? prepare_create(n, r, &e) : prepare_redeem(n, r, &e);
+    enum err err = prepare(n, r, &e);
     if (err != ERR_OK) {
         request_fail(n, r, err, e.text);
     }
@@ -133,9 +175,30 @@ static enum err finish_redeem(struct node *n, const struct request *r, struct sl
     return err;
 }
 
+static enum err finish_issue(struct node *n, const struct request *r, struct slice result,
+                             struct buf *ret_result, struct errmsg *e)
+{
+    struct cert_issue c;
+    struct cert_info info;
+    struct buf CLEANUP(buf_close) cert = BUF_INIT;
+    enum err err = msg_decode(&msg_cert_issue, slice_of(r->params, r->n), &c, e);
+    err = err == ERR_OK ? msg_decode(&msg_cert_info, result, &info, e) : err;
+    err = err == ERR_OK ? sign_client(n, &c, info.serial, &cert, e) : err;
+    if (err == ERR_OK) {
+        struct cert_reply reply = {.cert = buf_slice(&cert), .serial = info.serial};
+        msg_encode(&msg_cert_reply, &reply, ret_result);
+        log_event(
+            LOG_INFO, "certificate_issued",
+            KV(KV_STR("name", c.name), KV_STR("role", c.role), KV_U64("serial", info.serial)),
+            "for a client");
+    }
+    return err;
+}
+
 enum err token_finish(struct node *n, const struct request *r, struct slice result,
                       struct buf *ret_result, struct errmsg *e)
 {
-    return r->method == METHOD_TOKEN_CREATE ? finish_create(r, result, ret_result, e)
-                                            : finish_redeem(n, r, result, ret_result, e);
+    return r->method == METHOD_TOKEN_CREATE   ? finish_create(r, result, ret_result, e)
+           : r->method == METHOD_TOKEN_REDEEM ? finish_redeem(n, r, result, ret_result, e)
+                                              : finish_issue(n, r, result, ret_result, e);
 }

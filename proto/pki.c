@@ -5,6 +5,7 @@
 #include <ctype.h>
 #include <inttypes.h>
 #include <openssl/ec.h>
+#include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <stdio.h>
@@ -14,7 +15,6 @@
 
 enum {
     BACKDATE_S = 3600, /* for hosts whose clocks differ a little */
-    NODE_DAYS = 365,
     CA_DAYS = 20 * 365,
     SERIAL_BYTES = 16,
     URI_MAX = 160
@@ -53,9 +53,12 @@ static bool set_name(X509_NAME *name, const char *cn)
                                       (const unsigned char *)cn, -1, -1, 0) == 1;
 }
 
-static bool set_serial(X509 *cert)
+/* 0: a random one, too long to be mistaken for a number. */
+static bool set_serial(X509 *cert, uint64_t serial)
 {
     unsigned char bytes[SERIAL_BYTES];
+    if (serial != 0)
+        return ASN1_INTEGER_set_uint64(X509_get_serialNumber(cert), serial) == 1;
     if (RAND_bytes(bytes, sizeof bytes) != 1)
         return false;
     bytes[0] = (bytes[0] & 0x7f) | 0x40; /* positive, and of full length */
@@ -95,7 +98,7 @@ static bool fill_ca(X509 *cert, EVP_PKEY *key, const char *cluster_id)
 {
     char cn[PKI_NAME_MAX];
     (void)snprintf(cn, sizeof cn, "Regent CA %s", cluster_id);
-    return X509_set_version(cert, X509_VERSION_3) == 1 && set_serial(cert) &&
+    return X509_set_version(cert, X509_VERSION_3) == 1 && set_serial(cert, 0) &&
            set_days(cert, CA_DAYS) && set_name(X509_get_subject_name(cert), cn) &&
            X509_set_issuer_name(cert, X509_get_subject_name(cert)) == 1 &&
            X509_set_pubkey(cert, key) == 1 &&
@@ -183,10 +186,10 @@ static enum err add_san(X509 *cert, const struct pki_identity *id, const char *c
     return ERR_OK;
 }
 
-static bool fill_node(X509 *cert, X509 *ca, EVP_PKEY *csr_key, const char *name)
+static bool fill_node(X509 *cert, X509 *ca, EVP_PKEY *csr_key, const struct pki_identity *id)
 {
-    return X509_set_version(cert, X509_VERSION_3) == 1 && set_serial(cert) &&
-           set_days(cert, NODE_DAYS) && set_name(X509_get_subject_name(cert), name) &&
+    return X509_set_version(cert, X509_VERSION_3) == 1 && set_serial(cert, id->serial) &&
+           set_days(cert, PKI_DAYS) && set_name(X509_get_subject_name(cert), id->name) &&
            X509_set_issuer_name(cert, X509_get_subject_name(ca)) == 1 &&
            X509_set_pubkey(cert, csr_key) == 1 &&
            add_ext(cert, ca, NID_basic_constraints, "critical,CA:FALSE") &&
@@ -258,7 +261,7 @@ enum err pki_sign(struct slice ca_cert, struct slice ca_key, struct slice csr,
         return err_wrap(e, ERR_INVALID, "%s", id->name);
     EVP_PKEY *csr_key = X509_REQ_get0_pubkey(req);
     X509 *cert CLEANUP(x509_cleanup) = X509_new();
-    if (cert == NULL || !fill_node(cert, ca, csr_key, id->name))
+    if (cert == NULL || !fill_node(cert, ca, csr_key, id))
         return ossl_error(e, ERR_INTERNAL, "cannot make a certificate for %s", id->name);
     enum err rc = add_san(cert, id, hosts, n_hosts, e);
     if (rc != ERR_OK)
@@ -329,6 +332,10 @@ enum err pki_identity_of(const X509 *cert, struct pki_identity *ret_id, struct e
         return ossl_error(
             e, ERR_UNAUTHENTICATED,
             "the certificate names no member of a Regent cluster (SAN regent://...)");
+    if (ASN1_INTEGER_get_uint64(&id.serial, X509_get0_serialNumber(cert)) != 1) {
+        ERR_clear_error(); /* a random one is longer */
+        id.serial = 0;
+    }
     *ret_id = id;
     return ERR_OK;
 }

@@ -16,7 +16,8 @@ enum {
     PKI_FINGERPRINT_LEN = 64,
     PKI_CLUSTER_ID_MAX = 40,
     PKI_NAME_MAX = 64,
-    PKI_TOKEN_MAX = 200
+    PKI_TOKEN_MAX = 200,
+    PKI_DAYS = 365 /* that a certificate is good for */
 };
 
 struct pki_identity {
@@ -24,6 +25,8 @@ struct pki_identity {
     char name[PKI_NAME_MAX];
     char kind[16];
     uint64_t member_id; /* 0 for clients */
+    /* From the store's log; 0: none of it. A certificate without one gets a random number of 16 bytes. */
+    uint64_t serial;
 };
 
 /* New CA: certificate and key as PEM. */
@@ -40,7 +43,7 @@ enum err pki_seconds_left(struct slice cert_pem, int64_t *ret_seconds, struct er
     MUST_CHECK;
 /* From the next handshake on; the key must be the one in use. */
 enum err pki_use_certificate(SSL_CTX *ctx, struct slice cert_pem, struct errmsg *e) MUST_CHECK;
-/* Signs; `hosts`: names or addresses for the SAN. Valid 365 days from now (an hour back-dated). */
+/* Signs; `hosts`: names or addresses for the SAN. Valid PKI_DAYS from now (an hour back-dated). */
 enum err pki_sign(struct slice ca_cert, struct slice ca_key, struct slice csr,
                   const struct pki_identity *id, const char *const *hosts, size_t n_hosts,
                   struct buf *ret_cert, struct errmsg *e) MUST_CHECK;

@@ -497,6 +497,77 @@ def test_a_client_may_do_what_its_certificate_says(one, tmp_path):
             assert may_all or "is for the role admin" in said, words
 
 
+def says(node, environment, *words):
+    """regentctl of a client with a certificate of its own."""
+    env = {**os.environ, **dict(word.split("=") for word in environment.split())}
+    done = subprocess.run([build_dir() / "regentctl", "-H", node.address, *words], env=env, capture_output=True, text=True, timeout=60, check=False)
+    return done.stdout if done.returncode == 0 else done.stderr
+
+
+def request_of(key):
+    """A certificate request, PEM."""
+    return subprocess.run(["openssl", "req", "-new", "-key", key, "-subj", "/CN=x"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_a_lost_certificate_is_revoked_on_every_member_for_good(tmp_path):
+    lab = Lab(tempfile.mkdtemp(prefix="adm.", dir="/tmp"), 3, ("--snapshot-every", "20"))
+    try:
+        away = lab.followers()[0]
+        rest = [n for n in lab.nodes if n is not away]
+        ann = ctl(rest[0], "cert", "create", "ann", "--role", "admin", "-o", tmp_path)
+        bob = ctl(rest[0], "cert", "create", "bob", "-o", tmp_path)
+        assert all("n1" in says(n, ann, "member", "list") for n in lab.nodes)
+        listed = json.loads(ctl(rest[0], "-f", "json", "cert", "list"))
+        assert [(c["Name"], c["Role"]) for c in listed] == [("ann", "admin"), ("bob", "viewer")]
+
+        # A connection of hers that is there, and one whose certificate is the renewed one.
+        pki = tmp_path / "ann"
+        pki.mkdir()
+        for theirs, ours in (("ca.crt", "ca.crt"), ("ann.crt", "node.crt"), ("ann.key", "node.key")):
+            shutil.copy(tmp_path / theirs, pki / ours)
+        open_one = Client([rest[0].address], pki)
+        lab.clients.append(open_one)
+        (tmp_path / "again.crt").write_text(open_one("cert.renew", csr=request_of(tmp_path / "ann.key"))["cert"])
+        again = ann.replace("ann.crt", "again.crt")
+        assert "n1" in says(rest[1], again, "member", "list")
+        assert len(json.loads(ctl(rest[0], "-f", "json", "cert", "list"))) == 3
+
+        away.kill()
+        assert "no certificate of a client" in ctl(rest[0], "cert", "revoke", "anne", code=1)
+        assert "2 listed certificates of ann revoked" in ctl(rest[0], "cert", "revoke", "ann")
+        with pytest.raises((DcsError, ConnectionError)) as refusal:
+            open_one("kv.put", key="a", value="hers")
+        assert "revoked" in str(refusal.value)
+        for node in rest:
+            wait_for("it knows", lambda n=node: "was revoked" in says(n, ann, "member", "list"))
+            assert "was revoked" in says(node, again, "cert", "create", "other", "-o", str(tmp_path / "ann"))
+            assert "n1" in says(node, bob, "member", "list")
+
+        # The member that was away gets it with a snapshot, and keeps it over a restart.
+        for i in range(60):
+            rest[0].call("kv.put", key=f"k{i}", value="v")
+        away.start()
+        wait_for("it knows, too", lambda: "was revoked" in says(away, again, "member", "list"))
+        assert "snapshot_fetch" in away.log()
+        away.kill()
+        away.start()
+        assert "was revoked" in says(away, ann, "member", "list")
+
+        os.rename(tmp_path / "ann.crt", tmp_path / "lost.crt")
+        os.rename(tmp_path / "ann.key", tmp_path / "lost.key")
+        again = again.replace("ann.key", "lost.key")
+        ann = ctl(rest[0], "cert", "create", "ann", "--role", "admin", "-o", tmp_path)
+        for node in lab.nodes:
+            wait_for("the new one is good", lambda n=node: "n1" in says(n, ann, "member", "list"))
+            assert "was revoked" in says(node, again, "member", "list")
+        rows = ctl(rest[0], "cert", "list")
+        assert rows.count("ann") == 2 and rows.count("bob") == 1
+        ctl(rest[0], "dcs", "hash")
+    finally:
+        lab.close()
+
+
 def test_files_of_the_store_are_nobody_elses(one):
     old = os.umask(0)
     try:

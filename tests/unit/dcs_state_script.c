@@ -218,6 +218,22 @@ static void print_grant(struct script *x, struct slice result)
     mem_free(g);
 }
 
+/* Serial numbers are shown as the index of their entry. */
+static void print_cert(struct script *x, struct slice result)
+{
+    struct cert_info c;
+    assert_int_equal(msg_decode(&msg_cert_info, result, &c, NULL), ERR_OK);
+    buf_printf(&x->out, "#%llu", (unsigned long long)c.serial >> 16);
+}
+
+static void print_revoked(struct script *x, struct slice result)
+{
+    struct cert_revoked r;
+    assert_int_equal(msg_decode(&msg_cert_revoked, result, &r, NULL), ERR_OK);
+    buf_printf(&x->out, "%llu to #%llu", (unsigned long long)r.certs,
+               (unsigned long long)r.serial >> 16);
+}
+
 static void print_member(struct script *x, struct slice result)
 {
     struct member m;
@@ -286,6 +302,12 @@ static void on_result(void *arg, uint64_t index, size_t i, enum err status, cons
     case STATE_CMD_MEMBER_ROLE:
     case STATE_CMD_MEMBER_INIT:
         print_member(x, result);
+        break;
+    case STATE_CMD_CERT_ISSUE:
+        print_cert(x, result);
+        break;
+    case STATE_CMD_CERT_REVOKE:
+        print_revoked(x, result);
         break;
     case STATE_CMD_TOKEN_CREATE:
     case STATE_CMD_TOKEN_REVOKE:
@@ -651,6 +673,49 @@ static void do_tokens(struct script *x)
     mem_free(list);
 }
 
+static void do_issue(struct script *x, const struct words *w)
+{
+    struct cert_issue r = {.renews = option_u64(w, "renews") << 16};
+    assert_int_equal(str_copy(r.name, sizeof r.name, w->v[1]), ERR_OK);
+    assert_int_equal(str_copy(r.role, sizeof r.role, w->v[2]), ERR_OK);
+    apply(x, STATE_CMD_CERT_ISSUE, &msg_cert_issue, &r);
+}
+
+static void do_unissue(struct script *x, const struct words *w)
+{
+    struct cert_ref r = {.unlisted = flag(w, "unlisted")};
+    assert_int_equal(str_copy(r.name, sizeof r.name, w->v[1]), ERR_OK);
+    apply(x, STATE_CMD_CERT_REVOKE, &msg_cert_ref, &r);
+}
+
+/* refused NAME INDEX */
+static void do_refused(struct script *x, const struct words *w)
+{
+    bool yes = state_cert_revoked(x->s, w->v[1], number(w->v[2]) << 16);
+    buf_printf(&x->out, yes ? "yes" : "no");
+}
+
+static void do_certs(struct script *x)
+{
+    struct buf reply = BUF_INIT;
+    struct cert_list list;
+    struct msg_iter it;
+    struct cert_info c;
+    struct cert_revoked r;
+    const char *comma = "";
+    state_certs(x->s, &reply);
+    assert_int_equal(msg_decode(&msg_cert_list, buf_slice(&reply), &list, NULL), ERR_OK);
+    assert_int_equal(msg_iter_init(&it, list.certs), ERR_OK);
+    for (; msg_iter_next(&it, &msg_cert_info, &c, NULL) == ERR_OK; comma = "; ")
+        buf_printf(&x->out, "%s%s %s #%llu", comma, c.name, c.role,
+                   (unsigned long long)c.serial >> 16);
+    assert_int_equal(msg_iter_init(&it, list.revoked), ERR_OK);
+    for (; msg_iter_next(&it, &msg_cert_revoked, &r, NULL) == ERR_OK; comma = "; ")
+        buf_printf(&x->out, "%sno %s to #%llu", comma, r.name,
+                   (unsigned long long)r.serial >> 16);
+    buf_close(&reply);
+}
+
 static void do_init(struct script *x, const struct words *w)
 {
     struct state_batch b = {0};
@@ -780,6 +845,8 @@ static bool query_line(struct script *x, const struct words *w)
         do_expired(x);
     else if (strcmp(cmd, "tokens") == 0)
         do_tokens(x);
+    else if (strcmp(cmd, "certs") == 0)
+        do_certs(x);
     else if (strcmp(cmd, "members") == 0)
         do_members(x);
     else
@@ -793,12 +860,13 @@ static void run_line(struct script *x, const struct words *w)
         const char *name;
         void (*run)(struct script *x, const struct words *w);
     } lines[] = {
-        {"put", do_put},         {"del", do_del},       {"get", do_get},
-        {"meta", do_meta},       {"txn", do_txn},       {"compact", do_compact},
-        {"replay", do_replay},   {"grant", do_grant},   {"renew", do_renew},
-        {"expire", do_expire},   {"revoke", do_revoke}, {"leases", do_leases},
-        {"session", do_session}, {"token", do_token},   {"untoken", do_untoken},
-        {"redeem", do_redeem},   {"init", do_init},     {"member", do_member},
+        {"put", do_put},         {"del", do_del},         {"get", do_get},
+        {"meta", do_meta},       {"txn", do_txn},         {"compact", do_compact},
+        {"replay", do_replay},   {"grant", do_grant},     {"renew", do_renew},
+        {"expire", do_expire},   {"revoke", do_revoke},   {"leases", do_leases},
+        {"session", do_session}, {"token", do_token},     {"untoken", do_untoken},
+        {"redeem", do_redeem},   {"init", do_init},       {"member", do_member},
+        {"issue", do_issue},     {"unissue", do_unissue}, {"refused", do_refused},
     };
     for (size_t i = 0; i < ARRAY_LEN(lines); i++)
         if (strcmp(lines[i].name, w->v[0]) == 0) {

@@ -6,7 +6,8 @@
  * Each command line is one entry of one command at the next Raft index, unless told otherwise.
  * Leases and sessions are named L1, L2, ... S1, ... in the order in which they were made.
  *
- *     put KEY VALUE [lease=L1] [prev] [s=S1/SEQ]     del KEY [END] [prev] [s=..]
+ *     put KEY VALUE [lease=L1] [prev] [keep_value] [keep_lease] [s=S1/SEQ]     VALUE -: none
+ *     del KEY [END] [prev] [s=..]
  *     get KEY [END] [limit=N] [rev=N] [keys] [count]  END * is "everything from KEY on"
  *         [sort=mod] [down] [min_mod=N] [max_mod=N] [min_create=N] [max_create=N]
  *     txn [COMPARE , COMPARE] ? [OP , OP] : [OP , OP] [s=..]     OP may be ( COMPARE ? OPS : OPS )
@@ -14,6 +15,7 @@
  *     leases                   expired
  *     session NONCE            compact REV               replay FROM
  *     token ID ROLE USES EXPIRES SECRET   untoken ID     redeem ID SECRET NAME ADDRESS [KEY]
+ *     issue NAME ROLE [renews=INDEX]   unissue NAME [unlisted]   refused NAME INDEX   certs
  *     init NAME ADDRESS        member ID STATE           members
  *     now MS   wall MS   index N   commit   full   reopen   copy   restore   applied
  *

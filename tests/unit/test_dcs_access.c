@@ -43,9 +43,10 @@ static void what_gives_or_takes_access_is_an_admins(void **state)
 {
     (void)state;
     static const enum method methods[] = {
-        METHOD_TOKEN_CREATE,  METHOD_TOKEN_REVOKE,   METHOD_CERT_ISSUE,
-        METHOD_MEMBER_REMOVE, METHOD_MEMBER_PROMOTE, METHOD_MEMBER_DEMOTE,
-        METHOD_SNAPSHOT_SAVE, METHOD_SNAPSHOT_PIECE, METHOD_CA_FETCH};
+        METHOD_TOKEN_CREATE,   METHOD_TOKEN_REVOKE,  METHOD_CERT_ISSUE,
+        METHOD_CERT_LIST,      METHOD_CERT_REVOKE,   METHOD_MEMBER_REMOVE,
+        METHOD_MEMBER_PROMOTE, METHOD_MEMBER_DEMOTE, METHOD_SNAPSHOT_SAVE,
+        METHOD_SNAPSHOT_PIECE, METHOD_CA_FETCH};
     for (size_t i = 0; i < ARRAY_LEN(methods); i++)
         assert_int_equal(access_needed(methods[i]), ACCESS_ADMIN);
 }

@@ -143,8 +143,10 @@ static void gen_op(struct gen *g, unsigned depth, struct msg_list *list)
         op.otherwise = buf_slice(&inner.otherwise);
     } else {
         op.key = pick_key(g, key);
-        op.value = slice_str("t");
-        op.lease = pick_lease(g);
+        op.ignore_value = below(g, 8) == 0;
+        op.ignore_lease = below(g, 8) == 0;
+        op.value = op.ignore_value ? (struct slice){0} : slice_str("t");
+        op.lease = op.ignore_lease ? 0 : pick_lease(g);
     }
     msg_list_append(list, &msg_txn_op, &op);
     parts_close(&inner);
@@ -204,7 +206,16 @@ static void gen_rare(struct gen *g, struct state_batch *b)
 {
     struct session_open open = {.nonce = 1 + below(g, 5)};
     struct member first = {.name = "n1", .address = "h:1", .role = "voter"};
-    switch (below(g, 4)) {
+    struct cert_issue issue = {.name = {(char)('a' + below(g, 4))}, .role = "viewer"};
+    struct cert_ref ref = {.name = {(char)('a' + below(g, 4))}, .unlisted = below(g, 2) == 0};
+    switch (below(g, 6)) {
+    case 4:
+        issue.renews = below(g, 1000) << 16;
+        add(b, STATE_CMD_CERT_ISSUE, &msg_cert_issue, &issue);
+        break;
+    case 5:
+        add(b, STATE_CMD_CERT_REVOKE, &msg_cert_ref, &ref);
+        break;
     case 0:
         (void)state_batch_member_init(b, &first);
         break;

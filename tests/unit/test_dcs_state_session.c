@@ -180,6 +180,82 @@ static void ids_are_never_given_twice(void **t)
            {"members", "1 n1 voter active; 4 n2 voter joining"});
 }
 
+/* A number of a certificate is the index of the entry that issued it; 0: it was made elsewhere. */
+static void a_revoked_name_may_be_given_again(void **t)
+{
+    (void)t;
+    SCRIPT({"issue ann admin", "#1"}, {"issue bob viewer", "#2"}, {"issue ann admin", "#3"},
+           {"certs", "ann admin #1; bob viewer #2; ann admin #3"}, {"refused ann 1", "no"},
+           {"unissue ann", "2 to #4"}, {"refused ann 1", "yes"}, {"refused ann 3", "yes"},
+           {"refused ann 0", "yes"}, {"refused bob 2", "no"}, {"refused bob 0", "no"},
+           {"certs", "bob viewer #2; no ann to #4"}, {"issue ann operator", "#5"},
+           {"refused ann 5", "no"}, {"refused ann 4", "yes"}, {"refused ann 0", "yes"},
+           {"certs", "bob viewer #2; ann operator #5; no ann to #4"},
+           {"unissue ann", "1 to #6"}, {"refused ann 5", "yes"},
+           /* again, because the answer was lost: the same end */
+           {"unissue ann", "0 to #7"}, {"certs", "bob viewer #2; no ann to #7"});
+}
+
+static void a_revocation_survives_a_restart_and_a_copy(void **t)
+{
+    (void)t;
+    SCRIPT({"issue ann admin", "#1"}, {"issue bob viewer", "#2"}, {"unissue ann", "1 to #3"},
+           {"commit", ""}, {"issue cid viewer", "#4"}, {"reopen", "at 3"},
+           {"certs", "bob viewer #2; cid viewer #4; no ann to #3"}, {"refused ann 1", "yes"},
+           {"copy", "at 4"}, {"unissue bob", "1 to #5"}, {"restore", "ok"},
+           {"certs", "bob viewer #2; cid viewer #4; no ann to #3"}, {"refused bob 2", "no"},
+           {"refused ann 1", "yes"});
+}
+
+static void an_unlisted_name_is_revoked_when_that_is_said(void **t)
+{
+    (void)t;
+    SCRIPT({"unissue ann", "not_found"}, {"certs", ""}, {"unissue ann unlisted", "0 to #2"},
+           {"refused ann 0", "yes"}, {"refused ann 1", "yes"},
+           {"unissue \"\" unlisted", "0 to #3"});
+}
+
+/* A connection that was let in before the revocation asks for a new certificate behind it. */
+static void what_renews_a_revoked_certificate_is_refused(void **t)
+{
+    (void)t;
+    SCRIPT({"issue ann admin", "#1"}, {"issue ann admin renews=1", "#2"},
+           {"unissue ann", "2 to #3"}, {"issue ann admin renews=2", "denied"},
+           {"issue ann admin", "#5"}, {"issue ann admin renews=5", "#6"});
+}
+
+static void certificates_end_by_themselves_and_are_bounded(void **t)
+{
+    (void)t;
+    struct script *x = script_new();
+    char line[64];
+    for (int i = 0; i < 512; i++) {
+        (void)snprintf(line, sizeof line, "issue c%d viewer", i);
+        assert_int_equal(script_run(x, line)[0], '#');
+    }
+    assert_string_equal(script_run(x, "issue more viewer"), "limit");
+    assert_string_equal(script_run(x, "unissue c7"), "1 to #514");
+    assert_string_equal(script_run(x, "issue more viewer"), "#515");
+    assert_string_equal(script_run(x, "wall 31536001000"), ""); /* a year later */
+    assert_string_equal(script_run(x, "issue last admin"), "#516");
+    assert_string_equal(script_run(x, "certs"), "last admin #516; no c7 to #514");
+    script_free(x);
+}
+
+static void revoked_names_are_bounded(void **t)
+{
+    (void)t;
+    struct script *x = script_new();
+    char line[64];
+    for (int i = 0; i < 1024; i++) {
+        (void)snprintf(line, sizeof line, "unissue c%d unlisted", i);
+        assert_int_equal(script_run(x, line)[0], '0');
+    }
+    assert_string_equal(script_run(x, "unissue more unlisted"), "limit");
+    assert_string_equal(script_run(x, "unissue c3 unlisted"), "0 to #1026");
+    script_free(x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +270,12 @@ int main(void)
         cmocka_unit_test(spent_tokens_give_way),
         cmocka_unit_test(a_token_ends_by_time_and_by_revocation),
         cmocka_unit_test(ids_are_never_given_twice),
+        cmocka_unit_test(a_revoked_name_may_be_given_again),
+        cmocka_unit_test(a_revocation_survives_a_restart_and_a_copy),
+        cmocka_unit_test(an_unlisted_name_is_revoked_when_that_is_said),
+        cmocka_unit_test(what_renews_a_revoked_certificate_is_refused),
+        cmocka_unit_test(certificates_end_by_themselves_and_are_bounded),
+        cmocka_unit_test(revoked_names_are_bounded),
     };
     return cmocka_run_group_tests_name("dcs_state_session", tests, NULL, NULL);
 }
