@@ -12,6 +12,7 @@
 #include "agent/rest_access.h"
 #include "agent/rest_events.h"
 #include "agent/rest_jobs.h"
+#include "agent/rest_journal.h"
 #include "agent/rest_live.h"
 #include "agent/rest_route.h"
 #include "base/assert.h"
@@ -148,10 +149,11 @@ static enum MHD_Result send_page(struct MHD_Connection *conn)
     (void)MHD_add_response_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-cache");
     (void)MHD_add_response_header(r, MHD_HTTP_HEADER_VARY, "Accept");
     (void)MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
-    (void)MHD_add_response_header(r, "Content-Security-Policy",
-                                  "default-src 'none'; script-src 'unsafe-inline'; style-src "
-                                  "'unsafe-inline'; connect-src 'self'; img-src data:; "
-                                  "base-uri 'none'; frame-ancestors 'none'");
+    (void)MHD_add_response_header(
+        r, "Content-Security-Policy",
+        "default-src 'none'; script-src 'unsafe-inline'; style-src "
+        "'unsafe-inline'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
     enum MHD_Result rv = MHD_queue_response(conn, MHD_HTTP_OK, r);
     MHD_destroy_response(r);
     return rv;
@@ -164,6 +166,52 @@ static enum MHD_Result send_events(struct rest *r, struct MHD_Connection *conn)
         return rv;
     return send_error(conn, MHD_HTTP_SERVICE_UNAVAILABLE,
                       "Too many pages are open on this node; close one");
+}
+
+/* What is kept of a request from its headers to its answer. */
+struct request {
+    struct rest *rest;
+    struct MHD_Connection *conn;
+    const struct rest_verb *verb; /* NULL: it reads, or is none */
+    struct buf body;
+    bool submitted, stale;
+    struct rest_reply reply; /* code 0: not yet */
+};
+
+/* On the agent's loop. */
+static void on_carried_out(void *arg, struct rest_reply reply)
+{
+    struct request *q = arg;
+    q->reply = reply;
+    MHD_resume_connection(q->conn);
+}
+
+/* The connection sleeps until the agent's loop has carried the order out, which it takes. */
+static enum MHD_Result submit(struct request *q, struct rest_order *order)
+{
+    q->submitted = true;
+    MHD_suspend_connection(q->conn);
+    if (rest_jobs_add(q->rest->jobs, order, on_carried_out, q))
+        return MHD_YES;
+    rest_order_close(order);
+    q->reply =
+        rest_text(MHD_HTTP_SERVICE_UNAVAILABLE, "too many requests of this kind are under way");
+    MHD_resume_connection(q->conn);
+    return MHD_YES;
+}
+
+static enum MHD_Result take_order(struct request *q)
+{
+    struct rest_order order;
+    struct snapshot *s = hold(q->rest);
+    bool good = rest_order_parse((enum rest_verb_kind)q->verb->kind, buf_slice(&q->body),
+                                 &s->facts, clock_wall_ms(), &order, &q->reply);
+    let_go(q->rest, s);
+    if (good)
+        return submit(q, &order);
+    q->submitted = true;
+    rest_order_close(&order);
+    return send_reply(q->conn, &q->reply, false);
 }
 
 struct parameters {
@@ -181,9 +229,10 @@ static enum MHD_Result on_parameter(void *arg, enum MHD_ValueKind kind, const ch
     return p->status == ERR_OK ? MHD_YES : MHD_NO;
 }
 
-static enum MHD_Result answer(struct rest *r, struct MHD_Connection *conn, const char *path,
-                              bool with_body)
+static enum MHD_Result answer(struct request *q, const char *path, bool with_body)
 {
+    struct rest *r = q->rest;
+    struct MHD_Connection *conn = q->conn;
     struct parameters p = {.status = ERR_OK};
     struct rest_reply reply;
     uint64_t now_ms = clock_boot_ms();
@@ -199,6 +248,13 @@ static enum MHD_Result answer(struct rest *r, struct MHD_Connection *conn, const
     if (p.status != ERR_OK)
         return send_error(conn, MHD_HTTP_BAD_REQUEST, p.e.text);
     struct snapshot *s = hold(r);
+    if (route->kind == ROUTE_JOURNAL && with_body && s->facts.known) {
+        q->stale = rest_stale(&s->facts, now_ms);
+        let_go(r, s);
+        return submit(q, &(struct rest_order){
+                             .kind = VERB_JOURNAL,
+                             .limit = p.query.limit != 0 ? p.query.limit : REST_JOURNAL_LINES});
+    }
     rest_answer(&s->facts, route, &p.query, now_ms, with_body, &reply);
     bool stale = rest_stale(&s->facts, now_ms);
     let_go(r, s);
@@ -212,16 +268,6 @@ static bool too_large(struct MHD_Connection *conn)
         MHD_lookup_connection_value(conn, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
     return text != NULL && (str_parse_u64(text, &n) != ERR_OK || n > BODY_MAX);
 }
-
-/* What is kept of a request from its headers to its answer. */
-struct request {
-    struct rest *rest;
-    struct MHD_Connection *conn;
-    const struct rest_verb *verb; /* NULL: it reads, or is none */
-    struct buf body;
-    bool submitted;
-    struct rest_reply reply; /* code 0: not yet */
-};
 
 static enum MHD_Result send_refusal(struct MHD_Connection *conn,
                                     const struct rest_refusal *refusal)
@@ -256,37 +302,6 @@ static enum MHD_Result begin(struct rest *r, struct MHD_Connection *conn, const 
     return refusal.code != 0 ? send_refusal(conn, &refusal) : MHD_YES;
 }
 
-/* On the agent's loop. */
-static void on_carried_out(void *arg, struct rest_reply reply)
-{
-    struct request *q = arg;
-    q->reply = reply;
-    MHD_resume_connection(q->conn);
-}
-
-/* The connection sleeps until the agent's loop has carried the order out. */
-static enum MHD_Result submit(struct request *q)
-{
-    struct rest_order order;
-    struct snapshot *s = hold(q->rest);
-    bool good = rest_order_parse((enum rest_verb_kind)q->verb->kind, buf_slice(&q->body),
-                                 &s->facts, clock_wall_ms(), &order, &q->reply);
-    let_go(q->rest, s);
-    q->submitted = true;
-    if (!good) {
-        rest_order_close(&order);
-        return send_reply(q->conn, &q->reply, false);
-    }
-    MHD_suspend_connection(q->conn);
-    if (rest_jobs_add(q->rest->jobs, &order, on_carried_out, q))
-        return MHD_YES;
-    rest_order_close(&order);
-    q->reply = rest_text(MHD_HTTP_SERVICE_UNAVAILABLE,
-                         "too many requests that change something are under way");
-    MHD_resume_connection(q->conn);
-    return MHD_YES;
-}
-
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *conn, const char *url,
                                   const char *method, const char *version, const char *upload,
                                   size_t *upload_size, void **state)
@@ -306,16 +321,16 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *conn, const 
         return MHD_YES;
     }
     if (q->submitted)
-        return send_reply(conn, &q->reply, false);
+        return send_reply(conn, &q->reply, q->stale);
     if (q->verb != NULL)
-        return submit(q);
+        return take_order(q);
     bool get = strcmp(method, "GET") == 0;
     if (!get && strcmp(method, "HEAD") != 0 && strcmp(method, "OPTIONS") != 0) {
         char text[80];
         (void)snprintf(text, sizeof text, "Unsupported method ('%.20s')", method);
         return send_error(conn, MHD_HTTP_NOT_IMPLEMENTED, text);
     }
-    return answer(r, conn, url, get);
+    return answer(q, url, get);
 }
 
 static void on_completed(void *arg, struct MHD_Connection *conn, void **state,
@@ -450,6 +465,7 @@ enum err rest_start(const struct config *c, struct rest_jobs *jobs, struct rest 
     r->jobs = jobs;
     replace(r, first_snapshot(c));
     rv = rest_access_init(&r->access, c, e);
+    r->now->facts.changes = rest_access_way(&r->access);
     if (rv == ERR_OK)
         rv = start_http(r, c, fd, e);
     if (rv != ERR_OK) {
@@ -503,6 +519,7 @@ void rest_publish(struct rest *r, const struct rest_news *news)
     memcpy(f->scope, before->scope, sizeof f->scope);
     memcpy(f->name, before->name, sizeof f->name);
     f->tags = before->tags;
+    f->changes = before->changes;
     f->known = true;
     f->wall_ms = clock_wall_ms();
     f->view = *news->view;

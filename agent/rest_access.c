@@ -138,28 +138,54 @@ struct rest_refusal rest_access_any(const struct rest_access *a, struct MHD_Conn
     return (struct rest_refusal){0};
 }
 
+static const char *header(struct MHD_Connection *conn, const char *name)
+{
+    return MHD_lookup_connection_value(conn, MHD_HEADER_KIND, name);
+}
+
+bool rest_access_own_page(const char *origin, const char *host)
+{
+    if (origin == NULL)
+        return true;
+    const char *from = strstr(origin, "://");
+    return from != NULL && host != NULL && strcasecmp(from + 3, host) == 0;
+}
+
+static bool has_user(const struct rest_access *a)
+{
+    const char *name = a->config->restapi.authentication.username;
+    return name != NULL && name[0] != '\0';
+}
+
+const char *rest_access_way(const struct rest_access *a)
+{
+    return has_user(a) ? "password" : a->verify != CLIENT_NONE ? "certificate" : "no";
+}
+
 struct rest_refusal rest_access_unsafe(const struct rest_access *a, struct MHD_Connection *conn)
 {
     const struct conf_user *u = &a->config->restapi.authentication;
-    bool has_user = u->username != NULL && u->username[0] != '\0';
     const union MHD_ConnectionInfo *i =
         MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
     if (!rest_access_from(a, i != NULL ? i->client_addr : NULL))
         return (struct rest_refusal){403, "Access is denied", false};
+    if (!rest_access_own_page(header(conn, MHD_HTTP_HEADER_ORIGIN),
+                              header(conn, MHD_HTTP_HEADER_HOST)))
+        return (struct rest_refusal){403, "this request comes from another site's page", false};
     if (a->verify != CLIENT_NONE && !certified(conn))
         return (struct rest_refusal){403, "client certificate required", false};
-    if (!has_user && a->verify == CLIENT_NONE)
+    if (!has_user(a) && a->verify == CLIENT_NONE)
         return (struct rest_refusal){
             403,
             "requests that change something need restapi.authentication or client "
             "certificates in the configuration, from this machine too; or use regentctl",
             false};
-    if (!has_user)
+    if (!has_user(a))
         return (struct rest_refusal){0};
-    if (MHD_lookup_connection_value(conn, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION) ==
-        NULL)
-        return (struct rest_refusal){401, "no auth header received", true};
+    bool asks = header(conn, "X-Requested-With") == NULL; /* the status page asks by itself */
+    if (header(conn, MHD_HTTP_HEADER_AUTHORIZATION) == NULL)
+        return (struct rest_refusal){401, "no auth header received", asks};
     if (!authenticated(u, conn))
-        return (struct rest_refusal){401, "not authenticated", true};
+        return (struct rest_refusal){401, "not authenticated", asks};
     return (struct rest_refusal){0};
 }

@@ -29,11 +29,16 @@ struct rest_refusal {
 };
 /* For any request: verify_client required. */
 struct rest_refusal rest_access_any(const struct rest_access *a, struct MHD_Connection *conn);
-/* For one that changes something. */
+/* For one that changes something; also refused when a browser sends it from a page that is not ours: it would add
+ * the name and password by itself. */
 struct rest_refusal rest_access_unsafe(const struct rest_access *a,
                                        struct MHD_Connection *conn);
 
-/* For tests. */
+/* What a request that changes something needs: "password", "certificate"; "no": none is taken. */
+const char *rest_access_way(const struct rest_access *a);
+
+/* For tests. Is this Origin (NULL: no browser) the page of the node that is named in Host? */
+bool rest_access_own_page(const char *origin, const char *host);
 bool rest_access_from(const struct rest_access *a, const struct sockaddr *from);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "agent/rest_journal.h"
 #include "base/str.h"
 
 /* ---- parameters ---- */
@@ -49,6 +50,11 @@ enum err rest_query_add(struct rest_query *q, const char *name, const char *valu
         q->write_mode = q->write_mode || strcmp(value, "write") == 0;
     } else if (strcmp(name, "replication_state") == 0 && q->replication_state == NULL) {
         q->replication_state = value;
+    } else if (strcmp(name, "limit") == 0 && q->limit == 0) {
+        if (str_parse_u64(value, &q->limit) != ERR_OK || q->limit == 0 ||
+            q->limit > REST_JOURNAL_MAX)
+            return err_set(e, ERR_INVALID, "limit: \"%.40s\" is no number from 1 to %d", value,
+                           REST_JOURNAL_MAX);
     } else if (str_starts(name, "tag_")) {
         if (q->tags_n == REST_TAGS_MAX)
             return err_set(e, ERR_LIMIT, "more than %d tags", REST_TAGS_MAX);

@@ -17,9 +17,11 @@ struct rest_query {
         const char *name, *value; /* borrowed */
     } tags[REST_TAGS_MAX];
     size_t tags_n;
+    uint64_t limit; /* of /journal; 0: not given */
 };
 
-/* One parameter. ERR_INVALID: lag is no size; ERR_LIMIT: too many. Unknown ones are taken no notice of;
+/* One parameter. ERR_INVALID: lag is no size, limit no number in its bounds; ERR_LIMIT: too
+ * many. Unknown ones are taken no notice of;
  * of a repeated one the first counts. */
 enum err rest_query_add(struct rest_query *q, const char *name, const char *value,
                         struct errmsg *e) MUST_CHECK;

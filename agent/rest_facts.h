@@ -24,6 +24,7 @@ struct rest_facts {
     char rule[48];
     uint64_t wall_ms; /* wall clock at view.now_ms */
     struct rest_tags tags;
+    const char *changes; /* rest_access_way(); NULL: as "no" */
     struct view view;
     struct pg_seen pg;          /* the monitor's last look; serial 0: none of this postmaster */
     struct request_rec request; /* kind "": none */

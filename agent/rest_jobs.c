@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "agent/rest_journal.h"
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/mem.h"
@@ -137,6 +138,7 @@ static struct rest_reply taken(struct job *job)
     case VERB_RESTART:
         return rest_text(202, "Restart scheduled");
     case VERB_RELOAD:
+    case VERB_JOURNAL:
         break;
     }
     UNREACHABLE();
@@ -166,6 +168,7 @@ static struct rest_reply conflict(const struct job *job)
         return rest_text(503, "%s already in progress",
                          m->request_meta.present ? m->request.kind : "reinitialize");
     case VERB_RELOAD:
+    case VERB_JOURNAL:
         break;
     }
     UNREACHABLE();
@@ -340,6 +343,40 @@ static void start_deletion(struct job *job)
         finish(job, rest_text(404, "no restarts are scheduled"));
 }
 
+static void on_journal(void *arg, const struct client_reply *reply)
+{
+    struct job *job = arg;
+    struct range_reply r;
+    ASSERT(job->state == JOB_SENT);
+    char *body = reply->status == ERR_OK &&
+                         msg_decode(&msg_range_reply, reply->result, &r, NULL) == ERR_OK
+                     ? rest_journal_body(r.kvs)
+                     : NULL;
+    finish(job, body != NULL
+                    ? (struct rest_reply){200, body, "application/json"}
+                    : rest_text(503, "cannot read the journal: %s", reply->error.text));
+}
+
+/* As this node has it: without a quorum as well. */
+static void start_journal(struct job *job)
+{
+    struct rest_jobs *j = job->jobs;
+    const struct mirror *m = j->ports.mirror(j->arg);
+    char from[MIRROR_KEY_MAX];
+    char end[MIRROR_KEY_MAX];
+    if (mirror_key(m, from, "journal/") != ERR_OK || mirror_key(m, end, "journal0") != ERR_OK) {
+        finish(job, rest_text(503, "the name of a record does not fit"));
+        return;
+    }
+    struct range_req req = {.key = slice_str(from),
+                            .end = slice_str(end),
+                            .limit = job->order.limit,
+                            .local = true,
+                            .descend = true};
+    job->state = JOB_SENT;
+    j->ports.call(j->arg, METHOD_KV_RANGE, &req, CALL_MS, on_journal, job);
+}
+
 static void start(struct job *job)
 {
     struct rest_jobs *j = job->jobs;
@@ -367,6 +404,9 @@ static void start(struct job *job)
     case VERB_SWITCHOVER_DELETE:
     case VERB_RESTART_DELETE:
         start_deletion(job);
+        return;
+    case VERB_JOURNAL:
+        start_journal(job);
         return;
     }
     UNREACHABLE();
@@ -404,9 +444,10 @@ struct rest_jobs *rest_jobs_new(uv_loop_t *loop, const struct rest_jobs_ports *p
 bool rest_jobs_add(struct rest_jobs *j, const struct rest_order *o, rest_job_cb *cb, void *arg)
 {
     bool found = false;
+    size_t most = o->kind == VERB_JOURNAL ? REST_READS_MAX : REST_JOBS_MAX;
     CHECK_MAGIC(j, JOBS_MAGIC);
     (void)pthread_mutex_lock(&j->lock);
-    for (size_t i = 0; i < REST_JOBS_MAX && !found && !j->closed; i++) {
+    for (size_t i = 0; i < most && !found && !j->closed; i++) {
         if (j->jobs[i].state != JOB_FREE)
             continue;
         j->jobs[i] =

@@ -1,4 +1,4 @@
-/* What REST was asked to change, carried out on the agent's loop: a transaction in the DCS, then, where there is
+/* What REST was asked to change (and the journal, which is not in the mirror), carried out on the agent's loop: a transaction in the DCS, then, where there is
  * something to wait for, its end as the mirror shows it. Nothing here blocks. */
 #ifndef REGENT_AGENT_REST_JOBS_H
 #define REGENT_AGENT_REST_JOBS_H
@@ -11,7 +11,7 @@
 
 struct rest_jobs;
 
-enum { REST_JOBS_MAX = 16 };
+enum { REST_JOBS_MAX = 16, REST_READS_MAX = 4 /* of them */ };
 
 struct rest_jobs_ports {
     /* One DCS request, as client_call(). */

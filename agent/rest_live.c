@@ -181,6 +181,7 @@ char *rest_live_text(const struct rest_facts *f, uint64_t now_ms, bool past)
     put(o, "state", json_string(rest_state(f, &ignored)));
     put(o, "lease_ms", number(v->deadline_ms - MIN(v->deadline_ms, now_ms)));
     put(o, "is_leader", json_boolean(rest_holds_lease(f, now_ms)));
+    put(o, "changes", json_string(f->changes != NULL ? f->changes : "no"));
     put(o, "vip_up", json_boolean(f->vip_up));
     put_cluster(o, f);
     put(o, "dcs", f->has_dcs ? dcs(&f->dcs) : json_null());

@@ -80,6 +80,8 @@ static json_t *body_schema(const struct rest_route *r)
                          "items");
     case ROUTE_OPENAPI:
         return json_pack("{s:s}", "type", "object");
+    case ROUTE_JOURNAL:
+        return json_pack("{s:s, s:{s:s}}", "type", "array", "items", "type", "object");
     case ROUTE_PROBE:
     case ROUTE_FAILSAFE:
     case ROUTE_METRICS:
@@ -110,9 +112,9 @@ static json_t *responses(const struct rest_route *r, bool with_body)
                             response(check ? "It is so" : "As asked for", json_incref(body)));
     if (check)
         json_object_set_new(o, "503", response("It is not so", json_incref(body)));
-    else if (r->kind == ROUTE_STATUS || r->kind == ROUTE_JSON)
+    else if (r->kind == ROUTE_STATUS || r->kind == ROUTE_JSON || r->kind == ROUTE_JOURNAL)
         json_object_set_new(o, "503", response("The agent has not looked yet", NULL));
-    if (r->lag)
+    if (r->lag || r->kind == ROUTE_JOURNAL)
         json_object_set_new(o, "400", response("A parameter is not understood", NULL));
     json_decref(body);
     return o;
@@ -137,6 +139,8 @@ static json_t *operation(const struct rest_route *r, bool with_body)
         add_parameter(parameters, "replication_state", "streaming");
     if (r->tags)
         add_parameter(parameters, "tag_clonefrom", "tag_NAME: this node's tag has that value");
+    if (r->kind == ROUTE_JOURNAL)
+        add_parameter(parameters, "limit", "How many: 1 to 100 (20)");
     return json_pack("{s:s, s:o, s:o}", "summary", r->summary, "parameters", parameters,
                      "responses", responses(r, with_body));
 }

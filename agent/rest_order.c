@@ -279,6 +279,7 @@ static bool parse_body(const json_t *j, struct slice body, const struct rest_fac
     case VERB_SWITCHOVER_DELETE:
     case VERB_RESTART_DELETE:
     case VERB_RELOAD:
+    case VERB_JOURNAL:
         break;
     }
     return true;

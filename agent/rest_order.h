@@ -15,6 +15,7 @@ enum rest_verb_kind {
     VERB_RESTART_DELETE,
     VERB_RELOAD,
     VERB_REINITIALIZE,
+    VERB_JOURNAL, /* changes nothing, but is read from the DCS: not in rest_verbs */
 };
 
 struct rest_order {
@@ -23,6 +24,7 @@ struct rest_order {
     struct failover_rec failover;
     struct request_rec request; /* VERB_RESTART, VERB_REINITIALIZE; likewise */
     char *config;               /* VERB_CONFIG_*: the document as given; owned */
+    uint64_t limit;             /* VERB_JOURNAL */
 };
 
 /* True: *ret_order is to be carried out (rest_order_close() it). False: *ret_reply says why not. `wall_ms` for

@@ -53,6 +53,8 @@ const struct rest_route rest_routes[] = {
      "Where the metrics of all nodes are (Prometheus' http_sd)"},
     {"/events", ROUTE_EVENTS, NULL, false, false, NULL,
      "What the status page shows, as server-sent events"},
+    {"/journal", ROUTE_JOURNAL, NULL, false, false, NULL,
+     "The newest decisions of every node, newest first"},
     {"/openapi.json", ROUTE_OPENAPI, NULL, false, false, NULL, "This description"},
 };
 const size_t rest_routes_n = ARRAY_LEN(rest_routes);
@@ -135,6 +137,8 @@ static struct rest_reply reply(const struct rest_facts *f, const struct rest_rou
         return (struct rest_reply){OK, rest_openapi_body(), json};
     case ROUTE_EVENTS:
         return (struct rest_reply){OK, NULL, "text/event-stream"};
+    case ROUTE_JOURNAL: /* when it is known, it has been read instead */
+        return text_reply(UNAVAILABLE, "The agent has not looked yet\n");
     }
     UNREACHABLE();
 }
@@ -149,6 +153,7 @@ static unsigned code_alone(const struct rest_facts *f, const struct rest_route *
         return passes(f, r, q, now_ms) ? OK : UNAVAILABLE;
     case ROUTE_STATUS:
     case ROUTE_JSON:
+    case ROUTE_JOURNAL:
         return f->known ? OK : UNAVAILABLE;
     case ROUTE_CONFIG:
         return f->config_json != NULL ? OK : BAD_GATEWAY;

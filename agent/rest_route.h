@@ -14,7 +14,8 @@ enum route_kind {
     ROUTE_FAILSAFE,
     ROUTE_METRICS,
     ROUTE_OPENAPI,
-    ROUTE_EVENTS, /* a stream: rest_events.h answers */
+    ROUTE_EVENTS,  /* a stream: rest_events.h answers */
+    ROUTE_JOURNAL, /* rest_jobs.h reads it */
 };
 
 struct rest_route {

@@ -19,11 +19,13 @@ from cluster import Cluster, Ports, wait_until
 
 SIZES = {"desk": (1280, 900), "tablet": (820, 1180), "phone": (390, 844)}
 CHROMIUM = shutil.which("chromium")
+NAME, PASSWORD = "operator", "sésame"
+SETS = [f"restapi.authentication.username={NAME}", f"restapi.authentication.password={PASSWORD}"]
 
 
 @pytest.fixture(scope="module")
 def c():
-    with Cluster() as cluster:
+    with Cluster(sets=SETS, all_sets=SETS) as cluster:
         cluster.form()
         yield cluster
 
@@ -141,9 +143,13 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
 
-    def shot(self, path):
+    def key(self, key, code):
+        for kind in ("rawKeyDown", "char", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text="\r" if kind == "char" else "")
+
+    def shot(self, path, whole=True):
         import base64
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
+        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
         path.write_bytes(base64.b64decode(data))
 
     def close(self):
@@ -198,17 +204,64 @@ def test_the_page_follows_a_failover_at_every_size(c, browser, tmp_path):
     new = c.new_leader(old)
     wait_until(lambda: page("document.getElementById('leader').textContent") == new.name, "it is the one that leads")
     assert page("document.querySelectorAll('#decisions li').length") >= 1
-    # by keyboard: the first stop is the link to the members, then the nodes' pages
+    # by keyboard: the first stop is the link to the members, then the button if there is one, then the nodes' pages
     page("document.activeElement.blur()")
-    browser.call("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
-    assert page("document.activeElement.className") == "skip"
-    browser.call("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
-    assert page("document.activeElement.closest('#members') !== null")
+    def tab():
+        browser.call("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        return page("document.activeElement.className || document.activeElement.id || document.activeElement.closest('table').id")
+    stops = [tab(), tab(), tab()]
+    assert stops[0] == "skip" and stops[1] in ("switch", "members") and stops[2] == "members", stops
     assert not browser.problems, browser.problems
     old.start()
     c.wait_healthy()
     wait_until(lambda: page("document.querySelectorAll('#members tbody tr').length") == 3, "all members are back")
     print(seen)
+
+
+def test_a_switchover_by_the_page_needs_a_password_and_says_how_it_went(c, browser, tmp_path):
+    shots = pathlib.Path(os.environ.get("REGENT_SHOTS", tmp_path))
+    c.wait_healthy()
+    old, watcher = c.primary(), c.standbys()[0]
+    browser.size(*SIZES["desk"])
+    browser.call("Page.navigate", url=f"http://{watcher.address}:{watcher.ports['rest']}/")
+    page = browser.run
+    wait_until(lambda: page("document.getElementById('switch') && !document.getElementById('switch').hidden"), "there is a button")
+    candidates = {m["Member"] for m in c.members() if m["Role"] == "Sync Standby"}
+    page("document.getElementById('switch').focus()")
+    browser.key("Enter", 13)
+    assert page("document.getElementById('hand').open") is True
+    assert set(page("[...document.getElementById('hand-to').options].map(o => o.value)")) == candidates, "who may be promoted without loss"
+    assert old.name in page("document.getElementById('hand-what').textContent")
+
+    def send(password):
+        page(f"document.getElementById('hand-name').value = '{NAME}'; document.getElementById('hand-word').value = {json.dumps(password)};"
+             "document.getElementById('hand-form').requestSubmit()")
+
+    def told():
+        text = page("document.getElementById('hand-told').textContent")
+        return text if text not in ("", "under way") else None
+    send("wrong")
+    assert wait_until(told, "an answer") == "Name or password is wrong."
+    assert c.primary() is old and page("document.getElementById('hand').open") is True
+    browser.problems.clear()  # the browser notes the 401
+    for name in ("desk", "phone"):
+        browser.size(*SIZES[name], dark=name == "phone")
+        browser.shot(shots / f"status-switchover-{name}.png", whole=False)
+        assert page("document.documentElement.scrollWidth <= innerWidth")
+    send(PASSWORD)
+    new = c[wait_until(lambda: next((n for n in candidates if told() == f'Successfully switched over to "{n}"'), None), "it is done")]
+    assert page("document.getElementById('hand-word').value") == ""
+    page("document.getElementById('hand-no').click()")
+    assert page("document.getElementById('hand').open") is False
+    wait_until(lambda: page("document.getElementById('leader').textContent") == new.name, "the page names the new leader")
+    assert c.new_leader(old) is new
+    # what is not so any more is refused by the node, and told
+    page(f"now.leader = '{old.name}'; ask()")
+    send(PASSWORD)
+    assert wait_until(told, "an answer") == "leader name does not match"
+    page("document.getElementById('hand-no').click(); now.changes = 'no'; show(now)")
+    assert page("document.getElementById('switch').hidden") is True, "a node that takes no changes offers none"
+    c.wait_healthy()
 
 
 def test_a_page_whose_node_has_died_says_so(c, browser):

@@ -85,6 +85,17 @@ def test_who_has_no_password_is_refused(c):
     assert ask(node, "GET /config", headers={})[0] == 200
 
 
+def test_another_sites_page_changes_nothing(c):
+    """A browser adds a password that it remembers to whatever page sends the request, and says which page that is."""
+    node = c.nodes[0]
+    for origin in ("https://evil.example", "null", f"http://{node.address}:1"):
+        assert ask(node, "PATCH /config", {"ttl": 20}, {**basic(), "Origin": origin})[::2] == (403, "this request comes from another site's page")
+    own = {"Origin": f"http://{node.address}:{node.ports['rest']}"}
+    assert ask(node, "POST /reload", None, {**basic(), **own})[0] == 202
+    status, headers, _ = ask(node, "POST /reload", None, {**own, "X-Requested-With": "status page"})
+    assert status == 401 and "WWW-Authenticate" not in headers, "the page asks for the password, not the browser"
+
+
 def test_the_configuration_is_patched_and_replaced(c):
     node = c.standbys()[0]
     status, body = does(node, "PATCH /config", {"maximum_lag_on_failover": 4096, "postgresql": {"parameters": {"work_mem": "5MB"}}})

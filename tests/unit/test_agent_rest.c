@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "agent/rest_journal.h"
 #include "agent/rest_metrics.h"
 #include "agent/rest_route.h"
 #include "base/mem.h"
@@ -232,6 +233,52 @@ static void nothing_is_known_before_the_first_view(void **state)
         assert_true(always ? got == 200 : got >= 500);
     }
     mem_free(f);
+}
+
+static void put_decision(struct msg_list *list, const char *key, const char *json)
+{
+    struct kv kv = {.key = slice_str(key), .value = slice_str(json)};
+    msg_list_append(list, &msg_kv, &kv);
+}
+
+static void the_journal_is_told_in_the_order_it_was_read(void **state)
+{
+    struct buf kvs CLEANUP(buf_close) = BUF_INIT;
+    struct msg_list list = {0};
+    (void)state;
+    put_decision(
+        &list, "/regent/demo/journal/0002-n1",
+        "{\"at_ms\": 1795196429123, \"node\": \"n1\", \"rule\": \"promote\", \"reason\": "
+        "\"it is \\\"best\\\"\", \"action\": \"promote\", \"txn\": \"none\", \"token\": 3, "
+        "\"view\": \"x=1\"}");
+    put_decision(&list, "/regent/demo/journal/0001-n2", "of a newer version");
+    put_decision(&list, "/regent/demo/journal/0000-n2",
+                 "{\"node\": \"n2\", \"rule\": \"seal\"}");
+    msg_list_end(&list, &kvs);
+    char *text = rest_journal_body(buf_slice(&kvs));
+    assert_string_equal(
+        text,
+        "[{\"id\":\"0002-n1\",\"time\":\"2026-11-20T17:40:29.123Z\",\"node\":\"n1\","
+        "\"rule\":\"promote\",\"reason\":\"it is \\\"best\\\"\",\"action\":\"promote\","
+        "\"writes\":\"none\",\"token\":3},"
+        "{\"id\":\"0000-n2\",\"time\":\"1970-01-01T00:00:00.000Z\",\"node\":\"n2\","
+        "\"rule\":\"seal\",\"reason\":\"\",\"action\":\"\",\"writes\":\"\",\"token\":0}]");
+    free(text);
+    assert_null(rest_journal_body(slice_str("no list")));
+}
+
+static void the_journal_has_a_bounded_number_of_lines(void **state)
+{
+    static const char *const bad[] = {"0", "101", "-1", "x", "", "99999999999999999999"};
+    struct rest_query q = {0};
+    struct errmsg e;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        struct rest_query other = {0};
+        assert_int_equal(rest_query_add(&other, "limit", bad[i], &e), ERR_INVALID);
+    }
+    assert_int_equal(rest_query_add(&q, "limit", "100", &e), ERR_OK);
+    assert_int_equal(q.limit, 100);
 }
 
 static void lag_is_in_bytes_or_units(void **state)
@@ -586,6 +633,8 @@ int main(void)
         cmocka_unit_test(a_node_that_is_out_of_the_dcs_serves_nothing),
         cmocka_unit_test(without_a_quorum_only_what_needs_none_is_answered),
         cmocka_unit_test(nothing_is_known_before_the_first_view),
+        cmocka_unit_test(the_journal_is_told_in_the_order_it_was_read),
+        cmocka_unit_test(the_journal_has_a_bounded_number_of_lines),
         cmocka_unit_test(lag_is_in_bytes_or_units),
         cmocka_unit_test(tags_are_this_nodes),
         cmocka_unit_test(the_status_of_a_primary_is_patronis),

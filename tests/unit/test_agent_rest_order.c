@@ -242,6 +242,28 @@ static void addresses_are_matched_by_network(void **state)
     }
 }
 
+static void only_our_own_page_may_change_something(void **state)
+{
+    static const struct {
+        const char *origin, *host;
+        bool ours;
+    } tries[] = {{NULL, "n1:8008", true}, /* no browser */
+                 {"http://n1:8008", "n1:8008", true},
+                 {"https://N1:8008", "n1:8008", true},
+                 {"http://[::1]:8008", "[::1]:8008", true},
+                 {"http://n1:8009", "n1:8008", false},
+                 {"http://n1", "n1:8008", false},
+                 {"http://n1:8008.evil.example", "n1:8008", false},
+                 {"https://evil.example", "n1:8008", false},
+                 {"null", "n1:8008", false},
+                 {"", "n1:8008", false},
+                 {"http://n1:8008", NULL, false}};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(tries); i++)
+        if (rest_access_own_page(tries[i].origin, tries[i].host) != tries[i].ours)
+            fail_msg("%s at %s", tries[i].origin, tries[i].host);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -249,6 +271,7 @@ int main(void)
         cmocka_unit_test(a_body_becomes_a_request),
         cmocka_unit_test(a_configuration_is_merged_and_checked),
         cmocka_unit_test(addresses_are_matched_by_network),
+        cmocka_unit_test(only_our_own_page_may_change_something),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
