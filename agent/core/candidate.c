@@ -325,9 +325,11 @@ bool candidate_unseen(const struct view *v, const char *wanted)
     return false;
 }
 
-/* The same number, another promotion: pg_rewind would call that "no rewind required". */
-static bool other_promotion(const struct view_pg *pg, const struct lineage *recorded)
+/* The same number, another promotion, or nobody knows which: pg_rewind would call that "no rewind
+ * required". */
+static bool other_promotion(const struct view *v, const struct lineage *recorded)
 {
+    const struct view_pg *pg = &v->pg;
     struct lineage own;
     lineage_parse(pg->lineage, &own);
     for (size_t i = 0; i < recorded->n; i++) {
@@ -335,6 +337,8 @@ static bool other_promotion(const struct view_pg *pg, const struct lineage *reco
             continue; /* this data has not been there */
         uint64_t token = lineage_token(&own, recorded->at[i].timeline);
         if (token != 0 && token != recorded->at[i].token && !MUTANT(lineage_by_number))
+            return true;
+        if (lineage_doubtful(v, &own, recorded->at[i].timeline))
             return true;
     }
     return false;
@@ -381,7 +385,7 @@ enum candidate_follow candidate_follow(const struct view *v)
     bool rewind = v->config.use_pg_rewind && !pg->rewind_failed && !rewound;
     enum candidate_follow diverged = rewind ? FOLLOW_REWIND : FOLLOW_CLONE;
     lineage_recorded(v, v->leader.timeline, &recorded);
-    if (other_promotion(pg, &recorded))
+    if (other_promotion(v, &recorded))
         return FOLLOW_CLONE;
     if (pg->stuck)
         return diverged;

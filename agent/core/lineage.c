@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/assert.h"
+#include "base/mutant.h"
 #include "base/str.h"
 
 static const char *parse_number(const char *s, uint64_t *ret)
@@ -94,6 +95,46 @@ void lineage_print(const struct lineage *l, char *ret, size_t size)
     }
 }
 
+static const struct history_entry *history_by(const struct view *v, uint64_t token)
+{
+    for (size_t i = v->history_n; i > 0; i--)
+        if (v->history[i - 1].token == token)
+            return &v->history[i - 1];
+    return NULL;
+}
+
+bool lineage_doubtful(const struct view *v, const struct lineage *own, uint64_t timeline)
+{
+    uint64_t newest = 0;
+    uint64_t token = 0;
+    for (size_t i = 0; i < own->n; i++) {
+        newest = MAX(newest, own->at[i].timeline);
+        token = MAX(token, own->at[i].token);
+    }
+    if (own->n == 0 || timeline <= newest || lineage_token(own, timeline) != 0 ||
+        MUTANT(lineage_unnoted))
+        return false;
+    if (v->sync.token > token + VIEW_HISTORY)
+        return true;
+    /* a token without an entry may have promoted and died before it said so */
+    size_t makers = 0;
+    for (uint64_t t = token + 1; t <= v->sync.token; t++) {
+        const struct history_entry *h = history_by(v, t);
+        makers += h == NULL || h->timeline == timeline;
+    }
+    return makers != 1;
+}
+
+/* Of what leads from `first` of the recorded way back to what the data has noted. */
+static bool any_doubtful(const struct view *v, const struct lineage *own,
+                         const struct lineage *recorded, size_t first)
+{
+    for (size_t i = first; i < recorded->n; i++)
+        if (lineage_doubtful(v, own, recorded->at[i].timeline))
+            return true;
+    return false;
+}
+
 size_t lineage_rank(const struct view *v, const char *text, uint64_t timeline, uint64_t lsn)
 {
     if (v->history_n == 0)
@@ -107,7 +148,7 @@ size_t lineage_rank(const struct view *v, const char *text, uint64_t timeline, u
             continue;
         /* The same number from another promotion is another timeline. */
         uint64_t token = lineage_token(&own, timeline);
-        if (token != 0 && token != recorded.at[i].token)
+        if (token != 0 ? token != recorded.at[i].token : any_doubtful(v, &own, &recorded, i))
             return 0;
         /* Written on after the recorded way had left it: diverged. */
         if (i > 0) {

@@ -115,6 +115,10 @@ void lineage_parse(const char *text, struct lineage *ret);
 /* Token of the promotion that made `timeline` in this data; 0: not known. */
 uint64_t lineage_token(const struct lineage *l, uint64_t timeline);
 /* The recorded chain that ends at `timeline`. Empty when the history does not know it. */
+/* PostgreSQL follows its upstream to a new timeline by itself, also when no agent is there to note which
+ * promotion made it. True: the data got beyond its newest noted pair like that, and more than one promotion
+ * may have made `timeline`, so that nothing is known about what is in it. */
+bool lineage_doubtful(const struct view *v, const struct lineage *own, uint64_t timeline);
 void lineage_recorded(const struct view *v, uint64_t timeline, struct lineage *ret);
 /* As text; cut at the old end when it is too long. */
 void lineage_print(const struct lineage *l, char *ret, size_t size);

@@ -241,6 +241,7 @@ static void followed(struct sim_node *x)
         return;
     }
     x->pg.unfed_us = 0;
+    pg_loaded(x);
     if (!x->pg.held && x->pg.upstream != x->data.upstream) {
         x->pg.upstream = x->data.upstream;
         wal_cut(x);
@@ -316,6 +317,7 @@ static void seal_reloaded(struct sim_node *x)
         return;
     }
     x->pg.upstream = -1;
+    pg_loaded(x);
     look_for_receiver(x);
 }
 
@@ -343,6 +345,7 @@ static void promoted(struct sim_node *x)
         return;
     }
     wal_cut(x);
+    pg_loaded(x);
     ASSERT(d->tl_n < SIM_TIMELINES);
     d->tl[d->tl_n] = (struct timeline){data_timeline(d) + 1, d->n};
     d->tl_n++;
@@ -415,6 +418,14 @@ static void begin_set(struct sim_node *x)
     if (!x->agent.set_known)
         then(x, SET_ADOPT_MS * MS, SET_ADOPT_MS * MS, set_late);
     then(x, 5 * MS, 25 * MS, set_written);
+}
+
+static void reloaded(struct sim_node *x)
+{
+    if (!domain_runs(x, POSTGRES) || x->pg.proc != PG_PROC_RUNNING)
+        fail(x, "PostgreSQL is not running");
+    else
+        ended_well(x);
 }
 
 static void roles_made(struct sim_node *x)
@@ -504,6 +515,8 @@ static void begin(struct sim_node *x)
         begins[a->plan.action](x);
     else if (a->plan.action == ACTION_CHECKPOINT)
         then(x, 10 * MS, 500 * MS, checkpointed);
+    else if (a->plan.action == ACTION_RELOAD)
+        then(x, 5 * MS, 30 * MS, reloaded);
     else
         then(x, 5 * MS, 60 * MS, roles_made);
 }

@@ -37,6 +37,8 @@ static void leader_put(struct sim *w, const struct leader_rec *l, uint64_t revis
         sim_violation(w, "%u leaders: the key never comes to rest", SIM_TOKENS);
         return;
     }
+    if (!same && revision == w->forced_revision && l->shutdown_lsn == 0)
+        w->lossy_token[l->token] = true; /* an operator has said so */
     w->clean_token[l->token] = w->clean_token[l->token] || l->shutdown_lsn != 0;
     w->key_there = true;
     w->key_token = l->token;
@@ -57,6 +59,8 @@ static void sync_put(struct sim *w, const struct sync_rec *s, uint64_t revision)
              (unsigned long long)revision, (unsigned long long)s->token, s->mode, s->v_n,
              (unsigned long long)s->q);
     w->sync_token = s->token;
+    w->record_disarmed = s->disarmed;
+    (void)snprintf(w->record_leader, sizeof w->record_leader, "%s", s->leader);
     (void)snprintf(w->record_mode, sizeof w->record_mode, "%s", s->mode);
 }
 
@@ -79,6 +83,27 @@ static void one_event(struct sim *w, const struct event *ev, uint64_t revision)
     }
 }
 
+/* An operator's order that is open, or the answer to one. */
+static void order_event(struct sim *w, const struct event *ev, uint64_t revision)
+{
+    bool deleted = strcmp(ev->type, "delete") == 0;
+    struct result_rec r;
+    char key[40];
+    struct errmsg e;
+    bool failover = slice_eq(ev->kv.key, slice_str("/regent/sim/failover"));
+    if (failover && deleted && w->asked.force)
+        w->forced_revision = revision;
+    if (failover && (deleted || msg_from_json(&msg_failover_rec, ev->kv.value, &w->asked, NULL,
+                                              &e) != ERR_OK))
+        w->asked = (struct failover_rec){0};
+    for (size_t i = 0; i < w->n && !deleted; i++) {
+        (void)snprintf(key, sizeof key, "/regent/sim/result/%s", w->node[i].name);
+        if (slice_eq(ev->kv.key, slice_str(key)) &&
+            msg_from_json(&msg_result_rec, ev->kv.value, &r, NULL, &e) == ERR_OK)
+            order_answered(&w->node[i], &r);
+    }
+}
+
 /* Every node tells the same history. */
 void check_event(struct sim_node *x, const struct watch_event *ev)
 {
@@ -97,8 +122,10 @@ void check_event(struct sim_node *x, const struct watch_event *ev)
     struct event one;
     if (msg_iter_init(&it, ev->events) != ERR_OK)
         return;
-    while (msg_iter_next(&it, &msg_event, &one, NULL) == ERR_OK)
+    while (msg_iter_next(&it, &msg_event, &one, NULL) == ERR_OK) {
+        order_event(w, &one, r);
         one_event(w, &one, r);
+    }
 }
 
 /* Equal at the same applied index, whatever each went through. */
@@ -212,6 +239,27 @@ void check_ack(struct sim_node *x, uint32_t id)
     w->last_ack_us = w->now_us;
 }
 
+/* The record says that nobody else may lead before a fence lets go of a primary. */
+void check_disarm(struct sim_node *x)
+{
+    const struct sim *w = x->w;
+    bool recorded = w->record_disarmed && strcmp(w->record_leader, x->name) == 0;
+    if (pg_writable(x) && !recorded && !(w->key_there && strcmp(w->key_name, x->name) != 0))
+        sim_violation(x->w,
+                      "the fence of %s lets go of a primary, and the record forbids nobody",
+                      x->name);
+}
+
+/* Paused, and let go of: its life hangs on nothing any more but on somebody else's key. */
+void check_kill(struct sim_node *x)
+{
+    const struct sim *w = x->w;
+    bool let_go = !x->fence.armed && w->record_disarmed &&
+                  strcmp(w->record_leader, x->name) == 0 && pg_writable(x);
+    if (let_go && !(w->key_there && strcmp(w->key_name, x->name) != 0))
+        sim_violation(x->w, "%s is paused, and its agent has PostgreSQL killed", x->name);
+}
+
 /* ---- in the end ---- */
 
 static const struct sim_node *sole_primary(const struct sim *w, const char **ret_why)
@@ -247,8 +295,8 @@ bool check_settled(const struct sim *w, const char **ret_why)
     *ret_why = "nothing is acknowledged";
     if (w->now_us - w->last_ack_us > 300 * MS)
         return false;
-    *ret_why = "a request is not answered";
-    if (v->has_failover)
+    *ret_why = "an order is open";
+    if (orders_open(w))
         return false;
     *ret_why = "the sync record names nobody";
     return v->config.sync_mode == SYNC_OFF || v->sync.v_n > 0;

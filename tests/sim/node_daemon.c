@@ -22,7 +22,7 @@ static uint64_t now_us(void *arg)
 static uint64_t wall_ms(void *arg)
 {
     const struct sim_node *x = arg;
-    return 1700000000000 + x->w->now_us / MS + 50 * x->id;
+    return sim_wall_ms(x->w) + 50 * x->id;
 }
 
 static void store_append(void *arg, uint64_t first, const struct raft_entry_view *e, size_t n)

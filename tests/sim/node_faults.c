@@ -195,8 +195,10 @@ static void pause_machine(struct sim *w, struct sim_node *x, uint64_t for_us)
     for (int d = 0; d < DOMAINS; d++)
         domain_pause(x, (enum domain)d, for_us);
     x->pg.unfenced = true;
-    if (!clock)
+    if (!clock) {
         clock_set_rate(x, 0);
+        x->doubt_until_us = x->frozen_until_us + w->config.ttl * SEC;
+    }
     sim_at(w, NULL, WORLD, for_us, "thaw", on_thaw, mem_dup(&x->id, sizeof x->id));
     net_changed(w);
 }
@@ -248,56 +250,6 @@ static void hold_replay(struct sim *w, struct sim_node *x, uint64_t for_us)
     sim_at(w, x, POSTGRES, for_us, "unheld", on_unheld, NULL);
 }
 
-/* ---- operators ---- */
-
-static void nobody_asks(void *arg, uint64_t tag, enum err status, const char *text,
-                        struct slice result)
-{
-    (void)arg;
-    (void)tag;
-    (void)status;
-    (void)text;
-    (void)result;
-}
-
-static void put(struct sim_node *x, const char *key, const struct msg *m, const void *record)
-{
-    struct buf json CLEANUP(buf_close) = BUF_INIT;
-    struct buf params CLEANUP(buf_close) = BUF_INIT;
-    if (!domain_runs(x, DAEMON))
-        return;
-    msg_to_json(m, record, &json);
-    struct put_req r = {.key = slice_str(key), .value = buf_slice(&json)};
-    msg_encode(&msg_put_req, &r, &params);
-    struct node_caller c = {.cb = nobody_asks};
-    node_request(x->node, METHOD_KV_PUT, buf_slice(&params), &c);
-    daemon_pass(x);
-}
-
-static void switchover(struct sim *w, struct sim_node *x, uint64_t for_us)
-{
-    struct failover_rec f = {.kind = "switchover"};
-    (void)for_us;
-    if (sim_chance(w, 500))
-        (void)snprintf(f.candidate, sizeof f.candidate, "%s", any_other(w, x)->name);
-    (void)snprintf(f.id, sizeof f.id, "%llu", (unsigned long long)w->now_us);
-    sim_note(w, x, "switchover is asked for, to \"%s\"", f.candidate);
-    put(x, "/regent/sim/failover", &msg_failover_rec, &f);
-}
-
-static void change_mode(struct sim *w, struct sim_node *x, uint64_t for_us)
-{
-    static const char *const modes[] = {"off", "on", "quorum"};
-    struct config_rec c = w->config;
-    (void)for_us;
-    (void)snprintf(c.synchronous_mode, sizeof c.synchronous_mode, "%s",
-                   modes[sim_random(w, ARRAY_LEN(modes))]);
-    c.synchronous_mode_strict = sim_chance(w, 300);
-    sim_note(w, x, "synchronous_mode: %s%s", c.synchronous_mode,
-             c.synchronous_mode_strict ? ", strict" : "");
-    put(x, "/regent/sim/config", &msg_config_rec, &c);
-}
-
 /* ---- a late transaction meets the worst moment ---- */
 
 /* The primary goes on alone ... */
@@ -343,30 +295,33 @@ struct kind {
     fault_fn *fn;
     unsigned weight[SCENARIO_COUNT];
     uint64_t from_ms, to_ms;
-    bool likes_primary;
+    bool likes_primary, inside; /* inside: not of a machine that stands still */
 };
 
 static const struct kind kinds[] = {
-    /* mix kill daemons fence late */
-    {isolate, {6, 0, 0, 8, 5}, 300, 14000, true},
-    {one_way, {4, 0, 0, 6, 2}, 300, 12000, true},
-    {ring, {4, 0, 0, 4, 2}, 300, 12000, true},
-    {bad_network, {4, 0, 0, 2, 0}, 500, 8000, false},
-    {late_calls, {4, 0, 0, 2, 0}, 2000, 20000, false},
-    {break_client, {4, 0, 2, 2, 4}, 0, 0, true},
-    {kill_machine, {6, 0, 0, 6, 5}, 500, 12000, true},
-    {kill_daemon, {5, 0, 6, 6, 6}, 50, 9000, true},
-    {restart_daemon, {3, 0, 3, 1, 0}, 50, 500, true},
-    {end_daemon, {3, 0, 0, 1, 3}, 0, 0, true},
-    {pause_daemon, {5, 0, 0, 6, 3}, 300, 12000, true},
-    {pause_fence, {6, 0, 0, 0, 0}, 300, 14000, true},
-    {pause_machine, {5, 0, 0, 0, 0}, 300, 14000, true},
-    {kill_postmaster, {5, 0, 0, 4, 16}, 0, 0, true},
-    {kill_fence, {3, 0, 0, 2, 3}, 0, 0, true},
-    {slow_disk, {4, 0, 0, 2, 2}, 500, 8000, false},
-    {hold_replay, {4, 0, 0, 2, 0}, 500, 10000, false},
-    {switchover, {5, 0, 0, 3, 6}, 0, 0, false},
-    {change_mode, {3, 0, 0, 0, 0}, 0, 0, false},
+    /* mix kill daemons fence late orders */
+    {isolate, {6, 0, 0, 8, 5, 3}, 300, 14000, true, false},
+    {one_way, {4, 0, 0, 6, 2, 2}, 300, 12000, true, false},
+    {ring, {4, 0, 0, 4, 2, 1}, 300, 12000, true, false},
+    {bad_network, {4, 0, 0, 2, 0, 1}, 500, 8000, false, false},
+    {late_calls, {4, 0, 0, 2, 0, 2}, 2000, 20000, false, false},
+    {break_client, {4, 0, 2, 2, 4, 2}, 0, 0, true, false},
+    {kill_machine, {6, 0, 0, 6, 5, 3}, 500, 12000, true, false},
+    {kill_daemon, {5, 0, 6, 6, 6, 4}, 50, 9000, true, true},
+    {restart_daemon, {3, 0, 3, 1, 0, 2}, 50, 500, true, true},
+    {end_daemon, {3, 0, 0, 1, 3, 2}, 0, 0, true, true},
+    {pause_daemon, {5, 0, 0, 6, 3, 3}, 300, 12000, true, true},
+    {pause_fence, {6, 0, 0, 0, 0, 1}, 300, 14000, true, true},
+    {pause_machine, {5, 0, 0, 0, 0, 2}, 300, 14000, true, false},
+    {kill_postmaster, {5, 0, 0, 4, 16, 4}, 0, 0, true, true},
+    {kill_fence, {3, 0, 0, 2, 3, 2}, 0, 0, true, true},
+    {slow_disk, {4, 0, 0, 2, 2, 1}, 500, 8000, false, false},
+    {hold_replay, {4, 0, 0, 2, 0, 2}, 500, 10000, false, true},
+    {order_switchover, {5, 0, 0, 3, 6, 8}, 0, 0, false, false},
+    {order_failover, {1, 0, 0, 1, 0, 4}, 0, 0, false, false},
+    {order_mode, {3, 0, 0, 0, 0, 2}, 0, 0, false, false},
+    {order_pause, {1, 0, 0, 1, 0, 8}, 500, 12000, true, false},
+    {order_request, {3, 0, 0, 2, 0, 14}, 500, 8000, true, false},
 };
 
 static const struct kind *choose(struct sim *w)
@@ -399,7 +354,9 @@ static void on_fault(struct sim *w, struct sim_node *none, void *arg)
     if (k->likes_primary && sim_chance(w, 500) && primary_of(w) != NULL)
         x = primary_of(w);
     uint64_t to_ms = daemons ? MIN(k->to_ms, (uint64_t)700) : k->to_ms;
-    k->fn(w, x, left(w, sim_between(w, k->from_ms * MS, to_ms * MS)));
+    uint64_t for_us = left(w, sim_between(w, k->from_ms * MS, to_ms * MS));
+    if (!k->inside || x->frozen_until_us <= w->now_us)
+        k->fn(w, x, for_us);
     uint64_t next_us = daemons              ? sim_between(w, 6 * SEC, 9 * SEC)
                        : sim_chance(w, 300) ? sim_random(w, 200 * MS)
                                             : sim_random(w, 5 * SEC);
@@ -417,6 +374,7 @@ static void on_settled(struct sim *w, struct sim_node *none, void *arg)
         return;
     }
     w->settled = now;
+    orders_end(w); /* again: what was asked may not have arrived */
     sim_at(w, NULL, WORLD, SEC, "settled?", on_settled, NULL);
 }
 

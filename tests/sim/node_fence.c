@@ -99,6 +99,7 @@ static void on_disarm(struct sim *w, struct sim_node *x, void *arg)
 {
     (void)arg;
     sim_note(w, x, "disarmed");
+    check_disarm(x);
     x->fence.armed = false;
     fence_told(x);
 }
@@ -120,6 +121,7 @@ void sim_confirm(void *arg, uint64_t challenge)
 static void on_kill(struct sim *w, struct sim_node *x, void *arg)
 {
     (void)arg;
+    check_kill(x);
     if (x->pg.proc != PG_PROC_STOPPED)
         pg_kill(x, sim_between(w, 1 * MS, 40 * MS), true, false);
 }

@@ -58,6 +58,12 @@ void pg_look_consistent(struct sim_node *x)
         on_accepts(x->w, x, NULL);
 }
 
+void pg_loaded(struct sim_node *x)
+{
+    x->pg.shown = x->data.upstream;
+    x->pg.shown_token = x->data.follow_token;
+}
+
 void pg_start(struct sim_node *x, bool primary, uint64_t token)
 {
     struct sim *w = x->w;
@@ -70,6 +76,7 @@ void pg_start(struct sim_node *x, bool primary, uint64_t token)
                         .starts = starts,
                         .replayed = x->data.n,
                         .upstream = x->data.upstream};
+    pg_loaded(x);
     uint64_t recovery_us = x->data.clean ? 0 : sim_between(w, 20 * MS, 600 * MS);
     x->data.clean = false;
     sim_at(w, x, POSTGRES, sim_between(w, 20 * MS, 120 * MS) + recovery_us, "accepts",
@@ -330,6 +337,7 @@ void pg_become_primary(struct sim_node *x, uint64_t token)
     x->pg.reloads++;
     x->pg.upstream = -1;
     x->data.standby_signal = false;
-    x->pg.unfenced = x->pg.unfenced || x->paused_until_us[FENCE] > x->w->now_us;
+    x->pg.unfenced = x->pg.unfenced || x->paused_until_us[FENCE] > x->w->now_us ||
+                     x->doubt_until_us > x->w->now_us;
     check_primary(x);
 }

@@ -16,6 +16,7 @@ static void take_look(struct sim_node *x)
     const struct data *d = &x->data;
     bool primary = !x->pg.in_recovery;
     *l = (struct look){.serial = l->serial + 1,
+                       .start_us = x->pg.starts,
                        .in_recovery = !primary,
                        .walreceiver = x->pg.conn != 0,
                        .streaming = x->pg.streaming,
@@ -45,6 +46,8 @@ static void first_look(struct sim_node *x)
     struct agent_pg *a = &x->agent;
     a->ever_seen = true;
     a->follow_known = true;
+    x->data.upstream = x->pg.shown; /* a daemon may have died before the reload */
+    x->data.follow_token = x->pg.shown_token;
     if (a->set_known || a->set.k != 0)
         return;
     a->set = x->data.set; /* what it shows; on a primary more may be in force */
@@ -310,6 +313,7 @@ static void view_running(const struct sim_node *x, struct view_pg *v)
     v->accepts = x->agent.accepts;
     if (!x->agent.ever_seen)
         return;
+    v->start_us = l->start_us; /* told apart by it, no more */
     v->in_recovery = l->in_recovery;
     v->timeline = l->timeline;
     v->lsn = l->lsn;

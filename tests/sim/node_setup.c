@@ -103,8 +103,8 @@ struct sim *sim_new(uint64_t seed, const struct sim_options *o)
 {
     struct sim *w = mem_alloc(sizeof *w);
     static const enum scenario scenarios[] = {
-        SCENARIO_MIX,  SCENARIO_MIX, SCENARIO_MIX, SCENARIO_LATE,  SCENARIO_FENCE,
-        SCENARIO_KILL, SCENARIO_MIX, SCENARIO_MIX, SCENARIO_FENCE, SCENARIO_DAEMONS};
+        SCENARIO_MIX,  SCENARIO_MIX,    SCENARIO_ORDERS, SCENARIO_LATE,  SCENARIO_FENCE,
+        SCENARIO_KILL, SCENARIO_ORDERS, SCENARIO_MIX,    SCENARIO_FENCE, SCENARIO_DAEMONS};
     w->seed = seed;
     rng_seed(&w->rng, seed);
     w->hash = 0xcbf29ce484222325;

@@ -22,7 +22,7 @@ static const char *const mutation_names[MUTATION_COUNT] = {
 };
 static const char *const scenario_names[SCENARIO_COUNT] = {
     [SCENARIO_MIX] = "mix",     [SCENARIO_KILL] = "kill", [SCENARIO_DAEMONS] = "daemons",
-    [SCENARIO_FENCE] = "fence", [SCENARIO_LATE] = "late",
+    [SCENARIO_FENCE] = "fence", [SCENARIO_LATE] = "late", [SCENARIO_ORDERS] = "orders",
 };
 
 struct args {

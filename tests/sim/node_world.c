@@ -188,6 +188,11 @@ void clock_set_rate(struct sim_node *x, uint64_t rate_ppm)
     x->rate_ppm = rate_ppm;
 }
 
+uint64_t sim_wall_ms(const struct sim *w)
+{
+    return 1700000000000 + w->now_us / MS;
+}
+
 uint64_t clock_of(const struct sim_node *x)
 {
     return local_us(x) / MS;

@@ -9,6 +9,7 @@
  *   node_client.c   requests of the agent            node_see.c      what the agent sees of it
  *   node_watch.c    its connection and watch
  *   node_faults.c   what goes wrong, and when        node_check.c    what must never be
+ *   node_orders.c   what operators ask for
  *
  * Time is microseconds of the world; every node has a clock of its own in milliseconds, at its own rate. */
 #ifndef REGENT_TESTS_SIM_NODE_WORLD_H
@@ -116,7 +117,8 @@ struct pg {
     bool in_recovery, accepts, stopping;
     bool crashed, fenced; /* how the last one ended */
     uint64_t token;       /* of the promotion or start that made it writable */
-    bool unfenced;        /* the fence was frozen while it could write */
+    /* the fence was frozen while it could write, or its clock had stood */
+    bool unfenced;
     uint64_t starts;
     /* primary */
     bool defined;                        /* the shared flag: commits wait */
@@ -126,7 +128,9 @@ struct pg {
     size_t waiters_n;
     uint64_t reloads; /* of the configuration; late ones of an older reload are void */
     /* standby */
-    int upstream;   /* as the startup process knows it */
+    int upstream; /* as the startup process knows it */
+    int shown;    /* as a session shows it: what was loaded last, not what is written */
+    uint64_t shown_token;
     bool held;      /* replay is held up by a report */
     uint64_t conn;  /* walreceiver; 0: none */
     bool streaming; /* and it streams */
@@ -138,7 +142,7 @@ struct pg {
 
 /* ---- the agent's side of PostgreSQL (agent/postgres.c) ---- */
 struct look {
-    uint64_t serial;
+    uint64_t serial, start_us;
     bool in_recovery, walreceiver, streaming, checkpointed, stuck;
     uint64_t lsn, replay_lsn, timeline, parent, switch_lsn;
     struct view_walsender senders[SIM_NODES];
@@ -203,6 +207,12 @@ struct client_model {
     unsigned watch_serial; /* of the engine's wish */
 };
 
+/* What an operator asked of this node's PostgreSQL last, and how it was then. */
+struct order {
+    char id[40], kind[16], incarnation[40];
+    uint64_t starts;
+};
+
 struct sim_node {
     struct sim *w;
     uint64_t id; /* member id: index + 1 */
@@ -215,6 +225,7 @@ struct sim_node {
     uint64_t paused_until_us[DOMAINS];
     bool machine_down;        /* powered off */
     uint64_t frozen_until_us; /* the machine: what is started meanwhile stands still too */
+    uint64_t doubt_until_us;  /* its clock stood: deadlines of before are later than they say */
     /* daemon */
     struct disk disk;
     struct state *state;
@@ -237,6 +248,7 @@ struct sim_node {
     struct pg pg;
     struct agent_pg agent;
     uint64_t wal_busy_us[SIM_NODES];
+    struct order order;
     char last_rule[48];
     uint64_t hash_applied, hash;
 };
@@ -259,6 +271,7 @@ enum scenario {
     SCENARIO_DAEMONS, /* only daemons die and come back */
     SCENARIO_FENCE,   /* asynchronous, the fences hold */
     SCENARIO_LATE,    /* requests arrive when the world has moved on */
+    SCENARIO_ORDERS,  /* operators are busy */
     SCENARIO_COUNT
 };
 
@@ -299,12 +312,15 @@ struct sim {
     uint64_t key_token, sync_token;
     char key_name[64];
     bool key_there;
-    char record_mode[8];
+    char record_mode[8], record_leader[64];
+    bool record_disarmed;
+    struct failover_rec asked;    /* the request for another leader that is open */
+    uint64_t forced_revision;     /* when a forced one was carried out */
     bool lossy_token[SIM_TOKENS]; /* acquired while the record's mode was off */
     bool clean_token[SIM_TOKENS]; /* handed over */
     uint64_t primary_token;       /* of the newest that became writable */
     struct sim_node *primary;
-    uint64_t promotions, kills, lost;
+    uint64_t promotions, kills, lost, orders;
     /* faults */
     uint64_t quiet_us, end_us;
     uint64_t calm_until_us; /* no faults until then */
@@ -341,6 +357,7 @@ uint64_t sim_between(struct sim *w, uint64_t a, uint64_t b); /* a .. b */
 bool sim_chance(struct sim *w, unsigned permille);
 uint64_t sim_hash(uint64_t h, const void *p, size_t n);
 struct sim_node *sim_node_named(struct sim *w, const char *name);
+uint64_t sim_wall_ms(const struct sim *w);                         /* an operator's watch */
 uint64_t clock_of(const struct sim_node *x);                       /* ms on its clock */
 uint64_t until_local(const struct sim_node *x, uint64_t local_ms); /* us from now */
 void clock_set_rate(struct sim_node *x, uint64_t rate_ppm); /* from now on; 0: it stands */
@@ -413,6 +430,7 @@ uint64_t data_timeline(const struct data *d);
 void data_append(struct data *d, uint32_t id);
 bool pg_writable(const struct sim_node *x);
 void pg_start(struct sim_node *x, bool primary, uint64_t token);
+void pg_loaded(struct sim_node *x);          /* the configuration, by the postmaster */
 void pg_look_consistent(struct sim_node *x); /* more has been received */
 /* Its processes get SIGQUIT or SIGKILL; dead after `for_us`. */
 void pg_kill(struct sim_node *x, uint64_t for_us, bool requested, bool fenced);
@@ -459,10 +477,22 @@ void faults_begin(struct sim *w);
 /* How long the transaction that is sent now is under way; 0: it is not held up. */
 uint64_t faults_late(struct sim *w);
 
+/* ---- node_orders.c ---- */
+void order_switchover(struct sim *w, struct sim_node *x, uint64_t for_us);
+void order_failover(struct sim *w, struct sim_node *x, uint64_t for_us);
+void order_mode(struct sim *w, struct sim_node *x, uint64_t for_us);
+void order_pause(struct sim *w, struct sim_node *x, uint64_t for_us);
+void order_request(struct sim *w, struct sim_node *x, uint64_t for_us);
+void order_answered(struct sim_node *x, const struct result_rec *r);
+void orders_end(struct sim *w); /* resumes, and starts what was stopped */
+bool orders_open(const struct sim *w);
+
 /* ---- node_check.c ---- */
 void check_event(struct sim_node *x, const struct watch_event *ev);
 void check_plan(struct sim_node *x, const struct view *v);
 void check_primary(struct sim_node *x); /* x has become writable */
+void check_disarm(struct sim_node *x);  /* the fence is about to let go */
+void check_kill(struct sim_node *x);    /* the agent has the fence kill */
 void check_ack(struct sim_node *x, uint32_t id);
 void check_states(struct sim *w);
 bool check_settled(const struct sim *w, const char **ret_why);
