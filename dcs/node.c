@@ -296,6 +296,7 @@ enum err node_start(struct node *n, const struct raft_core_disk *disk, struct er
 {
     CHECK_MAGIC(n, NODE_MAGIC);
     n->now = n->ops->now_ms(n->arg);
+    n->leaderless_ms = n->now;
     n->admitted = disk->has_snapshot || disk->n > 0;
     /* A crash came between recording an installed snapshot and its restoration. */
     if (disk->has_snapshot && state_db_applied(n->state) + 1 < disk->first_index) {
@@ -352,6 +353,7 @@ static void notice_role(struct node *n)
                   : leader == 0     ? "no leader is known"
                                     : "another node leads");
         n->leader_changes += leader != 0;
+        n->leaderless_ms = n->now;
         n->known_leader = leader;
         n->known_term = term;
     }

@@ -144,6 +144,7 @@ struct node {
     struct node_received received[NODE_RECEIVED];
     uint64_t leading_term; /* 0: not leader */
     uint64_t known_leader, known_term;
+    uint64_t leaderless_ms; /* since when, as long as there is no leader */
     uint64_t commit_ms; /* when the state is to be committed, if it has anything to commit */
     size_t uncommitted_bytes;
     bool commit_due; /* at the next pass, behind the replies of this one */

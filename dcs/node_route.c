@@ -61,10 +61,13 @@ static bool forward(struct node *n, struct request *r, uint64_t leader)
     return false;
 }
 
-/* No leader, or no way to it: for how long it is waited for (an election takes about two timeouts). */
+/* No leader, or no way to it: for how long it is waited for (an election takes about two timeouts). Where there
+ * has been none for so long, whoever asks then is told so at once. */
 static bool grace_over(const struct node *n, const struct request *r)
 {
-    return r->caller.peer != 0 || n->now >= r->wait_since_ms + 2 * n->o.election_ms;
+    uint64_t since_ms = raft_core_leader(n->raft) == 0 ? MIN(r->wait_since_ms, n->leaderless_ms)
+                                                       : r->wait_since_ms;
+    return r->caller.peer != 0 || n->now >= since_ms + 2 * n->o.election_ms;
 }
 
 static void route(struct node *n, struct request *r)

@@ -34,7 +34,9 @@ struct lone {
     uint64_t now_ms;
     struct waiting waiting[WAITING_MAX];
     size_t n_waiting;
-    bool peers_store; /* they acknowledge entries; votes and confirmations they always give */
+    bool peers_dead;
+    /* they acknowledge entries; votes and confirmations they give while they live */
+    bool peers_store;
     size_t replies;
     enum err status;
     struct buf reply;
@@ -104,7 +106,7 @@ static void send_frame(void *arg, uint64_t member, struct slice frame)
     struct lone *x = arg;
     struct raft_frame f, answer;
     assert_int_equal(raft_frame_decode(frame, &f, NULL), ERR_OK);
-    if (answer_of(x, &f, &answer)) {
+    if (!x->peers_dead && answer_of(x, &f, &answer)) {
         struct waiting *w = wait_for(x, FRAME);
         w->from = member;
         raft_frame_encode(&answer, &w->bytes);
@@ -337,6 +339,39 @@ static void a_new_leader_reads_nothing_before_an_entry_of_its_own(void **state)
     must_be_answered(x, "new");
 }
 
+/* The first one is what may see an election through; the next ones need not find out again. */
+static void without_a_leader_for_long_everybody_is_told_at_once(void **state)
+{
+    struct lone *x = *state;
+    x->peers_dead = true;
+    ask(x, "a");
+    run(x, ELECTION_MS);
+    assert_int_equal(x->replies, 0);
+    run(x, ELECTION_MS + 10 * STEP_MS);
+    assert_true(x->replies == 1 && x->status == ERR_UNAVAILABLE);
+    run(x, 10 * ELECTION_MS);
+    ask(x, "a");
+    step(x);
+    assert_true(x->replies == 2 && x->status == ERR_UNAVAILABLE);
+    x->peers_dead = false;
+    x->peers_store = true;
+    for (int i = 0; i < 1000 && node_revision(x->n) == 0; i++)
+        step(x);
+    x->replies = 0;
+    ask(x, "a");
+    run(x, 3 * HEARTBEAT_MS);
+    must_be_answered(x, "new");
+    /* a leader that was lost just now: the next one is waited for */
+    x->peers_dead = true;
+    for (int i = 0; i < 1000 && node_leader(x->n) != 0; i++)
+        step(x);
+    ask(x, "a");
+    run(x, ELECTION_MS);
+    assert_int_equal(x->replies, 1);
+    run(x, ELECTION_MS + 10 * STEP_MS);
+    assert_true(x->replies == 2 && x->status == ERR_UNAVAILABLE);
+}
+
 static void put(struct lone *x, const char *value)
 {
     struct buf params = BUF_INIT;
@@ -418,6 +453,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_new_leader_reads_nothing_before_an_entry_of_its_own,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(without_a_leader_for_long_everybody_is_told_at_once,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_watch_goes_on_from_history_as_its_window_opens, setup,
                                         teardown),
