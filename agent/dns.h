@@ -1,4 +1,4 @@
-/* The DNS server of a node (`dns.listen`, UDP): a thread of its own that answers from a copy of the newest view.
+/* The DNS server of a node (`dns.listen`, UDP and TCP): a thread of its own that answers from a copy of the newest view.
  * It never touches the loop, the DCS or PostgreSQL; off by default. */
 #ifndef REGENT_AGENT_DNS_H
 #define REGENT_AGENT_DNS_H

@@ -250,8 +250,8 @@ static size_t encode(ldns_pkt *p, size_t limit, uint8_t *ret)
     return 0;
 }
 
-size_t dns_answer(const struct dns_facts *f, const uint8_t *query, size_t n,
-                  uint8_t ret[static DNS_EDNS_MAX])
+size_t dns_answer(const struct dns_facts *f, const uint8_t *query, size_t n, bool stream,
+                  uint8_t ret[static DNS_STREAM_MAX])
 {
     ldns_pkt *q = NULL;
     if (n < LDNS_HEADER_SIZE || ldns_wire2pkt(&q, query, n) != LDNS_STATUS_OK)
@@ -263,7 +263,8 @@ size_t dns_answer(const struct dns_facts *f, const uint8_t *query, size_t n,
         ldns_pkt *p = reply_to(f, q);
         if (edns)
             ldns_pkt_set_edns_udp_size(p, DNS_EDNS_MAX);
-        size = encode(p, MAX(MIN(limit, (size_t)DNS_EDNS_MAX), (size_t)DNS_PLAIN_MAX), ret);
+        limit = MAX(MIN(limit, (size_t)DNS_EDNS_MAX), (size_t)DNS_PLAIN_MAX);
+        size = encode(p, stream ? (size_t)DNS_STREAM_MAX : limit, ret);
         ldns_pkt_free(p);
     }
     ldns_pkt_free(q);

@@ -13,7 +13,13 @@
 
 #include "agent/core/view.h"
 
-enum { DNS_PLAIN_MAX = 512, DNS_EDNS_MAX = 1232, DNS_ZONE_MAX = 200 };
+enum {
+    DNS_PLAIN_MAX = 512,
+    DNS_EDNS_MAX = 1232,
+    DNS_STREAM_MAX = 16384, /* by TCP: every node with its service and address */
+    DNS_QUERY_MAX = 1500,
+    DNS_ZONE_MAX = 200
+};
 
 struct dns_member {
     char name[64];
@@ -34,8 +40,9 @@ struct dns_facts {
 enum err dns_facts_init(struct dns_facts *f, const char *scope, const char *domain,
                         const char *self) MUST_CHECK;
 void dns_facts_take(struct dns_facts *f, const struct view *v);
-/* Bytes written to ret; 0: nothing is to be said to that. */
-size_t dns_answer(const struct dns_facts *f, const uint8_t *query, size_t n,
-                  uint8_t ret[static DNS_EDNS_MAX]);
+/* Bytes written to ret; 0: nothing is to be said to that. stream: it came by TCP, where the client's size does not
+ * count; else at most DNS_EDNS_MAX. */
+size_t dns_answer(const struct dns_facts *f, const uint8_t *query, size_t n, bool stream,
+                  uint8_t ret[static DNS_STREAM_MAX]);
 
 #endif

@@ -8,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct dns_facts f;
-    uint8_t reply[DNS_EDNS_MAX];
+    static uint8_t reply[DNS_STREAM_MAX];
     if (f.zone[0] == '\0') {
         ASSERT(dns_facts_init(&f, "s", "d", "n") == ERR_OK);
         f.stale = false;
@@ -17,8 +17,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         str_cut(f.members[0].host, sizeof f.members[0].host, "10.0.0.1");
         f.members_n = 1;
     }
-    size_t n = dns_answer(&f, data, size, reply);
-    ASSERT(n <= sizeof reply);
+    bool stream = size > 0 && (data[0] & 1) != 0;
+    size_t n = dns_answer(&f, data, size, stream, reply);
+    ASSERT(n <= (stream ? sizeof reply : (size_t)DNS_EDNS_MAX));
     ASSERT(n == 0 || (size >= 12 && (data[2] & 0x80) == 0 && (reply[2] & 0x80) != 0));
     return 0;
 }

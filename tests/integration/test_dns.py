@@ -2,7 +2,9 @@
 
     python3 -m pytest tests/integration/test_dns.py
 """
+import contextlib
 import shutil
+import socket
 import subprocess
 
 import pytest
@@ -46,6 +48,19 @@ def test_names_follow_a_switchover(c):
     new = c.new_leader(old)
     wait_until(lambda: service(c, "primary") == [new.ports["pg"]], "the new primary by name")
     c.wait_healthy()
+
+
+def test_by_tcp_it_says_the_same_and_lives_with_bad_clients(c):
+    c.wait_healthy()
+    assert dig(c, "primary.ha.test", "A", "+tcp", "+short").split() == ["127.0.0.1"]
+    wait_until(lambda: "ANSWER: 2" in dig(c, "replica.ha.test", "SRV", "+tcp"), "the standbys")
+    with contextlib.ExitStack() as stack:
+        for data in (b"\xff\xff", b"\0\2", b"GET / HTTP/1.1\r\n\r\n") * 20:  # more than there are places
+            s = stack.enter_context(socket.create_connection(("127.0.0.1", c.dns), timeout=10))
+            with contextlib.suppress(OSError):
+                s.sendall(data)
+        assert dig(c, "primary.ha.test", "A", "+tcp", "+short").split() == ["127.0.0.1"]
+        assert dig(c, "primary.ha.test", "A", "+short").split() == ["127.0.0.1"]
 
 
 def test_what_is_not_there_is_told_as_resolvers_expect(c):

@@ -34,10 +34,10 @@ static void begin(void)
 
 /* "RCODE: answers, blanks for tabs, ; between" */
 static const char *ask_as(const char *name, ldns_rr_type type, ldns_rr_class class,
-                          uint16_t edns)
+                          uint16_t edns, bool stream)
 {
-    static char text[4096];
-    uint8_t reply[DNS_EDNS_MAX];
+    static char text[32768];
+    static uint8_t reply[DNS_STREAM_MAX];
     uint8_t *wire = NULL;
     size_t n = 0;
     ldns_pkt *q = ldns_pkt_query_new(ldns_dname_new_frm_str(name), type, class, LDNS_RD);
@@ -46,12 +46,12 @@ static const char *ask_as(const char *name, ldns_rr_type type, ldns_rr_class cla
     if (edns > 0)
         ldns_pkt_set_edns_udp_size(q, edns);
     assert_int_equal(ldns_pkt2wire(&wire, q, &n), LDNS_STATUS_OK);
-    size_t size = dns_answer(&facts, wire, n, reply);
+    size_t size = dns_answer(&facts, wire, n, stream, reply);
     free(wire);
     ldns_pkt_free(q);
     if (size == 0)
         return "silence";
-    assert_true(size <= (edns > 0 ? (size_t)edns : (size_t)DNS_PLAIN_MAX));
+    assert_true(stream || size <= (edns > 0 ? (size_t)edns : (size_t)DNS_PLAIN_MAX));
     assert_int_equal(ldns_wire2pkt(&p, reply, size), LDNS_STATUS_OK);
     assert_true(ldns_pkt_qr(p) && ldns_pkt_id(p) == 4711);
     (void)snprintf(text, sizeof text, "%d%s:", (int)ldns_pkt_get_rcode(p),
@@ -71,7 +71,7 @@ static const char *ask_as(const char *name, ldns_rr_type type, ldns_rr_class cla
 
 static const char *ask(const char *name, ldns_rr_type type)
 {
-    return ask_as(name, type, LDNS_RR_CLASS_IN, 0);
+    return ask_as(name, type, LDNS_RR_CLASS_IN, 0, false);
 }
 
 static void every_name_has_its_records(void **state)
@@ -114,8 +114,8 @@ static void every_name_has_its_records(void **state)
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         assert_string_equal(ask(rows[i].name, rows[i].type), rows[i].want);
-    assert_string_equal(ask_as("primary.demo.db.example", LDNS_RR_TYPE_A, LDNS_RR_CLASS_CH, 0),
-                        "5:");
+    assert_string_equal(
+        ask_as("primary.demo.db.example", LDNS_RR_TYPE_A, LDNS_RR_CLASS_CH, 0, false), "5:");
 }
 
 static void without_a_leader_there_is_no_primary_and_a_stale_copy_says_nothing(void **state)
@@ -139,23 +139,30 @@ static void what_does_not_fit_is_cut_and_says_so(void **state)
         add(name, "10.0.0.1", false, true, false);
     }
     assert_string_equal(ask("replica.demo.db.example", LDNS_RR_TYPE_SRV), "0 TC:");
-    const char *large =
-        ask_as("replica.demo.db.example", LDNS_RR_TYPE_SRV, LDNS_RR_CLASS_IN, DNS_EDNS_MAX);
+    const char *large = ask_as("replica.demo.db.example", LDNS_RR_TYPE_SRV, LDNS_RR_CLASS_IN,
+                               DNS_EDNS_MAX, false);
     assert_non_null(strstr(large, "0: replica"));
+    const char *all =
+        ask_as("replica.demo.db.example", LDNS_RR_TYPE_SRV, LDNS_RR_CLASS_IN, 0, true);
+    size_t n = 0;
+    for (const char *p = all; (p = strstr(p, " IN SRV ")) != NULL; p++)
+        n++;
+    assert_int_equal(n, VIEW_MEMBERS); /* a stream has room for all */
+    assert_null(strstr(all, "TC"));
 }
 
 static void noise_gets_no_answer(void **state)
 {
     (void)state;
     begin();
-    uint8_t reply[DNS_EDNS_MAX];
+    static uint8_t reply[DNS_STREAM_MAX];
     uint8_t noise[64] = {0};
-    assert_int_equal(dns_answer(&facts, noise, 0, reply), 0);
-    assert_int_equal(dns_answer(&facts, noise, 11, reply), 0);
+    assert_int_equal(dns_answer(&facts, noise, 0, false, reply), 0);
+    assert_int_equal(dns_answer(&facts, noise, 11, false, reply), 0);
     noise[2] = 0x80; /* an answer */
-    assert_int_equal(dns_answer(&facts, noise, 12, reply), 0);
+    assert_int_equal(dns_answer(&facts, noise, 12, false, reply), 0);
     memset(noise, 0xff, sizeof noise);
-    assert_int_equal(dns_answer(&facts, noise, sizeof noise, reply), 0);
+    assert_int_equal(dns_answer(&facts, noise, sizeof noise, false, reply), 0);
 }
 
 static void a_zone_needs_names(void **state)
