@@ -297,7 +297,9 @@ const struct member_rec *candidate_switchover(const struct view *v, const char *
             why = "is on another timeline";
         else if (v->pg.proc == PG_PROC_RUNNING && sender_to(v, m->incarnation) == NULL)
             why = "does not stream from here";
-        else if (has_flushed(v, m) + v->config.maximum_lag_on_failover < v->pg.lsn)
+        else if (v->pg.proc ==
+                     PG_PROC_RUNNING && /* afterwards only the shutdown checkpoint counts */
+                 has_flushed(v, m) + v->config.maximum_lag_on_failover < v->pg.lsn)
             why = "is too far behind";
         if (why != NULL) {
             (void)plan_say(p, "refused: %s %s", m->name, why);

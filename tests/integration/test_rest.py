@@ -60,10 +60,11 @@ def ask(node, path, method="GET", body=None, headers=None):
 def raw(node, data, shut=True):
     """What the node sends to these bytes."""
     with socket.create_connection((node.address, node.ports["rest"]), timeout=15) as s:
-        s.sendall(data)
-        if shut:
-            s.shutdown(socket.SHUT_WR)
         parts = []
+        with contextlib.suppress(OSError):  # refused before all of it was sent
+            s.sendall(data)
+            if shut:
+                s.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionResetError):
             while part := s.recv(65536):
                 parts.append(part)
