@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 
-enum { STEP_WRITE = 1, STEP_WAIT };
+enum { STEP_WAIT = 1 };
 
 void act_follow_look(struct postgres *p)
 {
@@ -35,12 +35,6 @@ static void reloading(struct postgres *p, const struct worker_reply *r)
     pg_monitor_closely(p->monitor, true);
 }
 
-static void written(struct postgres *p, const struct worker_reply *r)
-{
-    (void)r;
-    action_reload(p, reloading);
-}
-
 void act_follow(struct postgres *p)
 {
     struct action *a = &p->act;
@@ -63,6 +57,5 @@ void act_follow(struct postgres *p)
     }
     p->follow = to;
     stuck_forget(p);
-    a->step = STEP_WRITE;
-    action_write(p, "write", NULL, written);
+    action_reload(p, NULL, reloading);
 }

@@ -71,7 +71,7 @@ static void request(struct postgres *p)
     if (!action_may_lead(p))
         return;
     /* "server is not in recovery" comes when somebody else did it: then the look shows it. */
-    pg_sql_query(p->sql, UNBLOCK "; SELECT pg_promote(false) WHERE pg_is_in_recovery()",
+    pg_sql_query(p->sql, "SELECT pg_promote(false) WHERE pg_is_in_recovery(); " UNBLOCK,
                  PG_SQL_MS, requested, p);
 }
 
@@ -126,12 +126,6 @@ static void reloading(struct postgres *p, const struct worker_reply *r)
     show(p);
 }
 
-static void written(struct postgres *p, const struct worker_reply *r)
-{
-    (void)r;
-    action_reload(p, reloading);
-}
-
 /* ---- the short way: the set is in force already ---- */
 
 static void connected(void *arg, const struct pg_sql_reply *r)
@@ -157,12 +151,15 @@ static void noted(struct postgres *p, const struct worker_reply *r)
         action_connect(p, connected);
 }
 
-/* Nothing waits for the other files: they are written afterwards. The connection is made meanwhile. */
+/* Nothing waits for the other files: they are written afterwards. The connection is there, or is made meanwhile. */
 static void promote_at_once(struct postgres *p)
 {
     p->sync_written = true;
     p->conf_dirty = true;
-    action_connect(p, connected);
+    if (pg_sql_ready(p->spare))
+        action_swap(p);
+    else
+        action_connect(p, connected);
     action_note(p, noted);
 }
 
@@ -181,7 +178,7 @@ void act_promote(struct postgres *p)
         pg_monitor_accepts(p->monitor) && strcmp(s->sync_names, names) == 0)
         promote_at_once(p);
     else
-        action_write(p, "write", names, written);
+        action_reload(p, names, reloading);
 }
 
 static void permitted(struct postgres *p, enum err status, const struct errmsg *e)

@@ -40,6 +40,7 @@ static void sealed(struct postgres *p, const struct worker_reply *r)
     p->probe.seal_token = p->act.plan.token;
     p->probe.seal_lsn = p->act.lsn;
     p->probe.seal_timeline = p->act.timeline;
+    action_swap(p); /* a promotion may follow: it needs a connection */
     action_end(p, ERR_OK, NULL);
 }
 
@@ -211,12 +212,6 @@ static void reloading(struct postgres *p, const struct worker_reply *r)
     fresh(p);
 }
 
-static void written(struct postgres *p, const struct worker_reply *r)
-{
-    (void)r;
-    action_reload(p, reloading);
-}
-
 void act_seal(struct postgres *p)
 {
     if (!postgres_running(p)) {
@@ -224,5 +219,5 @@ void act_seal(struct postgres *p)
         return;
     }
     p->follow = (struct follow){.known = true};
-    action_write(p, "write", NULL, written);
+    action_reload(p, NULL, reloading);
 }

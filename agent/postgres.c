@@ -48,6 +48,7 @@ void postgres_local_target(struct postgres *p, struct pg_sql_target *t,
         t, "options",
         "-c search_path=pg_catalog -c synchronous_commit=local "
         "-c statement_timeout=30s -c lock_timeout=2s -c default_transaction_read_only=off "
+        "-c session_preload_libraries= -c local_preload_libraries= "
         "-c idle_in_transaction_session_timeout=0 -c datestyle=ISO "
         "-c standard_conforming_strings=on -c log_statement=none "
         "-c log_min_duration_statement=-1 -c log_min_error_statement=panic -c jit=off");
@@ -137,6 +138,7 @@ static void postmaster_gone(struct postgres *p)
     p->conf_dirty = false;
     p->house_busy = false;
     pg_sql_reset(p->house_sql);
+    pg_sql_reset(p->spare);
     slots_stop(p);
     stuck_forget(p);
     sync_stop(p);
@@ -226,10 +228,31 @@ void postgres_told(struct postgres *p)
         p->ops.changed(p->arg);
 }
 
+/* Without it the promotion makes one. */
+static void spare_connected(void *arg, const struct pg_sql_reply *r)
+{
+    (void)arg;
+    (void)r;
+}
+
+static void prepare_spare(struct postgres *p)
+{
+    struct pg_sql_target t = {.n = 0};
+    if (p->act.active || !postgres_running(p) || !pg_monitor_accepts(p->monitor) ||
+        !pg_monitor_seen(p->monitor)->in_recovery)
+        return;
+    postgres_local_target(p, &t, PG_MONITOR_LOOK);
+    pg_sql_connect(p->spare, &t, PG_CONNECT_MS, spare_connected, p);
+}
+
 void postgres_watch_closely(struct postgres *p, bool on)
 {
     p->closely = on;
     pg_monitor_closely(p->monitor, on);
+    if (on)
+        prepare_spare(p);
+    else
+        pg_sql_reset(p->spare);
 }
 
 const char *postgres_version(const struct postgres *p)
@@ -338,8 +361,8 @@ enum err postgres_new(uv_loop_t *loop, const struct postgres_options *o,
     p->worker = pg_worker_new(loop, o->fence, NULL, p);
     p->monitor = pg_monitor_new(loop, monitor_target, seen_cb, p);
     p->health = pg_health_new(loop, o->fence);
-    struct pg_sql **sql[] = {&p->sql,        &p->house_sql,   &p->remote,      &p->sync_sql,
-                             &p->sync_probe, &p->slots.local, &p->slots.remote};
+    struct pg_sql **sql[] = {&p->sql,      &p->spare,      &p->house_sql,   &p->remote,
+                             &p->sync_sql, &p->sync_probe, &p->slots.local, &p->slots.remote};
     for (size_t i = 0; i < ARRAY_LEN(sql); i++)
         *sql[i] = pg_sql_new(loop);
     uv_timer_t *timers[] = {&p->timer, &p->house, &p->sync_timer};
@@ -374,8 +397,8 @@ void postgres_free(struct postgres *p)
     pg_worker_free(p->worker);
     pg_monitor_free(p->monitor);
     pg_health_free(p->health);
-    struct pg_sql *sql[] = {p->sql,        p->house_sql,   p->remote,      p->sync_sql,
-                            p->sync_probe, p->slots.local, p->slots.remote};
+    struct pg_sql *sql[] = {p->sql,      p->spare,      p->house_sql,   p->remote,
+                            p->sync_sql, p->sync_probe, p->slots.local, p->slots.remote};
     for (size_t i = 0; i < ARRAY_LEN(sql); i++)
         pg_sql_free(sql[i]);
     pg_settings_close(&p->settings);

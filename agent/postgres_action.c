@@ -205,7 +205,8 @@ void action_note(struct postgres *p, action_step *then)
     action_worker(p, &q, PG_WORKER_MS, then);
 }
 
-void action_write(struct postgres *p, const char *op, const char *sync_names, action_step *then)
+static void write_files(struct postgres *p, const char *op, const char *sync_names,
+                        int signal_number, action_step *then)
 {
     struct worker_req q;
     struct errmsg e = {0};
@@ -232,16 +233,26 @@ void action_write(struct postgres *p, const char *op, const char *sync_names, ac
         buf_append(&dirs, p->socket_dir, strlen(p->socket_dir) + 1);
         q.dirs = buf_slice(&dirs);
     }
+    q.signal = (uint64_t)signal_number;
     note_in(p, &q);
     action_worker(p, &q, PG_WORKER_MS, then);
 }
 
-void action_reload(struct postgres *p, action_step *then)
+void action_write(struct postgres *p, const char *op, const char *sync_names, action_step *then)
 {
-    struct worker_req q;
-    postgres_req(p, &q, "signal");
-    q.signal = SIGHUP;
-    action_worker(p, &q, PG_WORKER_MS, then);
+    write_files(p, op, sync_names, 0, then);
+}
+
+void action_reload(struct postgres *p, const char *sync_names, action_step *then)
+{
+    write_files(p, "write", sync_names, SIGHUP, then);
+}
+
+void action_swap(struct postgres *p)
+{
+    struct pg_sql *spare = p->spare;
+    p->spare = p->sql;
+    p->sql = spare;
 }
 
 void action_connect(struct postgres *p, pg_sql_cb *cb)

@@ -89,9 +89,11 @@ struct postgres {
     struct pg_worker *worker;
     struct pg_monitor *monitor;
     struct pg_health *health;
-    uv_timer_t timer;         /* the action's */
-    uv_timer_t house;         /* housekeeping */
-    struct pg_sql *sql;       /* the action's */
+    uv_timer_t timer;   /* the action's */
+    uv_timer_t house;   /* housekeeping */
+    struct pg_sql *sql; /* the action's */
+    /* for a promotion that may be near: SEAL's, or made while a primary stops */
+    struct pg_sql *spare;
     struct pg_sql *house_sql; /* housekeeping: slots, reload */
     struct pg_sql *remote;    /* to the upstream: is this data an ancestor of its? */
     struct action act;
@@ -193,8 +195,10 @@ void action_write(struct postgres *p, const char *op, const char *sync_names,
                   action_step *then);
 /* Only what the plan says about lineage and seal. */
 void action_note(struct postgres *p, action_step *then);
-/* Tells the postmaster by signal: needs no connection. It takes the reload in its own time. */
-void action_reload(struct postgres *p, action_step *then);
+/* Writes them, and tells the postmaster by signal: needs no connection. It takes the reload in its own time. */
+void action_reload(struct postgres *p, const char *sync_names, action_step *then);
+/* The action's connection and the spare one change places. */
+void action_swap(struct postgres *p);
 /* A fresh connection of the action's own. */
 void action_connect(struct postgres *p, pg_sql_cb *cb);
 /* What the files are rendered from; t is what r borrows besides. */

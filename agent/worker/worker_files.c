@@ -69,7 +69,8 @@ static bool write_all(int fd, struct slice s)
     return true;
 }
 
-enum err files_write(const char *path, struct slice content, mode_t mode, struct errmsg *e)
+static enum err put_in_place(const char *path, struct slice content, mode_t mode, bool durable,
+                             struct errmsg *e)
 {
     char temp[FILES_PATH];
     enum err rv = str_format(temp, sizeof temp, "%s.regent-tmp", path);
@@ -79,7 +80,7 @@ enum err files_write(const char *path, struct slice content, mode_t mode, struct
     int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
     if (fd < 0)
         return fail(e, "create", temp);
-    bool ok = fchmod(fd, mode) == 0 && write_all(fd, content) && fsync(fd) == 0;
+    bool ok = fchmod(fd, mode) == 0 && write_all(fd, content) && (!durable || fsync(fd) == 0);
     rv = ok ? ERR_OK : fail(e, "write", temp);
     if (close(fd) != 0 && rv == ERR_OK)
         rv = fail(e, "close", temp);
@@ -89,7 +90,17 @@ enum err files_write(const char *path, struct slice content, mode_t mode, struct
         (void)unlink(temp);
         return rv;
     }
-    return sync_parent(path, e);
+    return durable ? sync_parent(path, e) : ERR_OK;
+}
+
+enum err files_write(const char *path, struct slice content, mode_t mode, struct errmsg *e)
+{
+    return put_in_place(path, content, mode, true, e);
+}
+
+enum err files_replace(const char *path, struct slice content, mode_t mode, struct errmsg *e)
+{
+    return put_in_place(path, content, mode, false, e);
 }
 
 static enum err read_from(int fd, char *ret, size_t size, const char *path, struct errmsg *e)

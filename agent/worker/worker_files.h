@@ -15,6 +15,9 @@ enum err files_path(char ret[static FILES_PATH], const char *dir, const char *na
                     struct errmsg *e) MUST_CHECK;
 enum err files_write(const char *path, struct slice content, mode_t mode, struct errmsg *e)
     MUST_CHECK;
+/* The same, but nothing is waited for: after a power loss the file may be the old one, or damaged. */
+enum err files_replace(const char *path, struct slice content, mode_t mode, struct errmsg *e)
+    MUST_CHECK;
 /* Whole small file with a NUL behind it; ERR_NOT_FOUND, ERR_LIMIT when it has size bytes or more. */
 enum err files_read(const char *path, char *ret, size_t size, struct errmsg *e) MUST_CHECK;
 /* The last bytes of a file, from the start of a line. */

@@ -40,7 +40,10 @@ static bool is_so_already(const char *path, struct slice content, mode_t mode)
     return same;
 }
 
-static enum err write_files(const struct worker_req *q, struct errmsg *e)
+typedef enum err write_fn(const char *path, struct slice content, mode_t mode,
+                          struct errmsg *e);
+
+static enum err write_files(const struct worker_req *q, write_fn *write, struct errmsg *e)
 {
     struct msg_iter it;
     struct worker_file f;
@@ -58,26 +61,34 @@ static enum err write_files(const struct worker_req *q, struct errmsg *e)
         if (rv == ERR_OK && f.content.n > 0 && is_so_already(path, f.content, mode))
             continue;
         if (rv == ERR_OK)
-            rv = files_write(path, f.content, mode, e);
+            rv = write(path, f.content, mode, e);
     }
     return rv;
 }
 
-enum err op_write(struct worker *w, const struct worker_req *q, struct worker_reply *r,
-                  struct errmsg *e)
+/* Durable. The lineage's fsync of the directory holds for the seal, too. */
+static enum err note(const struct worker_req *q, struct errmsg *e)
 {
     char path[FILES_PATH];
     enum err rv = ERR_OK;
-    (void)w;
-    (void)r;
-    if (q->unseal) {
+    if (q->unseal)
         rv = files_path(path, q->data_dir, SEAL_FILE, e);
-        if (rv == ERR_OK)
-            rv = files_remove(path, e);
-    }
+    if (rv == ERR_OK && q->unseal && q->lineage[0] == '\0')
+        return files_remove(path, e);
+    if (rv == ERR_OK && q->unseal && unlink(path) != 0 && errno != ENOENT)
+        return err_set(e, err_from_errno(errno), "remove %s: %s", path, strerror(errno));
+    return rv == ERR_OK ? lineage_write(q->data_dir, q->lineage, e) : rv;
+}
+
+/* For a PostgreSQL that runs: one that is started reads what op_prepare() has written anew, whatever a power loss
+ * left. So nobody waits for the disk here, which is on the way of a failover; with a signal, the postmaster is told. */
+enum err op_write(struct worker *w, const struct worker_req *q, struct worker_reply *r,
+                  struct errmsg *e)
+{
+    enum err rv = note(q, e);
     if (rv == ERR_OK)
-        rv = lineage_write(q->data_dir, q->lineage, e);
-    return rv == ERR_OK ? write_files(q, e) : rv;
+        rv = write_files(q, files_replace, e);
+    return rv == ERR_OK && q->signal != 0 ? op_signal(w, q, r, e) : rv;
 }
 
 /* Calls fn for each text of a list with a NUL behind each. */
@@ -164,12 +175,16 @@ static void remove_dead_locks(const struct worker_req *q)
 enum err op_prepare(struct worker *w, const struct worker_req *q, struct worker_reply *r,
                     struct errmsg *e)
 {
+    (void)w;
+    (void)r;
     remove_dead_locks(q);
     enum err rv = each_text(q->dirs, files_own_dir, e);
     if (rv == ERR_OK)
         rv = keep_base_conf(q->data_dir, e);
     if (rv == ERR_OK)
-        rv = op_write(w, q, r, e);
+        rv = note(q, e);
+    if (rv == ERR_OK)
+        rv = write_files(q, files_write, e);
     if (rv == ERR_OK)
         rv = auto_conf_purge(q, e);
     if (rv == ERR_OK)

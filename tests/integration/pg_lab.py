@@ -102,6 +102,11 @@ class Node:
             env={**os.environ, "PGPASSWORD": SUPERUSER_PASSWORD}, text=True, check=check,
             capture_output=True, timeout=timeout_s).stdout.strip()
 
+    def is_replayed(self):
+        """Of a view: does it have all that is written here by now? (A view may be older than the last statement.)"""
+        lsn = int(self.psql("SELECT pg_current_wal_flush_lsn() - '0/0'"))
+        return lambda v: v["replay_lsn"] >= lsn
+
     def session(self):
         """A psql that stays: write to its stdin."""
         return subprocess.Popen(

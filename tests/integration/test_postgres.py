@@ -59,7 +59,7 @@ def test_a_seal_holds_while_a_report_holds_up_replay(lab):
     n1.wait("confirmed", lambda v: v["set_confirmed"])
     n1.psql("CREATE TABLE t (id int); CREATE TABLE other (id int); INSERT INTO other VALUES (1)")
     report = n2.session()
-    n2.wait("replayed", lambda v: v["replay_lsn"] >= n1.view()["lsn"])
+    n2.wait("replayed", n1.is_replayed())
     report.stdin.write("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM other;\n")
     assert report.stdout.readline().strip() == "1"
     n1.psql("DROP TABLE other")  # replay must wait for the report
@@ -162,7 +162,7 @@ def test_a_diverged_primary_is_rewound(lab):
     n1 = lab.primary()
     n2 = lab.standby(n1, "n2")
     n1.psql("CREATE TABLE t (id int); INSERT INTO t VALUES (1)")
-    n2.wait("replayed", lambda v: v["replay_lsn"] >= n1.view()["lsn"])
+    n2.wait("replayed", n1.is_replayed())
     n2.run("seal", token=1)
     n1.psql("INSERT INTO t VALUES (2)")  # lost, asynchronously
     n1.run("kill")
