@@ -19,7 +19,7 @@
 #include "base/rng.h"
 #include "dcs/node.h"
 
-enum { SIM_NODES = 5, SIM_TRACE = 300, SIM_LINE = 200, SIM_TIMELINES = 64, SIM_TOKENS = 512 };
+enum { SIM_NODES = 7, SIM_TRACE = 300, SIM_LINE = 200, SIM_TIMELINES = 64, SIM_TOKENS = 512 };
 enum { SIM_SYSTEM_ID = 77, SIM_LSN = 4096, SIM_KILL_BUDGET_MS = 200 };
 
 #define MS ((uint64_t)1000)
