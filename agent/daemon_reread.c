@@ -41,6 +41,7 @@ void daemon_reread(struct daemon *d)
     config_take(&d->config, &next, &taken, &waiting);
     config_close(&next);
     put_in_force(d);
+    engine_set_file_waits(d->engine, buf_cstr(&waiting));
     log_event(LOG_INFO, "reread", NO_KV, "the configuration file was read again, in force: %s",
               taken.len > 0 ? buf_cstr(&taken) : "nothing new");
     if (waiting.len > 0)

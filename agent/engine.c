@@ -85,6 +85,12 @@ void engine_set_pre_promote(struct engine *g, bool on)
     g->o.pre_promote = on;
 }
 
+void engine_set_file_waits(struct engine *g, const char *keys)
+{
+    str_cut(g->file_waits, sizeof g->file_waits, keys);
+    engine_wake(g);
+}
+
 void engine_set_pg_version(struct engine *g, const char *version)
 {
     str_cut(g->pg_version, sizeof g->pg_version, version);

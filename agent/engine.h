@@ -86,6 +86,8 @@ bool engine_stopped(const struct engine *g);
 /* Paused, and no deadline is held: a daemon that ends leaves PostgreSQL as it is. */
 bool engine_leaves_postgres(const struct engine *g);
 void engine_set_pre_promote(struct engine *g, bool on);
+/* Keys of the file that wait for a new start of this daemon, for the member record. */
+void engine_set_file_waits(struct engine *g, const char *keys);
 void engine_set_pg_version(struct engine *g, const char *version);
 const struct view *engine_view(const struct engine *g);
 const struct plan *engine_plan(const struct engine *g);

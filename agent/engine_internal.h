@@ -24,6 +24,7 @@ struct engine {
     uint32_t magic;
     struct engine_options o;
     char scope[64], name[64], conn_host[128], api_url[160], pg_version[16];
+    char file_waits[200];
     struct mirror mirror;
     struct lease_keeper keeper;
     struct fence_state fence;

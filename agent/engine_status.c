@@ -74,6 +74,7 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
     memcpy(ret->limits, v->pg.limits, sizeof ret->limits);
     str_cut(ret->sick, sizeof ret->sick, sick_name(v->pg.sick));
     memcpy(ret->sick_why, v->pg.sick_why, sizeof ret->sick_why);
+    memcpy(ret->file_waits, g->file_waits, sizeof ret->file_waits);
     str_cut(ret->name, sizeof ret->name, g->name);
     str_cut(ret->incarnation, sizeof ret->incarnation, v->pg.incarnation);
     memcpy(ret->replicatefrom, v->replicatefrom, sizeof ret->replicatefrom);

@@ -102,3 +102,14 @@ uint64_t cluster_top_lsn(const struct cluster *cl)
         top = MAX(top, cl->members[i].lsn);
     return top;
 }
+
+const char *cluster_sick_policy(const struct cluster *cl, const struct member_rec *m)
+{
+    if (strcmp(cl->config.on_sick_node, "failover") != 0)
+        return "on_sick_node is report: nothing follows from it";
+    if (cl->config.pause)
+        return "the cluster is paused: nothing follows from it";
+    return cluster_leads(cl, m)
+               ? "when it lasts, a healthy node takes over (on_sick_node: failover)"
+               : "it is chosen after all others (on_sick_node: failover)";
+}

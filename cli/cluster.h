@@ -30,8 +30,15 @@ const char *cluster_role(const struct cluster *cl, const struct member_rec *m);
 /* Where the leader is; without one, the most advanced member. */
 uint64_t cluster_top_lsn(const struct cluster *cl);
 
+/* What waits for a restart of its PostgreSQL, "max_connections: 100->200, ..."; NULL: nothing, or not known. */
+const char *cluster_pending(const struct member_rec *m, struct buf *ret);
+/* What follows from a member's sickness, in words. */
+const char *cluster_sick_policy(const struct cluster *cl, const struct member_rec *m);
+
 /* why.c */
 int explain_why_not(struct cli *c, const char *node);
+/* Says nothing when there is a leader; else what each node waits for. */
+enum err explain_nobody(struct cli *c) MUST_CHECK;
 int explain_durability(struct cli *c);
 
 #endif

@@ -97,11 +97,17 @@ static void look_at_member(struct doctor *d, const struct cluster *cl,
         doctor_say(d, DOCTOR_FAIL, m->name, "start regent-fence; see its log",
                    "its daemon has no connection to its fence: it cannot lead");
     if (m->sick[0] != '\0')
-        doctor_say(d, DOCTOR_FAIL, m->name, "see docs/failures.md, \"sick nodes\"", "sick: %s",
-                   m->sick_why);
+        doctor_say(d, DOCTOR_FAIL, m->name, "see docs/failures.md, \"sick nodes\"",
+                   "sick: %s; %s", m->sick_why, cluster_sick_policy(cl, m));
+    struct buf pending CLEANUP(buf_close) = BUF_INIT;
+    const char *what = cluster_pending(m, &pending);
     if (m->pending_restart)
         doctor_say(d, DOCTOR_WARN, m->name, "`regentctl restart --pending`",
-                   "settings wait for a restart: %s", m->pending_reason);
+                   "settings wait for a restart of PostgreSQL: %s", what != NULL ? what : "?");
+    if (m->file_waits[0] != '\0')
+        doctor_say(d, DOCTOR_WARN, m->name,
+                   "systemctl restart regent there: PostgreSQL goes on meanwhile",
+                   "keys of its file wait for a new start of regentd: %s", m->file_waits);
     if (leader != NULL && strcmp(m->software, leader->software) != 0)
         doctor_say(d, DOCTOR_WARN, m->name, "finish the upgrade", "Regent %s, and %s on %s",
                    m->software, leader->software, leader->name);

@@ -233,7 +233,11 @@ static int subject(struct cli *c, struct journal *j, int argc, char **argv)
         return explain_durability(c);
     if (argc > 1 || strcmp(word, "why") != 0)
         return cli_usage("explain takes why, why-not NODE or durability, not \"%s\"", word);
-    return j->journal != NULL ? one(c, j) : cli_exit_code(list(c, j));
+    if (j->journal != NULL)
+        return one(c, j);
+    bool now = c->format == CLI_TABLE && j->until_ms == UINT64_MAX;
+    enum err rv = list(c, j);
+    return cli_exit_code(rv == ERR_OK && now ? explain_nobody(c) : rv);
 }
 
 int cmd_explain(struct cli *c, int argc, char **argv)

@@ -54,7 +54,7 @@ static bool tags_of(const struct member_rec *m, struct buf *ret)
 }
 
 /* "max_connections: 100->200, ...", as patronictl; NULL when nothing waits. */
-static const char *pending_of(const struct member_rec *m, struct buf *ret)
+const char *cluster_pending(const struct member_rec *m, struct buf *ret)
 {
     enum { SHOWN_MAX = 50 };
     const char *name;
@@ -127,7 +127,7 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
         replays ? lag_text(top, m->replay_lsn, replay_lag) : NULL,
         tags_of(m, &tags) ? buf_cstr(&tags) : NULL,
         m->pending_restart ? "*" : NULL,
-        pending_of(m, &pending),
+        cluster_pending(m, &pending),
         m->restart_at_ms != 0 ? restart_at : NULL,
         unheard_ms != 0 ? as_of : NULL,
         m->sick[0] != '\0' ? m->sick_why : NULL,

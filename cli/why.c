@@ -8,26 +8,72 @@
 #include "cli/cluster.h"
 #include "cli/commands.h"
 
+/* The last decision of each node. */
 struct last {
-    const char *node;
-    bool found;
-    char at[CLOCK_TEXT_MAX], rule[48], reason[300];
+    char node[64], at[CLOCK_TEXT_MAX], rule[48], reason[300];
 };
+
+struct lasts {
+    struct last of[MEMBERS_MAX];
+    size_t n;
+};
+
+static const struct last *find_last(const struct lasts *all, const char *node)
+{
+    for (size_t i = 0; i < all->n; i++)
+        if (strcmp(all->of[i].node, node) == 0)
+            return &all->of[i];
+    return NULL;
+}
 
 static enum err keep_last(void *arg, const char *name, const struct kv *kv, struct errmsg *e)
 {
-    struct last *l = arg;
+    struct lasts *all = arg;
     struct msg_arena arena CLEANUP(msg_arena_close) = MSG_ARENA_INIT;
     struct journal_rec r;
     (void)name;
     enum err rv = msg_from_json(&msg_journal_rec, kv->value, &r, &arena, e);
-    if (rv != ERR_OK || strcmp(r.node, l->node) != 0)
+    if (rv != ERR_OK)
         return rv;
-    l->found = true;
+    const struct last *known = find_last(all, r.node);
+    if (known == NULL && all->n == MEMBERS_MAX)
+        return ERR_OK; /* of nodes that have left long ago */
+    struct last *l = &all->of[known != NULL ? (size_t)(known - all->of) : all->n++];
+    str_cut(l->node, sizeof l->node, r.node);
     clock_wall_text(r.at_ms, l->at);
     str_cut(l->rule, sizeof l->rule, r.rule);
     str_cut(l->reason, sizeof l->reason, r.reason);
     return ERR_OK;
+}
+
+static const struct member_rec *find_member(const struct cluster *cl, const char *node)
+{
+    for (size_t i = 0; i < cl->members_n; i++)
+        if (strcmp(cl->members[i].name, node) == 0)
+            return &cl->members[i];
+    return NULL;
+}
+
+enum err explain_nobody(struct cli *c)
+{
+    static struct cluster cl;
+    static struct lasts all;
+    enum err rv = cluster_read(c, &cl);
+    if (rv == ERR_OK && !cl.has_leader)
+        rv = cli_records(c, "journal/", NULL, keep_last, &all);
+    if (rv == ERR_OK && !cl.has_leader)
+        (void)printf("Nobody leads; the last leader was %s. What each node says:\n",
+                     cl.sync.leader[0] != '\0' ? cl.sync.leader : "nobody");
+    for (size_t i = 0; i < all.n && rv == ERR_OK; i++) {
+        const struct last *l = &all.of[i];
+        if (find_member(&cl, l->node) == NULL)
+            (void)printf("- %s: its daemon does not answer; the last it said was: %s\n",
+                         l->node, l->reason);
+        else
+            (void)printf("- %s: %s: %s\n", l->node, l->rule, l->reason);
+    }
+    cluster_close(&cl);
+    return rv;
 }
 
 static size_t objections;
@@ -77,6 +123,8 @@ static void of_member(const struct cluster *cl, const struct member_rec *m)
         object("its tag nofailover keeps it from leading");
     if (strcmp(m->state, "streaming") != 0 && strcmp(m->state, "running") != 0)
         object("its PostgreSQL is %s", m->state);
+    if (m->sick[0] != '\0' && strcmp(cl->config.on_sick_node, "failover") == 0)
+        object("it is sick: it is chosen after all others");
     if (is_sync(cl) && !in_v(cl, m))
         object("synchronous_mode is %s, and it is not in the record: it may lack commits that "
                "were acknowledged",
@@ -95,17 +143,15 @@ static void of_member(const struct cluster *cl, const struct member_rec *m)
 int explain_why_not(struct cli *c, const char *node)
 {
     static struct cluster cl;
-    const struct member_rec *m = NULL;
-    struct last last = {.node = node};
+    static struct lasts all;
     enum err rv = cluster_read(c, &cl);
     if (rv == ERR_OK)
-        rv = cli_records(c, "journal/", NULL, keep_last, &last);
+        rv = cli_records(c, "journal/", NULL, keep_last, &all);
     if (rv != ERR_OK)
         return cli_exit_code(rv);
-    for (size_t i = 0; i < cl.members_n; i++)
-        if (strcmp(cl.members[i].name, node) == 0)
-            m = &cl.members[i];
-    if (m == NULL && !last.found) {
+    const struct member_rec *m = find_member(&cl, node);
+    const struct last *last = find_last(&all, node);
+    if (m == NULL && last == NULL) {
         cluster_close(&cl);
         return cli_fail(ERR_NOT_FOUND, "no node \"%s\" is known; `regentctl list` shows them",
                         node);
@@ -123,9 +169,11 @@ int explain_why_not(struct cli *c, const char *node)
         if (objections == 0)
             (void)printf("Nothing stands in its way: were the leader lost, it would stand.\n");
     }
-    if (last.found)
-        (void)printf("Its last decision, %s, by rule %s: %s\n", last.at, last.rule,
-                     last.reason);
+    if (m != NULL && m->sick[0] != '\0')
+        (void)printf("It is sick: %s; %s.\n", m->sick_why, cluster_sick_policy(&cl, m));
+    if (last != NULL)
+        (void)printf("Its last decision, %s, by rule %s: %s\n", last->at, last->rule,
+                     last->reason);
     cluster_close(&cl);
     return CLI_DONE;
 }

@@ -63,6 +63,8 @@ def test_each_event_is_told_once_and_nothing_waits_for_it(c):
     wait_until(lambda: new.value("SHOW work_mem") == "7MB", "SIGHUP put it in force")
     assert new.log_lines("event=reread .*in force: postgresql.parameters")
     assert new.log_lines("event=reread .*started again: tags.nosync")
+    waits = "keys of its file wait for a new start of regentd: tags.nosync"
+    wait_until(lambda: waits in old.ctl("doctor", check=False).stdout, "doctor tells it, on any node")
     wait_until(lambda: new.log_lines("event=pg_hba .*hostssl record cannot match because SSL is disabled"), "PostgreSQL's own word")
     new.config.write_text("scope: [")
     new.signal("regentd", signal.SIGHUP)
@@ -70,6 +72,7 @@ def test_each_event_is_told_once_and_nothing_waits_for_it(c):
     new.config.write_text(text)
     new.ctl("reload", new.name, "--force")
     wait_until(lambda: new.value("SHOW work_mem") == "4MB", "so did an order")
+    wait_until(lambda: waits not in old.ctl("doctor", check=False).stdout, "nothing waits any more")
     # A callback that hangs holds up nothing.
     old.ctl("edit-config", "-p", "work_mem=9MB")
     for n in c.nodes:

@@ -281,6 +281,9 @@ def test_when_only_a_node_that_is_gone_may_lead_the_others_say_so_and_how_to_ove
     second.start()
     wait_until(lambda: first.log_lines(f"only {old} may lead.*failover --candidate {first} --force"), "who is waited for", PATIENCE_S)
     assert c.leader() is None
+    said = first.ctl("explain").stdout.split("Nobody leads; ")[1]
+    assert said.startswith(f"the last leader was {old}.") and f"- {first}: election: only {old} may lead" in said, said
+    assert f"- {old}: its daemon does not answer" in said, said
     first.ctl("failover", "--candidate", first.name, "--force")
     assert c.primary() is first and 8 not in rows(first)
     old.start()

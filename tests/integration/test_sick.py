@@ -46,6 +46,10 @@ def test_by_default_a_hung_primary_is_reported_and_left_alone(c):
         assert [m["Member"] for m in told] == [primary.name], told
         status = other.ctl("status", check=False)
         assert f"{primary.name} is sick: PostgreSQL hangs" in status.stdout and status.returncode == 1, status.stdout
+        doctor = other.ctl("doctor", check=False)
+        assert "sick: PostgreSQL hangs" in doctor.stdout and "on_sick_node is report" in doctor.stdout, doctor.stdout
+        why = other.ctl("explain", "why-not", primary.name).stdout
+        assert f"{primary.name} leads." in why and "It is sick: PostgreSQL hangs" in why, why
         assert f'regent_sick{{scope="ha",name="{primary.name}",kind="hung"}} 1' in primary.rest("/metrics")[1]
         wait_until(lambda: "sick" in other.ctl("explain").stdout, "explain tells it", 20)
         assert c.leader() is primary and not primary.log_lines("action=kill")
@@ -65,6 +69,8 @@ def test_by_policy_a_hung_primary_is_relieved_but_not_two_in_a_row(c):
     postmaster = new.postmaster()
     with stopped_postmaster(new):
         wait_until(lambda: sick(new), f"{new} is seen to hang")
+        why = old.ctl("explain", "why-not", new.name).stdout
+        assert "when it lasts, a healthy node takes over" in why, why
         wait_until(lambda: "for such a reason was lately" in new.ctl("explain").stdout, "the damping is told", 30)
     assert c.leader() is new and new.postmaster() == postmaster and not new.log_lines("rule=sick_kill")
     c.wait_healthy()
