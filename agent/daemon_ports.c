@@ -257,10 +257,17 @@ static enum err rest_check_ttl(void *arg, uint64_t ttl_s, struct errmsg *e)
     return lease_rule_check(ttl_s * 1000, d->config.dcs.election_ms, e);
 }
 
+static struct hba_roles rest_roles(void *arg)
+{
+    const struct daemon *d = arg;
+    return conf_roles(&d->config);
+}
+
 const struct rest_jobs_ports daemon_rest_ports = {
     .call = port_call,
     .view = rest_view,
     .mirror = rest_mirror,
     .reload = rest_reload,
     .check_ttl = rest_check_ttl,
+    .roles = rest_roles,
 };

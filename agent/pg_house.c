@@ -222,11 +222,17 @@ static void catalogue_connected(void *arg, const struct pg_sql_reply *r)
     if (r->status != ERR_OK)
         failed(p);
     else
-        pg_sql_query(p->house_sql,
-                     "SELECT json_object_agg(lower(name), json_build_array(vartype, context, "
-                     "coalesce(unit, ''), coalesce(min_val, ''), coalesce(max_val, ''), "
-                     "coalesce(array_to_string(enumvals, '|'), ''))) FROM pg_settings",
-                     PG_SQL_MS, catalogue_read, p);
+        pg_sql_query(
+            p->house_sql,
+            "SELECT json_object_agg(n, r) FROM (SELECT lower(name) AS n, "
+            "json_build_array(vartype, context, coalesce(unit, ''), "
+            "coalesce(min_val, ''), coalesce(max_val, ''), "
+            "coalesce(array_to_string(enumvals, '|'), '')) AS r FROM pg_settings "
+            "UNION ALL SELECT '$libdir', json_build_array('libraries', 'internal', '', "
+            "'', '', (SELECT string_agg(left(f, -3), '|') FROM pg_config, "
+            "pg_ls_dir(setting) f WHERE name = 'PKGLIBDIR' AND f LIKE '%.so')) "
+            "WHERE current_setting('dynamic_library_path') = '$libdir') x",
+            PG_SQL_MS, catalogue_read, p);
 }
 
 uint64_t postgres_reloads(const struct postgres *p)

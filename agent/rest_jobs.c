@@ -242,9 +242,10 @@ static void write_config(struct job *job, struct slice catalogue)
     struct buf now CLEANUP(buf_close) = BUF_INIT;
     struct buf json CLEANUP(buf_close) = BUF_INIT;
     msg_to_json(&msg_config_rec, &m->config, &now);
-    enum err rv =
-        rest_config_merge(buf_cstr(&now), job->order.config,
-                          job->order.kind == VERB_CONFIG_PATCH, catalogue, &job->config, &e);
+    const struct dynamic_edit edit = {
+        .before = buf_slice(&now), .catalogue = catalogue, .roles = j->ports.roles(j->arg)};
+    enum err rv = rest_config_merge(&edit, job->order.config,
+                                    job->order.kind == VERB_CONFIG_PATCH, &job->config, &e);
     if (rv == ERR_OK)
         rv = msg_from_json(&msg_config_rec, slice_str(job->config), &rec, &arena, &e);
     if (rv == ERR_OK)

@@ -7,6 +7,7 @@
 
 #include "agent/mirror.h"
 #include "agent/rest_order.h"
+#include "conf/dynamic.h"
 #include "proto/client.h"
 
 struct rest_jobs;
@@ -23,6 +24,8 @@ struct rest_jobs_ports {
     void (*reload)(void *arg);
     /* ERR_OK, or why this TTL does not go with the node's election timeout. */
     enum err (*check_ttl)(void *arg, uint64_t ttl_s, struct errmsg *e);
+    /* No edit may lock these out. */
+    struct hba_roles (*roles)(void *arg);
 };
 
 /* Loop thread, exactly once; takes reply.body. */

@@ -312,15 +312,16 @@ void rest_order_close(struct rest_order *o)
 
 /* ---- configuration ---- */
 
-enum err rest_config_merge(const char *now, const char *given, bool patch,
-                           struct slice catalogue, char **ret_text, struct errmsg *e)
+enum err rest_config_merge(const struct dynamic_edit *edit, const char *given, bool patch,
+                           char **ret_text, struct errmsg *e)
 {
     struct buf merged CLEANUP(buf_close) = BUF_INIT;
     struct buf checked CLEANUP(buf_close) = BUF_INIT;
     *ret_text = NULL;
-    enum err rv = dynamic_merge(slice_str(patch ? now : "{}"), slice_str(given), &merged, e);
+    enum err rv =
+        dynamic_merge(patch ? edit->before : slice_str("{}"), slice_str(given), &merged, e);
     if (rv == ERR_OK)
-        rv = dynamic_check_edit(buf_slice(&merged), slice_str(now), catalogue, &checked, e);
+        rv = dynamic_check_edit(buf_slice(&merged), edit, &checked, e);
     if (rv == ERR_OK)
         *ret_text = strdup(buf_cstr(&checked));
     return rv;

@@ -36,9 +36,8 @@ void rest_order_close(struct rest_order *o);
 
 /* Lays a PATCH (null deletes, objects are merged) over a document, or takes a PUT as it is, and checks what
  * comes out, as dynamic_check_edit() does. *ret_text is malloc'ed JSON; NULL on an error. */
-enum err rest_config_merge(const char *now, const char *given, bool patch,
-                           struct slice catalogue, char **ret_text, struct errmsg *e)
-    MUST_CHECK;
+enum err rest_config_merge(const struct dynamic_edit *edit, const char *given, bool patch,
+                           char **ret_text, struct errmsg *e) MUST_CHECK;
 
 struct rest_reply rest_text(unsigned code, const char *fmt, ...) PRINTF(2, 3);
 

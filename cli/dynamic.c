@@ -223,8 +223,9 @@ static enum err check(const struct cli *c, const struct buf *wanted, const struc
 {
     struct msg_arena arena CLEANUP(msg_arena_close) = MSG_ARENA_INIT;
     struct config_rec rec;
-    enum err rv =
-        dynamic_check_edit(buf_slice(wanted), buf_slice(before), catalogue, ret_json, e);
+    const struct dynamic_edit edit = {
+        .before = buf_slice(before), .catalogue = catalogue, .roles = conf_roles(&c->config)};
+    enum err rv = dynamic_check_edit(buf_slice(wanted), &edit, ret_json, e);
     if (rv == ERR_OK)
         rv = msg_from_json(&msg_config_rec, buf_slice(ret_json), &rec, &arena, e);
     if (rv == ERR_OK) {

@@ -87,13 +87,23 @@ static void check_postgresql(struct loader *l)
                       c->data_dir);
 }
 
+struct hba_roles conf_roles(const struct config *c)
+{
+    return (struct hba_roles){.superuser = c->postgresql.authentication.superuser.username,
+                              .replication = c->postgresql.authentication.replication.username,
+                              .rewind = c->postgresql.authentication.rewind.username};
+}
+
 /* A line that PostgreSQL cannot read keeps it from starting. */
 static void check_lines(struct loader *l)
 {
     struct errmsg e = {0};
-    for (size_t i = 0; i < l->c->postgresql.n_pg_hba; i++)
-        if (hba_check(l->c->postgresql.pg_hba[i], &e) != ERR_OK)
+    const struct hba_roles roles = conf_roles(l->c);
+    for (size_t i = 0; i < l->c->postgresql.n_pg_hba; i++) {
+        const char *line = l->c->postgresql.pg_hba[i];
+        if (hba_check(line, &e) != ERR_OK || hba_check_roles(line, &roles, &e) != ERR_OK)
             conf_complain(l, NULL, "postgresql.%s", e.text);
+    }
     for (size_t i = 0; i < l->c->postgresql.n_pg_ident; i++)
         if (ident_check(l->c->postgresql.pg_ident[i], &e) != ERR_OK)
             conf_complain(l, NULL, "postgresql.%s", e.text);

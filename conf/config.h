@@ -9,6 +9,7 @@
 #include "base/base.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "conf/dynamic.h"
 
 enum { CONF_LIST_MAX = 64, CONF_METHODS_MAX = 8 };
 
@@ -134,6 +135,7 @@ enum err config_load(const char *path, struct config *ret_config, struct buf *re
 enum err config_parse(const char *name, struct slice text, struct config *ret_config,
                       struct buf *ret_report) MUST_CHECK;
 void config_close(struct config *c);
+struct hba_roles conf_roles(const struct config *c);
 /* From a file that was read anew: what can change while a daemon runs goes to c, and the old values to next. The paths
  * of what was taken, and of what differs and needs a new start of the daemon, with commas between. */
 void config_take(struct config *c, struct config *next, struct buf *ret_taken,

@@ -63,8 +63,8 @@ const struct dynamic_key dynamic_postgresql_keys[] = {
 const size_t dynamic_postgresql_keys_n = ARRAY_LEN(dynamic_postgresql_keys);
 
 struct checker {
-    json_t *before; /* parameters that are stored now; NULL: this is no edit */
-    struct slice catalogue;
+    const struct dynamic_edit *edit; /* NULL: this is none */
+    json_t *before;                  /* parameters that are stored now */
     struct errmsg *e;
 };
 
@@ -207,7 +207,7 @@ static enum err check_parameter(const struct checker *c, const char *name, const
     if (has_control(text))
         return err_set(c->e, ERR_INVALID,
                        "postgresql.parameters.%s: a line break or control character", name);
-    if (c->before == NULL || json_equal(json_object_get(c->before, name), v))
+    if (c->edit == NULL || json_equal(json_object_get(c->before, name), v))
         return ERR_OK;
     if (settings_is_owned(name))
         return err_set(c->e, ERR_INVALID,
@@ -215,7 +215,7 @@ static enum err check_parameter(const struct checker *c, const char *name, const
                        "this value; leave it out",
                        name);
     enum err rv = settings_check_safe(name, text, c->e);
-    return rv == ERR_OK ? settings_check_value(c->catalogue, name, text, c->e) : rv;
+    return rv == ERR_OK ? settings_check_value(c->edit->catalogue, name, text, c->e) : rv;
 }
 
 static enum err check_parameters(const struct checker *c, json_t *all)
@@ -256,6 +256,20 @@ static enum err check_lines(const struct checker *c, const char *what, const jso
     return ERR_OK;
 }
 
+static enum err check_roles(const struct checker *c, const json_t *lines)
+{
+    size_t i;
+    json_t *line;
+    enum err rv = ERR_OK;
+    json_array_foreach(lines, i, line)
+    {
+        rv = hba_check_roles(json_string_value(line), &c->edit->roles, c->e);
+        if (rv != ERR_OK)
+            break;
+    }
+    return rv;
+}
+
 static enum err check_postgresql(const struct checker *c, json_t *pg)
 {
     enum err rv =
@@ -264,6 +278,8 @@ static enum err check_postgresql(const struct checker *c, json_t *pg)
         rv = check_parameters(c, json_object_get(pg, "parameters"));
     if (rv == ERR_OK)
         rv = check_lines(c, "pg_hba", json_object_get(pg, "pg_hba"), hba_check);
+    if (rv == ERR_OK && c->edit != NULL)
+        rv = check_roles(c, json_object_get(pg, "pg_hba"));
     return rv == ERR_OK
                ? check_lines(c, "pg_ident", json_object_get(pg, "pg_ident"), ident_check)
                : rv;
@@ -373,12 +389,12 @@ enum err dynamic_check(struct slice json, struct buf *ret_json, struct errmsg *e
     return check_text(&c, json, ret_json);
 }
 
-enum err dynamic_check_edit(struct slice json, struct slice before, struct slice catalogue,
+enum err dynamic_check_edit(struct slice json, const struct dynamic_edit *edit,
                             struct buf *ret_json, struct errmsg *e)
 {
-    json_t *stored = json_loadb((const char *)before.p, before.n, 0, NULL);
+    json_t *stored = json_loadb((const char *)edit->before.p, edit->before.n, 0, NULL);
     json_t *now = json_object_get(json_object_get(stored, "postgresql"), "parameters");
-    struct checker c = {.catalogue = catalogue, .e = e};
+    struct checker c = {.edit = edit, .e = e};
     c.before = json_is_object(now) ? json_incref(now) : json_object();
     enum err rv = check_text(&c, json, ret_json);
     json_decref(c.before);

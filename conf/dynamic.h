@@ -8,6 +8,11 @@
 #include "base/buf.h"
 #include "base/err.h"
 
+/* Who connects for the cluster itself: names of roles. */
+struct hba_roles {
+    const char *superuser, *replication, *rewind;
+};
+
 enum dynamic_type { DYN_NUMBER, DYN_BOOL, DYN_TEXT, DYN_MAP, DYN_LIST };
 
 struct dynamic_key {
@@ -31,8 +36,12 @@ extern const size_t dynamic_postgresql_keys_n;
 enum err dynamic_check(struct slice json, struct buf *ret_json, struct errmsg *e) MUST_CHECK;
 /* The same for a change that a person makes to the stored configuration `before`. Each parameter of PostgreSQL that
  * differs must be one that Regent does not set by itself, safe for it, and good by `catalogue` (settings_rec.settings;
- * empty: not known). */
-enum err dynamic_check_edit(struct slice json, struct slice before, struct slice catalogue,
+ * empty: not known). ERR_PRECONDITION: it would lock the agent or replication out. */
+struct dynamic_edit {
+    struct slice before, catalogue;
+    struct hba_roles roles;
+};
+enum err dynamic_check_edit(struct slice json, const struct dynamic_edit *edit,
                             struct buf *ret_json, struct errmsg *e) MUST_CHECK;
 
 /* `before` with `patch` laid over it, to be checked: maps are merged, null takes a key away. ERR_INVALID: the patch is
@@ -49,12 +58,16 @@ enum err settings_check_value(struct slice catalogue, const char *name, const ch
                               struct errmsg *e) MUST_CHECK;
 /* The catalogue says that it takes a restart. */
 bool settings_needs_restart(struct slice catalogue, const char *name);
-/* Values with which the agent could no longer do its work, whatever PostgreSQL thinks of them. */
+/* ERR_PRECONDITION: values with which the agent could no longer do its work, whatever PostgreSQL thinks of them. */
 enum err settings_check_safe(const char *name, const char *value, struct errmsg *e) MUST_CHECK;
 
 /* ---- lines of pg_hba.conf and pg_ident.conf (hba.c) ---- */
 /* One record that PostgreSQL can read: a broken one keeps it from starting. Comments and empty lines are fine. */
 enum err hba_check(const char *line, struct errmsg *e) MUST_CHECK;
 enum err ident_check(const char *line, struct errmsg *e) MUST_CHECK;
+/* The agent's own lines come first, so that no other takes away what the cluster needs. One that is meant to do just
+ * that would be without effect: ERR_PRECONDITION. */
+enum err hba_check_roles(const char *line, const struct hba_roles *roles, struct errmsg *e)
+    MUST_CHECK;
 
 #endif

@@ -259,6 +259,49 @@ enum err hba_check(const char *text, struct errmsg *e)
     return rv == ERR_OK ? check_method(&l, 3 + address, e) : rv;
 }
 
+/* In a list "a,b", quoted or not. */
+static bool names(const char *list, const char *wanted)
+{
+    size_t n = wanted != NULL ? strlen(wanted) : 0;
+    for (const char *p = list; p != NULL && n > 0; p = strchr(p, ',')) {
+        p += *p == ',';
+        const char *name = p + (*p == '"');
+        const char *end = name + n;
+        if (strncmp(name, wanted, n) == 0 &&
+            (*end == '\0' || *end == ',' || (*end == '"' && *p == '"')))
+            return true;
+    }
+    return false;
+}
+
+enum err hba_check_roles(const char *line, const struct hba_roles *roles, struct errmsg *e)
+{
+    struct line l = {.n = 0};
+    size_t address = 0;
+    enum err rv = split("pg_hba", line, &l, e);
+    if (rv != ERR_OK || l.n < 4)
+        return rv;
+    bool local = strcmp(l.field[0], "local") == 0;
+    if (!local)
+        rv = check_address(&l, &address, e);
+    if (rv != ERR_OK || l.n <= 3 + address || strcmp(l.field[3 + address], "reject") != 0)
+        return rv;
+    const char *whom = NULL;
+    if (local && names(l.field[2], roles->superuser))
+        whom = "the agent";
+    else if (!local && names(l.field[1], "replication") &&
+             (names(l.field[2], "all") || names(l.field[2], roles->replication)))
+        whom = "replication";
+    else if (!local && names(l.field[1], "postgres") && names(l.field[2], roles->rewind))
+        whom = "pg_rewind";
+    if (whom == NULL)
+        return ERR_OK;
+    return err_set(e, ERR_PRECONDITION,
+                   "pg_hba: \"%.60s\" would lock %s out, which the cluster cannot do without "
+                   "(it has lines of its own before these); name only whom you mean",
+                   line, whom);
+}
+
 enum err ident_check(const char *text, struct errmsg *e)
 {
     struct line l = {.n = 0};

@@ -72,25 +72,25 @@ enum err settings_check_safe(const char *name, const char *value, struct errmsg 
     bool number = str_parse_u64(value, &n) == ERR_OK;
     for (size_t i = 0; i < ARRAY_LEN(least); i++)
         if (strcasecmp(name, least[i].name) == 0 && number && n < least[i].min)
-            return err_set(e, ERR_INVALID, "%s: %s is less than %llu: %s", name, value,
+            return err_set(e, ERR_PRECONDITION, "%s: %s is less than %llu: %s", name, value,
                            (unsigned long long)least[i].min, least[i].why);
     if (strcasecmp(name, "wal_level") == 0 && strcasecmp(value, "minimal") == 0)
-        return err_set(e, ERR_INVALID,
+        return err_set(e, ERR_PRECONDITION,
                        "wal_level: minimal allows no standby; replica and logical do");
     /* The daemon may be another user than PostgreSQL, and of no group of it. */
     if (strcasecmp(name, "unix_socket_permissions") == 0 &&
         (value[0] == '\0' || value[strlen(value) - 1] != '7'))
-        return err_set(e, ERR_INVALID,
+        return err_set(e, ERR_PRECONDITION,
                        "unix_socket_permissions: %s keeps the agent out; pg_hba says who may "
                        "connect",
                        value);
     if (strcasecmp(name, "default_transaction_read_only") == 0 && strcasecmp(value, "off") != 0)
-        return err_set(e, ERR_INVALID,
+        return err_set(e, ERR_PRECONDITION,
                        "default_transaction_read_only: no client could write to the primary");
     return ERR_OK;
 }
 
-/* ---- the catalogue: {name: [type, context, unit, min, max, "a|b|c"]} ---- */
+/* ---- the catalogue: {name: [type, context, unit, min, max, "a|b|c"]}, and the libraries as those of "$libdir" ---- */
 
 enum { ROW_TYPE, ROW_CONTEXT, ROW_UNIT, ROW_MIN, ROW_MAX, ROW_ENUM };
 
@@ -232,6 +232,35 @@ static enum err check_row(const json_t *row, const char *name, const char *value
     return ERR_OK;
 }
 
+/* The next of "a, "b"": without quotes, "$libdir/" and ".so"; false: no more. */
+static bool next_library(const char **at, char ret[static 128])
+{
+    static const char dir[] = "$libdir/";
+    const char *p = *at + strspn(*at, " ,\"");
+    p += str_starts(p, dir) ? strlen(dir) : 0;
+    size_t n = strcspn(p, " ,\"");
+    *at = p + n;
+    if (n > 3 && strncmp(p + n - 3, ".so", 3) == 0)
+        n -= 3;
+    (void)snprintf(ret, 128, "%.*s", (int)MIN(n, (size_t)127), p);
+    return n > 0;
+}
+
+/* With one that is not there PostgreSQL does not start, or lets nobody in, not even the agent. */
+static enum err check_libraries(const json_t *all, const char *name, const char *value,
+                                struct errmsg *e)
+{
+    char library[128];
+    const char *there = cell(json_object_get(all, "$libdir"), ROW_ENUM);
+    while (there[0] != '\0' && next_library(&value, library))
+        if (strchr(library, '/') == NULL && !in_list(there, library))
+            return err_set(e, ERR_PRECONDITION,
+                           "%s: the leader's PostgreSQL has no library \"%s\": it would let "
+                           "nobody in; install it on every node first",
+                           name, library);
+    return ERR_OK;
+}
+
 static enum err unknown(json_t *all, const char *name, struct errmsg *e)
 {
     const char *known;
@@ -241,7 +270,7 @@ static enum err unknown(json_t *all, const char *name, struct errmsg *e)
     json_object_foreach(all, known, row)
     {
         size_t d = str_distance(known, name);
-        if (d < distance) {
+        if (d < distance && known[0] != '$') {
             best = known;
             distance = d;
         }
@@ -263,6 +292,8 @@ enum err settings_check_value(struct slice catalogue, const char *name, const ch
         rv = check_row(row, key, value, e);
     else if (json_object_size(all) > 0 && strchr(name, '.') == NULL)
         rv = unknown(all, key, e); /* an extension's is known when the extension is loaded */
+    if (rv == ERR_OK && strstr(key, "_preload_libraries") != NULL)
+        rv = check_libraries(all, key, value, e);
     json_decref(all);
     return rv;
 }

@@ -21,8 +21,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     ASSERT(good ? reply.body == NULL : reply.code >= 400 && reply.body != NULL);
     if (good && o.config != NULL) {
         char *text = NULL;
-        enum err rv = rest_config_merge("{\"ttl\":5}", o.config, kind == VERB_CONFIG_PATCH,
-                                        slice_of(NULL, 0), &text, &e);
+        const struct dynamic_edit edit = {.before = slice_str("{\"ttl\":5}"),
+                                          .roles = {"postgres", "replicator", "rewind"}};
+        enum err rv = rest_config_merge(&edit, o.config, kind == VERB_CONFIG_PATCH, &text, &e);
         ASSERT((rv == ERR_OK) == (text != NULL));
         free(text);
     }

@@ -128,20 +128,45 @@ REFUSED = [
     (["-p", "work_mem=1kB"], "outside 64 .."),
     (["-p", "synchronous_commit=perhaps"], "none of local"),
     (["-p", "port=5433"], "Regent sets it by itself"),
-    (["-p", "max_connections=5"], "the agent and its standbys need some"),
     (["-s", "tttl=5"], 'the nearest known one is "ttl"'),
     (["-s", "ttl=1"], "outside 2..3600"),
     (["-s", 'postgresql.pg_hba=["host all all 10.0.0.1 md5"]'], "write 10.0.0.1/32"),
 ]
+# Refused for safety: who needs PostgreSQL for the cluster would not come in any more.
+LOCKED_OUT = [
+    (["-p", "max_connections=5"], "the agent and its standbys need some"),
+    (["-p", "shared_preload_libraries=auto_explan"], 'no library "auto_explan"'),
+    (["-s", 'postgresql.pg_hba=["host all all samenet md5","local all postgres reject"]'], "would lock the agent out"),
+    (["-s", 'postgresql.pg_hba=["host replication all 0.0.0.0/0 reject"]'], "would lock replication out"),
+]
 
 
-@pytest.mark.parametrize("words,why", REFUSED)
-def test_an_edit_that_would_be_refused_later_is_refused_now(c, words, why):
+@pytest.mark.parametrize("words,why,code", [(*row, 1) for row in REFUSED] + [(*row, 4) for row in LOCKED_OUT])
+def test_an_edit_that_would_be_refused_later_is_refused_now(c, words, why, code):
     wait_until(lambda: c.record("settings"), "the leader has told what its PostgreSQL knows")
     before = c.record("config")
     done = c.nodes[1].ctl("edit-config", *words, check=False)
-    assert done.returncode == 1 and why in done.stderr and "nothing changed" in done.stderr, done.stderr
+    assert done.returncode == code and why in done.stderr and "nothing changed" in done.stderr, done.stderr
     assert c.record("config") == before
+
+
+def test_no_line_of_pg_hba_and_pg_ident_takes_the_cluster_s_own_ways_away(c):
+    primary, standby = c.primary(), c.standbys()[0]
+    edit(c, "-s", 'postgresql.pg_hba=["host all postgres samehost scram-sha-256", "local all all reject", "host all all all reject"]',
+         "-s", 'postgresql.pg_ident=["regent /^(.*)$ nobody"]', "-p", "shared_preload_libraries=auto_explain")
+    try:
+        for n in c.nodes:
+            wait_until(lambda n=n: n.value("SELECT count(*) FROM pg_hba_file_rules WHERE auth_method = 'reject'") == 2,
+                       f"{n} has the lines")
+        restart(standby)
+        assert standby.value("SHOW shared_preload_libraries") == "auto_explain"
+        c.wait_healthy()
+        assert c.leader() is primary
+    finally:
+        edit(c, "-s", "postgresql.pg_hba=null", "-s", "postgresql.pg_ident=null", "-p", "shared_preload_libraries=null")
+    wait_until(lambda: standby.name in reasons(c), f"{standby} has heard of it")
+    restart(standby)
+    wait_reasons(c, [], "")
 
 
 def test_an_edit_is_in_force_everywhere_and_is_taken_back(c):

@@ -175,7 +175,8 @@ static void merged(const char *now, const char *given, bool patch, const char *p
 {
     struct errmsg e = {0};
     char *text = NULL;
-    enum err rv = rest_config_merge(now, given, patch, slice_of(NULL, 0), &text, &e);
+    const struct dynamic_edit edit = {.before = slice_str(now)};
+    enum err rv = rest_config_merge(&edit, given, patch, &text, &e);
     assert_int_equal(rv == ERR_OK, refused == NULL);
     if (refused != NULL && strstr(e.text, refused) == NULL)
         fail_msg("%s", e.text);

@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <cmocka.h>
 
@@ -28,6 +29,11 @@ static const char catalogue[] =
     "\"local|remote_write|remote_apply|on|off\"],"
     " \"wal_level\": [\"enum\", \"postmaster\", \"\", \"\", \"\", \"minimal|replica|logical\"],"
     " \"block_size\": [\"integer\", \"internal\", \"\", \"8192\", \"8192\", \"\"],"
+    " \"shared_preload_libraries\": [\"string\", \"postmaster\", \"\", \"\", \"\", \"\"],"
+    " \"session_preload_libraries\": [\"string\", \"superuser\", \"\", \"\", \"\", \"\"],"
+    " \"local_preload_libraries\": [\"string\", \"user\", \"\", \"\", \"\", \"\"],"
+    " \"$libdir\": [\"libraries\", \"internal\", \"\", \"\", \"\", "
+    "\"auto_explain|pg_stat_statements\"],"
     " \"search_path\": [\"string\", \"user\", \"\", \"\", \"\", \"\"]}";
 
 static void what_postgresql_would_refuse_is_refused(void **state)
@@ -70,6 +76,12 @@ static void what_postgresql_would_refuse_is_refused(void **state)
         {"wrok_mem", "1",
          "has no parameter \"wrok_mem\"; the nearest known one is \"work_mem\""},
         {"pg_stat_statements.max", "anything", NULL},
+        {"shared_preload_libraries", "", NULL},
+        {"shared_preload_libraries", "pg_stat_statements, \"auto_explain\"", NULL},
+        {"Session_Preload_Libraries", "$libdir/auto_explain.so", NULL},
+        {"session_preload_libraries", "/opt/x/own", NULL},
+        {"local_preload_libraries", "auto_explain,pg_stat_statement",
+         "no library \"pg_stat_statement\""},
     };
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -85,6 +97,9 @@ static void what_postgresql_would_refuse_is_refused(void **state)
     assert_false(settings_needs_restart(slice_str(catalogue), "work_mem"));
     assert_false(settings_needs_restart(slice_str(catalogue), "x.y"));
 }
+
+static const struct hba_roles roles = {
+    .superuser = "postgres", .replication = "replicator", .rewind = "rewind"};
 
 static void an_edit_says_what_is_wrong_with_it(void **state)
 {
@@ -114,6 +129,12 @@ static void an_edit_says_what_is_wrong_with_it(void **state)
         {"{\"postgresql\": {\"pg_hba\": [\"host all all 10.0.0.0/8 scram\"]}}",
          "no authentication method"},
         {"{\"postgresql\": {\"pg_hba\": [1]}}", "every line is one text"},
+        {"{\"postgresql\": {\"pg_hba\": [\"host all all all md5\", \"local all postgres "
+         "reject\"]}}",
+         "would lock the agent out"},
+        {"{\"postgresql\": {\"pg_hba\": [\"host all all all reject\"]}}", NULL},
+        {"{\"postgresql\": {\"parameters\": {\"shared_preload_libraries\": \"auto_explan\"}}}",
+         "no library \"auto_explan\""},
         {"{\"postgresql\": {\"pg_ident\": [\"a b\"]}}", "map-name"},
         {"{\"tttl\": 5}", "nearest known one is \"ttl\""},
         {"{\"ttl\": 1}", "outside 2..3600"},
@@ -130,8 +151,9 @@ static void an_edit_says_what_is_wrong_with_it(void **state)
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct errmsg e = {0};
         struct buf json CLEANUP(buf_close) = BUF_INIT;
-        enum err rv = dynamic_check_edit(slice_str(rows[i].json), slice_str(before),
-                                         slice_str(catalogue), &json, &e);
+        const struct dynamic_edit edit = {
+            .before = slice_str(before), .catalogue = slice_str(catalogue), .roles = roles};
+        enum err rv = dynamic_check_edit(slice_str(rows[i].json), &edit, &json, &e);
         if ((rv == ERR_OK) != (rows[i].complaint == NULL) ||
             (rv != ERR_OK && strstr(e.text, rows[i].complaint) == NULL))
             fail_msg("%s: %s", rows[i].json, e.text);
@@ -225,6 +247,41 @@ static void lines_that_keep_postgresql_from_starting_are_refused(void **state)
     assert_int_equal(ident_check("m a", NULL), ERR_INVALID);
 }
 
+static void lines_that_mean_to_lock_the_cluster_out_are_refused(void **state)
+{
+    static const struct {
+        const char *line;
+        const char *whom; /* NULL: fine */
+    } rows[] = {
+        {"local all postgres reject", "the agent"},
+        {"local postgres joe,\"postgres\" reject", "the agent"},
+        {"local all all reject", NULL}, /* whoever is left */
+        {"local all postgresql reject", NULL},
+        {"local all postgres peer", NULL}, /* behind the agent's own: without effect */
+        {"host all postgres 0.0.0.0/0 reject", NULL},
+        {"host replication all 0.0.0.0/0 reject", "replication"},
+        {"host all,replication replicator 10.0.0.0 255.0.0.0 reject", "replication"},
+        {"hostnossl replication \"replicator\" all reject", "replication"},
+        {"host replication joe all reject", NULL},
+        {"host all replicator all reject", NULL}, /* all is not replication */
+        {"host postgres rewind all reject", "pg_rewind"},
+        {"host all all all reject", NULL},
+        {"# local all postgres reject", NULL},
+        {"", NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct errmsg e = {0};
+        char text[64];
+        enum err rv = hba_check_roles(rows[i].line, &roles, &e);
+        (void)snprintf(text, sizeof text, "would lock %s out",
+                       rows[i].whom != NULL ? rows[i].whom : "?");
+        if (rv != (rows[i].whom != NULL ? ERR_PRECONDITION : ERR_OK) ||
+            (rv != ERR_OK && strstr(e.text, text) == NULL))
+            fail_msg("%s: %s", rows[i].line, e.text);
+    }
+}
+
 static void a_patch_is_merged(void **state)
 {
     static const struct {
@@ -294,6 +351,7 @@ int main(void)
         cmocka_unit_test(what_postgresql_would_refuse_is_refused),
         cmocka_unit_test(an_edit_says_what_is_wrong_with_it),
         cmocka_unit_test(the_normal_form_is_complete_and_ours),
+        cmocka_unit_test(lines_that_mean_to_lock_the_cluster_out_are_refused),
         cmocka_unit_test(a_patch_is_merged),
         cmocka_unit_test(yaml_becomes_json_and_json_yaml),
         cmocka_unit_test(lines_that_keep_postgresql_from_starting_are_refused),
