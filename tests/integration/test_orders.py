@@ -35,7 +35,7 @@ def healthy_fixture(cluster, request):
 
 
 def sync_standby(c):
-    return c[next(m["Member"] for m in c.members() if m["Role"] == "Sync Standby")]
+    return c[wait_until(lambda: next((m["Member"] for m in c.members() if m["Role"] == "Sync Standby"), None), "a synchronous standby")]
 
 
 def at(seconds):

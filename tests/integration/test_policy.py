@@ -45,8 +45,7 @@ def frozen_walreceiver(node):
 
 
 def sync_standby(c):
-    names = [m["Member"] for m in c.members() if m["Role"] == "Sync Standby"]
-    return c[names[0]]
+    return c[wait_until(lambda: next((m["Member"] for m in c.members() if m["Role"] == "Sync Standby"), None), "a synchronous standby")]
 
 
 def test_a_standby_that_hangs_does_not_hold_up_a_switchover_to_another(c):

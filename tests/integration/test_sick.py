@@ -59,8 +59,8 @@ def test_by_default_a_hung_primary_is_reported_and_left_alone(c):
 def test_by_policy_a_hung_primary_is_relieved_but_not_two_in_a_row(c):
     c.wait_healthy()
     old = c.primary()
-    old.ctl("edit-config", "-s", "on_sick_node=failover")
     old.sql("INSERT INTO acked VALUES (1)")
+    old.ctl("edit-config", "-s", "on_sick_node=failover")
     with stopped_postmaster(old):
         new = c.new_leader(old)
     assert old.log_lines("rule=sick_kill") and new.value("SELECT count(*) FROM acked WHERE id = 1") == 1
