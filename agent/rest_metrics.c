@@ -253,8 +253,8 @@ static void dcs_metrics(struct out *o)
             "How often this member saw a Raft leader take over.");
     gauge(o, "etcd_server_quota_backend_bytes", s->quota_bytes,
           "How large state.db may get by clients' writes.");
-    gauge(o, "etcd_debugging_mvcc_watcher_total", s->watches, "Watches on this member.");
-    gauge(o, "etcd_debugging_mvcc_slow_watcher_total", s->watches_behind,
+    gauge(o, "regent_dcs_watches", s->watches, "Watches on this member.");
+    gauge(o, "regent_dcs_watches_slow", s->watches_behind,
           "Watches that wait for their client to take what was sent.");
     gauge(o, "etcd_mvcc_db_total_size_in_bytes", s->db_bytes, "Size of state.db.");
     gauge(o, "etcd_debugging_mvcc_current_revision", s->revision, "Revision of the store.");

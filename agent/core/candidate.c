@@ -297,10 +297,9 @@ const struct member_rec *candidate_switchover(const struct view *v, const char *
             why = "is on another timeline";
         else if (v->pg.proc == PG_PROC_RUNNING && sender_to(v, m->incarnation) == NULL)
             why = "does not stream from here";
-        else if (v->pg.proc ==
-                     PG_PROC_RUNNING && /* afterwards only the shutdown checkpoint counts */
+        else if (v->pg.proc == PG_PROC_RUNNING &&
                  has_flushed(v, m) + v->config.maximum_lag_on_failover < v->pg.lsn)
-            why = "is too far behind";
+            why = "is too far behind"; /* of a stop only the shutdown checkpoint counts */
         if (why != NULL) {
             (void)plan_say(p, "refused: %s %s", m->name, why);
             continue;

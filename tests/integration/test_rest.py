@@ -311,7 +311,7 @@ def test_the_metrics_have_every_name_and_are_sound(c):
         assert found["etcd_server_has_leader",] == 1 and found["regent_raft_voters",] == 3
         assert found["etcd_mvcc_db_total_size_in_bytes",] > 0 and found["etcd_server_quota_backend_bytes",] > 0
         assert found["etcd_server_leader_changes_seen_total",] >= 1 and found["etcd_server_is_learner",] == 0
-        assert found["etcd_debugging_mvcc_watcher_total",] >= 1  # its agent's own
+        assert found["regent_dcs_watches",] >= 1  # its agent's own
         for reason in ("failover", "switchover", "restart"):
             name, of = "regent_failover_duration_seconds", ("reason", reason)
             buckets = [v for k, v in found.items() if k[0] == f"{name}_bucket" and of in k]
