@@ -386,6 +386,51 @@ def test_prometheus_finds_every_node(c, tmp_path):
         server.wait(timeout=20)
 
 
+# ---- check_patroni ----
+
+
+@pytest.fixture(scope="module")
+def check_patroni(tmp_path_factory):
+    """The program, or what pip makes of it in a place of its own; it is no package of Debian's."""
+    if (path := shutil.which("check_patroni")) is not None:
+        return path
+    place = tmp_path_factory.mktemp("check_patroni")
+    done = None
+    for words in (["/usr/bin/python3", "-m", "venv", str(place)],
+                  [str(place / "bin" / "pip"), "install", "-q", "--no-input", "--retries", "1", "--timeout", "10", "check-patroni>=2.2"]):
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+        except (OSError, subprocess.TimeoutExpired) as e:
+            pytest.skip(f"no check_patroni, and it cannot be installed: {e}")
+        if done.returncode != 0:
+            pytest.skip(f"no check_patroni, and it cannot be installed: {(done.stdout + done.stderr).strip()[-300:]}")
+    return str(place / "bin" / "check_patroni")
+
+
+def test_check_patroni_finds_what_it_looks_for(c, check_patroni):
+    primary, sync, standby = by_role(c)
+    timeline = str(get(primary, "/patroni")["timeline"])
+
+    def says(node, words):
+        done = subprocess.run([check_patroni, "-e", f"http://{node.address}:{node.ports['rest']}", *words.split()], capture_output=True, text=True,
+                              timeout=60, check=False)
+        return done.returncode, done.stdout + done.stderr
+    ok, critical = 0, 2
+    for node, wanted, commands in (  # each is a program in Python, which takes its time to start
+            (primary, ok, ["cluster_has_leader", "cluster_has_replica -w 2: -c 1: --sync-warning 1: --sync-critical 1: --max-lag 1MB",
+                           "cluster_node_count -c 3: --healthy-critical 3:", "cluster_is_in_maintenance", "cluster_has_scheduled_action", "node_is_alive",
+                           "node_is_primary", "node_is_leader", "node_is_pending_restart", "node_patroni_version --patroni-version 4.1.4",
+                           f"node_tl_has_changed --timeline {timeline}"]),
+            (primary, critical, ["node_is_replica", "cluster_has_replica -c 3:", "cluster_node_count -c 4:", "cluster_config_has_changed --hash x",
+                                 "node_tl_has_changed --timeline 99"]),
+            (sync, ok, ["cluster_has_leader", "node_is_replica --is-sync"]),
+            (standby, ok, ["node_is_replica --is-async --max-lag 1GB"]),
+            (standby, critical, ["node_is_primary", "node_is_leader", "node_is_replica --is-sync"])):
+        for words in commands:
+            status, text = says(node, words)
+            assert status == wanted, (node, words, text)
+
+
 # ---- its own description ----
 
 

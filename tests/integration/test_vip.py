@@ -224,6 +224,47 @@ def test_the_children_get_no_capability(c):
         assert not any(held.values()), (program, held)
 
 
+def keepalived(c, node, address, directory):
+    file = directory / f"{node.name}.conf"
+    file.write_text(node.ctl("generate", "keepalived", "--set", "interface=eth0", "--set", f"address={address}/24").stdout, encoding="utf-8")
+    pids = [f"{option}{directory}/{node.name}{option}.pid" for option in ("-p", "-r")]
+    return ["keepalived", "-n", "-l", "-P", "-f", str(file), *pids]
+
+
+def vip_manager(c, node, address, directory):
+    return ["vip-manager", "--ip", address, "--netmask", "24", "--interface", "eth0", "--interval", "500", "--dcs-type", "patroni",
+            "--dcs-endpoints", f"http://{node.address}:{node.ports['rest']}", "--trigger-key", "/leader", "--trigger-value", "200"]
+
+
+@pytest.mark.parametrize("program, words, address", [("keepalived", keepalived, "10.77.0.200"), ("vip-manager", vip_manager, "10.77.0.201")])
+def test_programs_that_move_an_address_by_rest_follow_the_primary(c, program, words, address, tmp_path):
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    said = subprocess.run([program, "--help"], capture_output=True, text=True, check=False)
+    if program == "vip-manager" and "patroni" not in said.stdout + said.stderr:
+        pytest.skip("this vip-manager knows no dcs-type patroni")
+    def holders():
+        return {n.name for n in c.nodes if f" {address}/" in subprocess.run(
+            ["ip", "-n", n.namespace, "-o", "addr", "show", "dev", "eth0"], capture_output=True, text=True, check=True).stdout}
+    with contextlib.ExitStack() as stack:
+        for node in c.nodes:
+            log = stack.enter_context(open(tmp_path / f"{node.name}.log", "wb"))
+            child = subprocess.Popen(["ip", "netns", "exec", node.namespace, *words(c, node, address, tmp_path)], stdin=subprocess.DEVNULL,
+                                     stdout=log, stderr=log)
+            stack.callback(child.wait, 30)
+            stack.callback(child.terminate)
+        try:
+            old = c.primary()
+            wait_until(lambda: holders() == {old.name}, "the address is with the primary alone")
+            old.ctl("switchover")
+            new = c.new_leader(old)
+            wait_until(lambda: holders() == {new.name}, "and with the new one")
+        except BaseException:
+            for node in c.nodes:
+                print(f"--- {node.name}", (tmp_path / f"{node.name}.log").read_text(encoding="utf-8", errors="replace")[-2000:])
+            raise
+
+
 def test_the_hook_is_told_of_every_change(c):
     def told(node):
         path = c.dir / f"{node.name}.hook"
