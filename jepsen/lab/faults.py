@@ -17,7 +17,7 @@ from hosts import faketime
 SETTLE_S = 12  # between the end of a fault and the next one
 FAULTS = {}
 # Which of a machine's abilities a fault needs (hosts.probe).
-NEEDS = {"disk-full": "disk", "power-loss": "disk", "clock-fast": "clock", "clock-slow": "clock", "clock-jump": "clock",
+NEEDS = {"disk-full": "disk", "disk-eio": "disk", "power-loss": "disk", "clock-fast": "clock", "clock-slow": "clock", "clock-jump": "clock",
          "clock-drift": "clock", "pause-node": "cgroup"}
 DAEMONS = r"regentd|regent-fence"
 
@@ -53,6 +53,7 @@ fault("kill-daemon", (0, 1))(_kill("regentd"))
 fault("kill-daemon-stay", (7, 10))(_kill("regentd"))
 fault("kill-fence", (0, 0))(_kill("fence"))
 fault("kill-worker", (0, 0), ("primary", "sync"))(_kill("worker"))
+fault("kill-health", (0, 0), ("primary", "sync"))(_kill("health"))
 fault("kill-postmaster", (0, 0), ("primary", "primary", "sync"))(_kill("postmaster"))
 
 
@@ -273,6 +274,19 @@ def disk_full(_cluster, node):
     return undo
 
 
+@fault("disk-eio", (4, 8), ("primary", "sync", "raft"))
+def disk_eio(_cluster, node):
+    """Every call to the disk of store and data fails, and what runs finds that out by itself. Then it is another disk with
+    what the broken one had kept."""
+    node.disk_fails()
+
+    def undo():
+        node.kill()
+        node.remount()
+        node.start()
+    return undo
+
+
 @fault("power-loss", (1, 6), ("primary", "primary", "sync", "raft"))
 def power_loss(_cluster, node):
     node.power_loss()
@@ -285,6 +299,53 @@ def power_loss(_cluster, node):
 @fault("switchover", (0, 0))
 def switchover(_cluster, node):
     node.ctl("switchover", check=False, timeout_s=40)
+
+
+@fault("maintenance", (5, 9))
+def maintenance(cluster, node):
+    """A pause, in which PostgreSQL hangs on nothing; other faults may come meanwhile."""
+    node.ctl("pause", "--timeout", "5", check=False, timeout_s=20)
+    return lambda: resume(cluster)
+
+
+def resume(cluster):
+    """At any node that can. True: nobody is paused."""
+    for n in cluster.nodes:
+        if n.running():
+            n.ctl("resume", "--timeout", "5", check=False, timeout_s=20)
+        config = cluster.record("config")
+        if config is not None and not config.get("pause"):
+            return True
+    return False
+
+
+@fault("restart-postgresql", (0, 0), ("primary", "sync"))
+def restart_postgresql(_cluster, node):
+    node.ctl("restart", node.name, "--force", check=False, timeout_s=60)
+
+
+@fault("reinit", (0, 0), ("sync", "standby"))
+def reinit(_cluster, node):
+    node.ctl("reinit", node.name, "--force", "--wait", check=False, timeout_s=90)
+
+
+@fault("stop-postgresql", (3, 6), ("sync", "standby"))
+def stop_postgresql(_cluster, node):
+    node.ctl("stop", node.name, check=False, timeout_s=60)
+    return lambda: start_postgresql(node)
+
+
+def start_postgresql(node):
+    """True: it is not stopped by order."""
+    request = node.cluster.record(f"request/{node.name}") or {}
+    return request.get("kind") != "stop" or node.ctl("start", node.name, check=False, timeout_s=60).returncode == 0
+
+
+def end_orders(cluster):
+    """What an operator could not take back while other faults were there."""
+    cl.wait_until(lambda: resume(cluster), "a resume", 60)
+    for node in cluster.nodes:
+        cl.wait_until(lambda node=node: start_postgresql(node), f"a start of {node}", 90)
 
 
 @fault("transfer-raft", (0, 0), ("raft",))
@@ -335,8 +396,11 @@ GROUPS = {
 }
 GROUPS["mix"] = tuple(f for name, group in GROUPS.items() if name != "disk" for f in group)
 GROUPS["storm"] = GROUPS["mix"] + GROUPS["disk"]
+# Later than those two, whose seeds are to go on making the schedules that were published.
+GROUPS["orders"] = ("maintenance", "restart-postgresql", "reinit", "stop-postgresql", "switchover")
+GROUPS["everything"] = GROUPS["storm"] + GROUPS["orders"] + ("disk-eio", "kill-health")
 # How often a fault comes with a second one, and how long the cluster then has to itself.
-TOGETHER = {"mix": (0.25, SETTLE_S), "storm": (1.0, 4)}
+TOGETHER = {"mix": (0.25, SETTLE_S), "storm": (1.0, 4), "everything": (1.0, 4), "orders": (0.5, SETTLE_S)}
 
 
 def nemeses():

@@ -195,6 +195,15 @@ class HostNode(Node):
         self.freeze(True)
         self.disk.cut_power()
         self.kill()
+        self.remount()
+
+    def disk_fails(self):
+        """Every call fails from here on; frozen meanwhile, so that none is under way (disks.py)."""
+        self.freeze(True)
+        self.disk.cut_power()
+        self.freeze(False)
+
+    def remount(self):
         self.disk.unmount()
         self.disk.mount()
 

@@ -104,6 +104,7 @@ def play(c, schedule):
     history.add("info", "nemesis", "healed", None)
     stuck = None
     try:
+        fl.end_orders(c)
         c.wait_healthy(120)
         load.stop()
     except cl.Never as e:

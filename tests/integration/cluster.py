@@ -198,14 +198,16 @@ class Node:
         return processes_of(self.dir)
 
     def pid_of(self, program):
-        """regentd, fence, worker or postmaster; None when it does not run."""
+        """regentd, fence, worker, health or postmaster; None when it does not run."""
         if program == "postmaster":
             return self.postmaster()
         for pid, line in self.processes().items():
             words = line.split()
             name = pathlib.Path(words[0]).name if words else ""
-            if _read(f"/proc/{pid}/comm").strip() == b"regent-health":
-                continue  # a worker that only looks whether the disks can be written to
+            if _read(f"/proc/{pid}/comm").strip() == b"regent-health":  # a worker that only looks whether disks can be written to
+                if program == "health":
+                    return pid
+                continue
             is_worker = "worker" in " ".join(words[1:3])
             if program == "regentd" and name == "regentd":
                 return pid

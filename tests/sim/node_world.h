@@ -19,7 +19,14 @@
 #include "base/rng.h"
 #include "dcs/node.h"
 
-enum { SIM_NODES = 7, SIM_TRACE = 300, SIM_LINE = 200, SIM_TIMELINES = 64, SIM_TOKENS = 512 };
+enum {
+    SIM_NODES = 7,
+    SIM_TRACE = 300,
+    SIM_LINE = 200,
+    SIM_TIMELINES = 64,
+    SIM_TOKENS = 512,
+    SIM_KINDS = 32
+};
 enum { SIM_SYSTEM_ID = 77, SIM_LSN = 4096, SIM_KILL_BUDGET_MS = 200 };
 
 #define MS ((uint64_t)1000)
@@ -322,6 +329,7 @@ struct sim {
     struct sim_node *primary;
     uint64_t promotions, kills, lost, orders;
     /* faults */
+    unsigned weight[SIM_KINDS]; /* of each kind of fault, for this seed */
     uint64_t quiet_us, end_us;
     uint64_t calm_until_us; /* no faults until then */
     bool settled;
