@@ -15,7 +15,7 @@
 struct keys {
     struct slice key, end;
     char *text; /* owned: the end of a prefix */
-    bool prefix, prev, ignore_value, ignore_lease;
+    bool prefix, from_key, prev, ignore_value, ignore_lease;
     uint64_t rev, lease;
     char **rest;
     int rest_n;
@@ -39,6 +39,7 @@ char *dcs_prefix(struct slice *key, struct slice *ret_end)
 static bool *flag_of(struct keys *k, int option)
 {
     return option == 'p'   ? &k->prefix
+           : option == 'f' ? &k->from_key
            : option == 'v' ? &k->prev
            : option == 'i' ? &k->ignore_value
            : option == 'I' ? &k->ignore_lease
@@ -72,9 +73,14 @@ static int parse_range(struct keys *k, const struct option *options, int argc, c
         return rv;
     if (k->rest_n < 1 || k->rest_n > 2)
         return cli_usage("one KEY is needed, and END at most");
+    if (k->from_key + k->prefix + (k->rest_n == 2) > 1)
+        return cli_usage(
+            "END, --prefix and --from-key say where the range ends: one is enough");
     k->key = slice_str(k->rest[0]);
     if (k->prefix)
         k->text = dcs_prefix(&k->key, &k->end);
+    else if (k->from_key)
+        k->end = slice_of("", 1);
     else if (k->rest_n == 2)
         k->end = slice_str(k->rest[1]);
     return 0;
@@ -133,12 +139,15 @@ int cmd_dcs_put(struct cli *c, int argc, char **argv)
         dcs_print_result(&msg_op_result, &reply);
     else if (err == ERR_OK)
         (void)printf("OK\n");
+    if (err == ERR_OK && c->format != CLI_JSON)
+        dcs_print_kvs(reply.kvs);
     return cli_exit_code(err);
 }
 
 int cmd_dcs_del(struct cli *c, int argc, char **argv)
 {
     static const struct option options[] = {{"prefix", no_argument, NULL, 'p'},
+                                            {"from-key", no_argument, NULL, 'f'},
                                             {"prev-kv", no_argument, NULL, 'v'},
                                             {NULL, 0, NULL, 0}};
     struct keys k;
@@ -152,6 +161,8 @@ int cmd_dcs_del(struct cli *c, int argc, char **argv)
         dcs_print_result(&msg_op_result, &reply);
     else if (err == ERR_OK)
         (void)printf("%" PRIu64 "\n", reply.count);
+    if (err == ERR_OK && c->format != CLI_JSON)
+        dcs_print_kvs(reply.kvs);
     mem_free(k.text);
     return cli_exit_code(err);
 }
@@ -183,6 +194,10 @@ static void on_event(void *arg, enum err status, const struct watch_event *ev)
             continue;
         }
         (void)printf("%s\n", strcmp(one.type, "put") == 0 ? "PUT" : "DELETE");
+        if (one.prev.mod_revision != 0) {
+            dcs_print_bytes(one.prev.key);
+            dcs_print_bytes(one.prev.value);
+        }
         dcs_print_bytes(one.kv.key);
         if (strcmp(one.type, "put") == 0)
             dcs_print_bytes(one.kv.value);

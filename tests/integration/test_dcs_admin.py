@@ -62,6 +62,10 @@ def test_a_put_keeps_what_it_is_told_to_ignore(one):
     ctl(node, "dcs", "put", "a", "--ignore-value")
     assert node.call("kv.range", key="a")["kvs"][0].get("lease", 0) == 0
     assert "KEY alone" in ctl(node, "dcs", "put", "a", "3", "--ignore-value", code=2)
+    assert ctl(node, "dcs", "put", "b", "1", "--prev-kv") == "OK\n"
+    assert ctl(node, "dcs", "put", "b", "3", "--prev-kv") == "OK\nb\n1\n"
+    assert "one is enough" in ctl(node, "dcs", "del", "a", "c", "--from-key", code=2)
+    assert ctl(node, "dcs", "del", "a", "--from-key", "--prev-kv") == "2\na\n2\nb\n3\n"
 
 
 def test_a_range_of_the_past_and_its_end_by_compaction(lab):
