@@ -1103,7 +1103,9 @@ def test_power_loss_forgets_nothing_that_was_acknowledged(ext4):
         for _ in range(12 if HEAVY else 4):
             scripted = threading.Thread(target=scripted_writes, args=(node, acknowledged, 5000))
             scripted.start()
-            time.sleep(rng.uniform(0.1, 0.6))
+            wanted = len(acknowledged) + 10
+            wait_for("it writes", lambda n=wanted: len(acknowledged) > n)
+            time.sleep(rng.uniform(0, 0.5))
             proven = len(acknowledged)
             ext4.cut_power()
             node.process.wait(10)
@@ -1115,7 +1117,6 @@ def test_power_loss_forgets_nothing_that_was_acknowledged(ext4):
             one.leader()
             assert_nothing_forgotten(node, acknowledged, revision)
             revision = node.status()["revision"]
-        assert len(acknowledged) > 50
     finally:
         one.close()
 
@@ -1139,8 +1140,10 @@ def test_power_loss_of_all_members_at_once_sends_none_away(ext4):
             stop = threading.Event()
             threads = [threading.Thread(target=scripted_writes, args=(lab.leader(), acknowledged, 5000)),
                        threading.Thread(target=move_about, args=(lab, stop))]
-            for t in threads:
-                t.start()
+            threads[0].start()
+            wanted = len(acknowledged) + 10
+            wait_for("it writes", lambda n=wanted: len(acknowledged) > n)
+            threads[1].start()
             wait_for("all have written what they heard", lambda: all((n.dir / "heard").exists() for n in lab.nodes))
             time.sleep(rng.uniform(0, 1.5))
             proven = len(acknowledged)
@@ -1159,7 +1162,6 @@ def test_power_loss_of_all_members_at_once_sends_none_away(ext4):
             settle(lab)
             assert not any(n.status().get("trouble") for n in lab.nodes)
             assert not [n for n in lab.nodes if "heard_unreadable" in n.log() or list(n.dir.glob("heard.tmp.*"))]
-        assert acknowledged
     finally:
         lab.close()
 

@@ -190,6 +190,7 @@ static void a_revoked_name_may_be_given_again(void **t)
            {"refused ann 0", "yes"}, {"refused bob 2", "no"}, {"refused bob 0", "no"},
            {"certs", "bob viewer #2; no ann to #4"}, {"issue ann operator", "#5"},
            {"refused ann 5", "no"}, {"refused ann 4", "yes"}, {"refused ann 0", "yes"},
+           {"refused ann 6", "yes"}, /* of the future: a number from elsewhere */
            {"certs", "bob viewer #2; ann operator #5; no ann to #4"},
            {"unissue ann", "1 to #6"}, {"refused ann 5", "yes"},
            /* again, because the answer was lost: the same end */

@@ -60,6 +60,25 @@ static void the_signer_names_the_holder_not_the_request(void **state)
     assert_int_equal(got.member_id, 0);
 }
 
+/* A random one is longer than any that is given. */
+static void a_serial_number_is_the_one_given_or_none(void **state)
+{
+    (void)state;
+    static const uint64_t given[] = {0, 1, 65536, (uint64_t)1 << 47, UINT64_MAX};
+    struct buf csr CLEANUP(buf_close) = BUF_INIT, key CLEANUP(buf_close) = BUF_INIT,
+                   cert CLEANUP(buf_close) = BUF_INIT;
+    struct pki_identity id = {.cluster_id = CERT_CLUSTER, .name = "ann", .kind = "admin"}, got;
+    assert_int_equal(pki_csr_new("ann", &csr, &key, NULL), ERR_OK);
+    for (size_t i = 0; i < ARRAY_LEN(given); i++) {
+        id.serial = given[i];
+        assert_int_equal(pki_sign(buf_slice(&certs.ca), buf_slice(&certs.ca_key),
+                                  buf_slice(&csr), &id, NULL, 0, &cert, NULL),
+                         ERR_OK);
+        assert_int_equal(pki_identity_of_pem(buf_slice(&cert), &got, NULL), ERR_OK);
+        assert_true(got.serial == given[i]);
+    }
+}
+
 static void what_cannot_go_into_a_certificate_is_refused(void **state)
 {
     (void)state;
@@ -189,6 +208,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_signed_certificate_says_who_it_is),
         cmocka_unit_test(the_signer_names_the_holder_not_the_request),
+        cmocka_unit_test(a_serial_number_is_the_one_given_or_none),
         cmocka_unit_test(what_cannot_go_into_a_certificate_is_refused),
         cmocka_unit_test(the_ca_itself_is_no_member),
         cmocka_unit_test(mixed_up_files_are_named_with_reason_and_remedy),
