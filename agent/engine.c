@@ -302,8 +302,9 @@ static void execute(struct engine *g, const struct plan *p)
     }
     if (p->txn != TXN_NONE || g->txn_unknown)
         engine_txn(g, p);
-    bool closely = (g->view.has_leader && strcmp(g->view.leader.state, "stopping") == 0) ||
-                   !g->view.has_leader;
+    const struct view *v = &g->view;
+    bool promotes = view_is_leader(v) && v->pg.in_recovery;
+    bool closely = !v->has_leader || strcmp(v->leader.state, "stopping") == 0 || promotes;
     if (closely != g->watching_closely) {
         g->watching_closely = closely;
         g->o.ports->watch_closely(g->o.arg, closely);

@@ -114,7 +114,30 @@ static void wait_for_walreceiver(struct postgres *p, uint64_t pid)
         action_in(p, PG_POLL_MS / 2, look_again_cb);
 }
 
-/* The processes, then, in a second statement, the positions: those of afterwards. */
+static void fresh_again_cb(uv_timer_t *timer)
+{
+    fresh(timer->data);
+}
+
+/* Is this connection one that was forked after the reload? Else another one is made, or the action ends. */
+static bool shows_reload(struct postgres *p, const PGresult *setting)
+{
+    if (strcmp(pg_sql_text(setting, 0, 1), "t") != 0) {
+        action_fail(p, ERR_PRECONDITION, "seal: this PostgreSQL is no standby");
+        return false;
+    }
+    if (strcmp(pg_sql_text(setting, 0, 0), "t") == 0)
+        return true;
+    if (clock_boot_ms() - p->act.began_ms > SEAL_MS) {
+        action_fail(p, ERR_TIMEOUT, "seal: primary_conninfo does not take its value");
+        return false;
+    }
+    pg_sql_reset(p->sql);
+    action_in(p, 2, fresh_again_cb);
+    return false;
+}
+
+/* The setting, then the processes, then the positions, each in a statement of its own: as they are afterwards. */
 static void looked(void *arg, const struct pg_sql_reply *r)
 {
     struct postgres *p = arg;
@@ -123,10 +146,10 @@ static void looked(void *arg, const struct pg_sql_reply *r)
     uint64_t timeline = 0;
     uint64_t receive = 0;
     uint64_t replay = 0;
-    if (!sound(p, r))
+    if (!sound(p, r) || !shows_reload(p, r->results[0]))
         return;
-    const PGresult *process = r->results[0];
-    const PGresult *position = r->results[1];
+    const PGresult *process = r->results[1];
+    const PGresult *position = r->results[2];
     /* NULL: no such process */
     if (str_parse_u64(pg_sql_text(process, 0, 0), &pid) != ERR_OK)
         pid = 0;
@@ -151,10 +174,10 @@ static void looked(void *arg, const struct pg_sql_reply *r)
     pg_sql_query(p->sql, "IDENTIFY_SYSTEM", PG_SQL_MS, identified, p);
 }
 
-static void look_again_cb(uv_timer_t *timer)
+static void look(struct postgres *p)
 {
-    struct postgres *p = timer->data;
     pg_sql_query(p->sql,
+                 "SELECT current_setting('primary_conninfo') = '', pg_is_in_recovery();"
                  "SELECT (SELECT pid FROM pg_stat_activity WHERE backend_type = 'walreceiver' "
                  "LIMIT 1), (SELECT received_tli FROM pg_stat_get_wal_receiver()), "
                  "(SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup' "
@@ -163,39 +186,16 @@ static void look_again_cb(uv_timer_t *timer)
                  PG_SQL_MS, looked, p);
 }
 
-static void fresh_again_cb(uv_timer_t *timer)
+static void look_again_cb(uv_timer_t *timer)
 {
-    fresh(timer->data);
-}
-
-static void shown(void *arg, const struct pg_sql_reply *r)
-{
-    struct postgres *p = arg;
-    if (!sound(p, r))
-        return;
-    if (strcmp(pg_sql_text(r->results[0], 0, 1), "t") != 0) {
-        action_fail(p, ERR_PRECONDITION, "seal: this PostgreSQL is no standby");
-        return;
-    }
-    if (strcmp(pg_sql_text(r->results[0], 0, 0), "t") == 0) {
-        action_in(p, 0, look_again_cb);
-        return;
-    }
-    if (clock_boot_ms() - p->act.began_ms > SEAL_MS) {
-        action_fail(p, ERR_TIMEOUT, "seal: primary_conninfo does not take its value");
-        return;
-    }
-    pg_sql_reset(p->sql);
-    action_in(p, 2, fresh_again_cb);
+    look(timer->data);
 }
 
 static void fresh_connected(void *arg, const struct pg_sql_reply *r)
 {
     struct postgres *p = arg;
     if (sound(p, r))
-        pg_sql_query(p->sql,
-                     "SELECT current_setting('primary_conninfo') = '', pg_is_in_recovery()",
-                     PG_SQL_MS, shown, p);
+        look(p);
 }
 
 /* Of the kind that replication uses: it answers SQL and IDENTIFY_SYSTEM. */
