@@ -72,7 +72,7 @@ static const char *const schema[] = {
 static const char *const pragmas[] = {
     "PRAGMA page_size = 4096",       "PRAGMA auto_vacuum = INCREMENTAL",
     "PRAGMA journal_mode = WAL",     "PRAGMA synchronous = NORMAL",
-    "PRAGMA wal_autocheckpoint = 0", "PRAGMA cache_size = -8192",
+    "PRAGMA wal_autocheckpoint = 0", "PRAGMA cache_size = -32768",
     "PRAGMA temp_store = MEMORY",    "PRAGMA cell_size_check = ON",
     "PRAGMA trusted_schema = OFF",   "PRAGMA recursive_triggers = 0",
 };
