@@ -304,7 +304,8 @@ static void ask_source_step(struct postgres *p, const struct worker_reply *r)
 void act_copy(struct postgres *p)
 {
     enum plan_action action = p->act.plan.action;
-    if (postgres_running(p) || p->fence_seen.processes_left) {
+    bool adopts = action == ACTION_INITDB && postgres_is_foreign(p);
+    if (postgres_running(p) || (p->fence_seen.processes_left && !adopts)) {
         action_fail(p, ERR_PRECONDITION, "PostgreSQL runs: its data is not touched");
         return;
     }
@@ -314,7 +315,7 @@ void act_copy(struct postgres *p)
     }
     p->probe_valid = false; /* whatever comes of it, it is looked at anew */
     if (action == ACTION_INITDB) {
-        if (strcmp(p->probe.data, "foreign") == 0)
+        if (adopts)
             adopt(p);
         else if (p->config->bootstrap.custom != NULL)
             bootstrap(p, p->config->bootstrap.custom);

@@ -5,6 +5,11 @@
 #include "base/assert.h"
 #include "base/str.h"
 
+bool postgres_is_foreign(const struct postgres *p)
+{
+    return p->probe_valid && strcmp(p->probe.data, "foreign") == 0;
+}
+
 static enum pg_proc proc_of(const struct postgres *p)
 {
     const struct fence_state *f = &p->fence_seen;
@@ -13,8 +18,10 @@ static enum pg_proc proc_of(const struct postgres *p)
             return PG_PROC_STOPPING;
         return p->ever_seen ? PG_PROC_RUNNING : PG_PROC_STARTING;
     }
+    /* A server that nobody of ours has started, on data that nobody of ours has made: not to be killed by us. */
+    bool left = f->processes_left && !postgres_is_foreign(p);
     /* Without a fence to ask, nothing is proven. */
-    return f->processes_left || !f->connected ? PG_PROC_DYING : PG_PROC_STOPPED;
+    return left || !f->connected ? PG_PROC_DYING : PG_PROC_STOPPED;
 }
 
 static void from_probe(const struct worker_reply *r, struct view_pg *v)

@@ -177,6 +177,8 @@ void postgres_local_target(struct postgres *p, struct pg_sql_target *t,
                            enum pg_monitor_kind kind);
 void postgres_told(struct postgres *p); /* something may have changed: tells when it did */
 bool postgres_running(const struct postgres *p); /* there is a postmaster */
+/* sound data that nobody of ours has made */
+bool postgres_is_foreign(const struct postgres *p);
 void postgres_probe(struct postgres *p);
 void postgres_req(const struct postgres *p, struct worker_req *q, const char *op);
 

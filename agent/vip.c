@@ -124,6 +124,20 @@ static void split(struct vip_keeper *k)
         k->addresses[k->n++] = a;
 }
 
+/* What PostgreSQL binds at its start stays: an address that comes later is none of it. */
+static void warn_of_listen(const struct config *c)
+{
+    char host[256] = "";
+    uint16_t port;
+    if (str_host_port(c->postgresql.listen, host, sizeof host, &port) != ERR_OK ||
+        strpbrk(host, "*,") != NULL || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0)
+        return;
+    log_event(LOG_WARN, "vip", NO_KV,
+              "PostgreSQL listens on %s alone and would not answer on %s: set "
+              "postgresql.listen to 0.0.0.0:%u",
+              host, c->vip.address, (unsigned)port);
+}
+
 struct vip_keeper *vip_keeper_new(uv_loop_t *loop, const struct config *c, struct fence *fence)
 {
     if (c->vip.address[0] == '\0' && c->vip.hook[0] == '\0')
@@ -135,6 +149,8 @@ struct vip_keeper *vip_keeper_new(uv_loop_t *loop, const struct config *c, struc
                              .fence = fence,
                              .hook_done = true}; /* down is where everybody begins */
     split(k);
+    if (k->n > 0 && c->vip.interface[0] != '\0')
+        warn_of_listen(c);
     return k;
 }
 

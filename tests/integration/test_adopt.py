@@ -75,6 +75,7 @@ def test_a_server_that_runs_is_taken_over_with_its_data_and_settings():
                 n1.pgdata = data
                 taken_over(c, n1)
             assert not alive(pid), "the fence guards only what it has started"
+            assert "database system is shut down" in (c.dir / "old.log").read_text(), "it was stopped in order"
         finally:
             if alive(pid):
                 run(PG_BIN / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")

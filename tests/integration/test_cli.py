@@ -132,6 +132,37 @@ def test_every_command_has_help():
         assert done.returncode == DONE and done.stdout.startswith(f"usage: regentctl {command}"), done
 
 
+def shown_commands():
+    """Every `regentctl ...` of the documentation: (page, words)."""
+    for page in sorted((pathlib.Path(__file__).resolve().parents[2] / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        found = re.findall(r"`regentctl ([^`]+)`", text) + re.findall(r"^    +(?:\$ |sudo )?regentctl ([^#\n]+)", text, re.M)
+        for line in found:
+            for part in re.split(r"; (?:regentctl )?", re.sub(r"'[^']*'|\"[^\"]*\"", "X", line)):
+                yield page.name, re.split(r"\s[>|<]|\s&&", part)[0].replace("[", " ").replace("]", " ").split()
+
+
+def test_every_command_that_the_documentation_shows_exists_with_its_options():
+    commands = [re.split(r"\s{2,}", line.strip())[0].split() for line in ctl("--help").stdout.splitlines() if line.startswith("  ")]
+    assert ["dcs", "snapshot", "save"] in commands
+    helps = {}
+    shown = list(shown_commands())
+    assert len(shown) > 50
+    for page, words in shown:
+        while words[0] in ("-c", "-H", "-f"):
+            words = words[2:]
+        if words[0].isupper() or words[0] == "──TLS":
+            continue  # `regentctl COMMAND --help`, a drawing
+        command = max((c for c in commands if words[:len(c)] == c), key=len, default=None)
+        assert command is not None, f"{page}: there is no `regentctl {' '.join(words)}`"
+        if tuple(command) not in helps:
+            helps[tuple(command)] = ctl(*command, "--help").stdout + " --help"
+        for word in words:
+            if word.startswith("-"):
+                assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", helps[tuple(command)]), \
+                    f"{page}: `regentctl {' '.join(command)}` has no {word}: {helps[tuple(command)]}"
+
+
 def test_wrong_keys_and_types_are_all_told_with_their_lines(home):
     config, _ = made(home)
     before = on_disk(home)
