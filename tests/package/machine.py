@@ -165,6 +165,21 @@ class Lab:
         self.machines.append(m)
         return m
 
+    def install(self, deb):
+        """What this package needs and the package itself, once: machines that come later are overlays of that."""
+        template = self.machine("template", 9)
+        (template.root / "regent.deb").write_bytes(deb.read_bytes())
+        done = sh("unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-euc",
+                  'mount --make-rprivate /; mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"\n'
+                  'cp -L /etc/resolv.conf "$1/etc/"\n'
+                  'chroot "$1" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive '
+                  "apt-get -q -y --no-install-recommends -o Acquire::Retries=3 install /regent.deb",
+                  "install", str(template.root), check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.machines.remove(template)
+        template.remove()
+        self.base = f"{template.dir}/upper:{self.base}"
+
     def __exit__(self, kind, value, trace):
         for m in self.machines:
             m.remove()

@@ -119,21 +119,8 @@ def cluster():
     directory = pathlib.Path(tempfile.mkdtemp(prefix="regent-package-run.", dir="/var/tmp"))
     node = PLACE / f"{SUITE}-node"
     with Lab(str(node), directory) as first:
-        # Installed once; the machines are overlays of that.
-        template = first.machine("template", 9)
-        (template.root / "regent.deb").write_bytes(package().read_bytes())
-        sh = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-euc",
-              'mount --make-rprivate /; mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"\n'
-              'cp -L /etc/resolv.conf "$1/etc/"\n'
-              'chroot "$1" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive '
-              "apt-get -q -y --no-install-recommends -o Acquire::Retries=3 install /regent.deb",
-              "install", str(template.root)]
-        done = subprocess.run(sh, check=False, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        first.machines.remove(template)
-        template.remove()
+        first.install(package())
         subprocess.run(["ip", "-n", first.hub, "address", "add", f"{NET}.254/24", "dev", "br0"], check=True)
-        first.base = f"{template.dir}/upper:{node}"
         c = Cluster(first)
         for m in c.n.values():
             m.boot()
@@ -170,7 +157,9 @@ def test_what_is_installed(cluster):
 def test_two_commands_a_node(cluster):
     n1, n2, n3 = cluster.n.values()
     def more(m):
-        return f"--set vip.address={VIP}/24 --set vip.interface=eth0 --set dns.domain=db.test --set dns.listen={m.address}:53"
+        return (f"--set vip.address={VIP}/24 --set vip.interface=eth0 --set postgresql.listen=0.0.0.0:5432 "
+                f"--set postgresql.connect_address={m.address}:5432 --set dns.domain=db.test --set dns.listen={m.address}:53")
+
     said = n1.out(f"regentctl init --scope prod --name n1 --listen {n1.address} --set bootstrap.dcs.synchronous_mode=on {more(n1)}")
     assert said.endswith("Start it: systemctl start regent")
     for path, wanted in (("/etc/regent/regent.yml", "root regent 640"), ("/var/lib/regent/pki", "regent regent 700"),
@@ -379,6 +368,42 @@ def test_a_second_cluster_beside_the_first(cluster):
     assert cluster.streaming()
 
 
+def test_debians_own_cluster_is_adopted(cluster):
+    m = cluster.n[cluster.healthy()]  # the one that is purged in the end, with this cluster on it
+    major = m.out("ls /usr/lib/postgresql").split()[-1]
+    ctl = "regentctl -c /etc/regent/shop.yml"
+    m.run(f"pg_createcluster {major} main --port 5434 --start >/dev/null && "
+          "runuser -u postgres -- psql -Xqc 'CREATE TABLE orders AS SELECT 1 AS n' -p 5434 -h /var/run/postgresql")
+    adopt = f"{ctl} adopt {major}/main --scope shop --name s1 --listen {m.address}:7600 --rest-port 8010"
+    said = m.out(f"{adopt} --dry-run")
+    assert "Restart: yes." in said and said.endswith("Nothing has been changed (--dry-run).")
+    assert f"/etc/postgresql/{major}/main/start.conf: disabled" in said
+    assert m.run("test -e /etc/regent/shop.yml", check=False).returncode == 1
+    said = m.out(adopt)
+    assert said.endswith("systemctl start regent@shop")
+    assert "online" in m.out("pg_lsclusters -h")  # it still goes on
+    m.run("systemctl start regent@shop")
+    # Its lines of pg_hba.conf are in force: the network is let in no more than before.
+    query = ("PGPASSWORD=$(sed -n 's/^superuser: \"\\(.*\\)\"/\\1/p' /var/lib/regent-shop/secrets.yml) "
+             "psql -XqAt -h /run/regent-postgres-shop -p 5434 -U regent -d postgres -c 'SELECT n FROM orders'")
+    wait_until(lambda: m.run(query, check=False).returncode == 0, "the adopted server leads and answers")
+    assert m.out(query) == "1"
+    assert "database system is shut down" in m.out(f"cat /var/log/postgresql/postgresql-{major}-main.log")  # in order
+    pid = m.out(f"head -1 /var/lib/postgresql/{major}/main/postmaster.pid")
+    assert "/regent-postgres@shop.service/" in m.out(f"cat /proc/{pid}/cgroup")
+    # Debian starts it no more, also not at the next boot.
+    assert m.run(f"pg_ctlcluster {major} main start", check=False).returncode != 0
+    m.run("systemctl start postgresql")
+    assert m.out(f"head -1 /var/lib/postgresql/{major}/main/postmaster.pid") == pid
+    # The last node cannot leave, and what runs is not removed by mistake.
+    assert m.run(f"{ctl} leave", check=False).returncode == 4
+    refused = m.run(f"{ctl} remove shop", check=False)
+    assert refused.returncode == 4 and "s1 runs PostgreSQL" in refused.stderr
+    refused = m.run(f"{ctl} remove shop --force", check=False, stdin="shop\nYes\n")
+    assert refused.returncode == 4 and "nothing was changed" in refused.stderr
+    assert cluster.streaming()
+
+
 def test_a_leader_leaves_for_good(cluster):
     leader = cluster.healthy()
     with Writer(cluster) as w:
@@ -400,6 +425,9 @@ def test_purge_leaves_the_data(cluster):
     m = cluster.left
     said = m.run("apt-get -q -y purge regent")
     assert "PostgreSQL's data is left in /var/lib/postgresql/regent" in said.stdout + said.stderr
+    major = m.out("ls /usr/lib/postgresql").split()[-1]
+    assert f"PostgreSQL's data is left in /var/lib/postgresql/{major}/main" in said.stdout + said.stderr
+    m.run(f"test -d /var/lib/postgresql/{major}/main/base")
     assert m.run("test -d /var/lib/postgresql/regent/base && ! test -e /var/lib/regent && ! test -e /etc/regent").returncode == 0
     assert m.run("pgrep -x 'regentd|regent-fence|postgres'", check=False).returncode == 1
     cluster.asked.remove(m)
