@@ -159,6 +159,8 @@ static void note_handover(struct engine *g)
 {
     const struct mirror *m = &g->mirror;
     const struct leader_rec *l = &m->leader;
+    if (m->leader_meta.present && l->standby)
+        g->has_sync_before = false; /* it leads: what was before is over */
     if (!m->leader_meta.present || strcmp(l->name, g->name) != 0 || l->shutdown_lsn == 0 ||
         l->timeline != 0 || l->token <= g->handover_token)
         return;
@@ -244,13 +246,17 @@ static void on_action(void *arg, enum err status, const struct errmsg *e)
 bool engine_upstream(const struct engine *g, const char *name, struct postgres_upstream *ret_up)
 {
     const struct view *v = &g->view;
+    if (v->config.standby_cluster && strcmp(name, REMOTE_SITE) == 0) {
+        *ret_up = (struct postgres_upstream){.name = REMOTE_SITE};
+        return true;
+    }
     const struct member_rec *m = view_member(v, name);
     const char *host = m != NULL ? m->conn_host : v->leader.conn_host;
     uint64_t port = m != NULL ? m->conn_port : v->leader.conn_port;
     if (name[0] == '\0' || (m == NULL && strcmp(v->leader.name, name) != 0) || port == 0 ||
         port > 65535)
         return false;
-    ret_up->port = (uint16_t)port;
+    (void)snprintf(ret_up->port, sizeof ret_up->port, "%u", (unsigned)port);
     return str_copy(ret_up->name, sizeof ret_up->name, name) == ERR_OK &&
            str_copy(ret_up->host, sizeof ret_up->host, host) == ERR_OK;
 }

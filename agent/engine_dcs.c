@@ -1,5 +1,6 @@
 /* The engine's talk with the DCS: the mirror, HA transactions, and the proof before a destructive action. */
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "agent/engine_internal.h"
 #include "base/log.h"
@@ -190,7 +191,8 @@ static void on_touch(void *arg, const struct client_reply *reply)
 static enum err build_txn(const struct engine *g, const struct plan *p, struct ha_txn *ret_txn,
                           struct errmsg *e)
 {
-    struct postgres_upstream self = {.port = g->o.conn_port};
+    struct postgres_upstream self = {.read_write = false};
+    (void)snprintf(self.port, sizeof self.port, "%u", (unsigned)g->o.conn_port);
     str_cut(self.name, sizeof self.name, g->name);
     str_cut(self.host, sizeof self.host, g->conn_host);
     return ha_txn_build(&g->mirror, &g->view, p, &self, g->o.ports->wall_ms(g->o.arg),

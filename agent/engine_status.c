@@ -42,7 +42,9 @@ static const char *role_text(const struct view *v)
 {
     if (v->pg.data != PG_DATA_OURS)
         return "uninitialized";
-    return v->pg.proc == PG_PROC_RUNNING && !v->pg.in_recovery ? "primary" : "replica";
+    if (v->pg.proc == PG_PROC_RUNNING && !v->pg.in_recovery)
+        return "primary";
+    return view_is_leader(v) && v->leader.standby ? "standby_leader" : "replica";
 }
 
 static void member_of_view(const struct engine *g, struct member_rec *ret)
@@ -282,7 +284,9 @@ static void note_slots(const struct engine *g, const struct config_rec *c,
 static void note_member(const struct engine *g, const struct member_rec *m,
                         struct postgres_dynamic *d)
 {
-    bool below = strcmp(m->replicatefrom, g->name) == 0;
+    bool leads = view_leader_named(&g->view) && g->view.leader.standby;
+    bool below =
+        strcmp(m->replicatefrom, g->name) == 0 || (leads && m->replicatefrom[0] == '\0');
     bool streams = m->upstream[0] != '\0';
     d->below[d->members_n] = below;
     d->elsewhere[d->members_n] = m->nostream || (streams && strcmp(m->upstream, g->name) != 0);
@@ -298,6 +302,7 @@ void engine_configure(struct engine *g)
         g->mirror.config_meta.present ? &g->mirror.config : g->o.bootstrap;
     memset(&d, 0, sizeof d); /* compared byte by byte; at worst it is told once too often */
     d.parameters_json = c->postgresql;
+    d.site_json = c->standby_cluster;
     d.retry_interval_ms = g->view.config.retry_interval_ms;
     d.use_slots = c->use_slots;
     d.slot_ttl_ms = c->member_slots_ttl * 1000; /* 0, of an older record: the default */

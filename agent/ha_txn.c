@@ -70,7 +70,7 @@ static void expect_sync(struct builder *b)
 static void put_self_as_leader(struct builder *b, struct leader_rec rec)
 {
     str_cut(rec.conn_host, sizeof rec.conn_host, b->self->host);
-    rec.conn_port = b->self->port;
+    b->failed = b->failed || str_parse_u64(b->self->port, &rec.conn_port) != ERR_OK;
     put(b, "leader", &msg_leader_rec, &rec, b->v->lease);
 }
 
@@ -172,6 +172,10 @@ static void leader_state(struct builder *b, uint64_t wall_ms)
 {
     expect_leader(b);
     put_self_as_leader(b, b->p->leader);
+    if (b->p->has_sync) {
+        expect_sync(b);
+        put(b, "sync", &msg_sync_rec, &b->p->sync, 0);
+    }
     if (b->p->has_history) {
         struct history_rec h = b->m->history;
         struct history_entry add = b->p->history;

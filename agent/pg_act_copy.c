@@ -33,7 +33,7 @@ static void copied(struct postgres *p, const struct worker_reply *r)
         log_event(LOG_WARN, "put_aside",
                   KV(KV_STR("action", plan_action_name(p->act.plan.action))), "%s", r->text);
     str_cut(p->kept, sizeof p->kept, r->text);
-    p->rewind_failed = false;
+    stuck_copied(p, p->act.plan.action == ACTION_REWIND);
     p->follow = (struct follow){.known = true};
     look(p);
 }
@@ -42,7 +42,10 @@ static void source_of(const struct postgres *p, const struct conf_user *user,
                       struct worker_req *q)
 {
     (void)snprintf(q->host, sizeof q->host, "%s", p->act.upstream.host);
-    q->port = p->act.upstream.port;
+    if (str_parse_u64(p->act.upstream.port, &q->port) != ERR_OK)
+        q->port = 0; /* several */
+    str_cut(q->ports, sizeof q->ports, p->act.upstream.port);
+    q->read_write = p->act.upstream.read_write;
     (void)snprintf(q->user, sizeof q->user, "%s", user->username != NULL ? user->username : "");
     (void)snprintf(q->passfile, sizeof q->passfile, "%s", p->passfile);
     memcpy(q->lineage, p->act.plan.lineage, sizeof q->lineage);
@@ -146,12 +149,10 @@ static void put_options(const struct postgres *p, const struct conf_method *m,
                         const struct worker_req *q, struct buf *args)
 {
     struct buf dsn CLEANUP(buf_close) = BUF_INIT;
-    char port[24];
     if (m->no_params)
         return;
-    (void)snprintf(port, sizeof port, "%u", (unsigned)q->port);
     pg_put_conninfo(&dsn, "host", q->host);
-    pg_put_conninfo(&dsn, "port", port);
+    pg_put_conninfo(&dsn, "port", q->ports);
     pg_put_conninfo(&dsn, "user", q->user);
     put_args(args, m->params, m->n_params);
     put_option(args, "scope", p->config->scope);
@@ -177,8 +178,10 @@ static void restore(struct postgres *p, const struct conf_method *m)
 
 static void next_method(struct postgres *p, enum err status, const struct errmsg *e)
 {
-    const char *name = p->config->postgresql.create[p->act.step - 1]->name;
-    if (p->act.step == p->config->postgresql.n_create_replica_methods) {
+    const struct conf_method *all[CONF_METHODS_MAX];
+    size_t n = copy_methods(p, all);
+    const char *name = p->act.step <= n ? all[p->act.step - 1]->name : "the copy";
+    if (p->act.step >= n) {
         action_fail(p, status, "%s: %s", name, e->text);
         return;
     }
@@ -189,12 +192,14 @@ static void next_method(struct postgres *p, enum err status, const struct errmsg
 
 static void clone_now(struct postgres *p, const struct worker_reply *r)
 {
+    const struct conf_method *all[CONF_METHODS_MAX];
+    size_t n = copy_methods(p, all);
     (void)r;
-    if (p->config->postgresql.n_create_replica_methods == 0) {
+    if (p->act.step >= n) {
         basebackup(p);
         return;
     }
-    const struct conf_method *m = p->config->postgresql.create[p->act.step++];
+    const struct conf_method *m = all[p->act.step++];
     p->act.otherwise = next_method;
     if (m->command[0] == '\0')
         basebackup(p);

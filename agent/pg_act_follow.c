@@ -1,7 +1,6 @@
 /* FOLLOW: another upstream for a running standby; a reload, no restart. Done when the server shows it. */
 #include "agent/postgres_private.h"
 #include "base/clock.h"
-#include "base/str.h"
 
 enum { STEP_WAIT = 1 };
 
@@ -38,24 +37,15 @@ static void reloading(struct postgres *p, const struct worker_reply *r)
 void act_follow(struct postgres *p)
 {
     struct action *a = &p->act;
-    struct buf b CLEANUP(buf_close) = BUF_INIT;
     bool standby = p->ever_seen ? pg_monitor_seen(p->monitor)->in_recovery : p->probe.standby;
     if (!postgres_running(p) || !standby) {
         action_fail(p, ERR_PRECONDITION, "only a running standby follows");
         return;
     }
-    struct follow to = {.known = true, .token = a->plan.token};
-    if (a->has_upstream) {
-        memcpy(to.name, a->upstream.name, sizeof to.name);
-        if (!p->config->tags.nostream)
-            pg_render_conninfo(p->config, a->upstream.host, a->upstream.port,
-                               p->probe.incarnation, p->passfile, &b);
-    }
-    if (str_copy(to.conninfo, sizeof to.conninfo, buf_cstr(&b)) != ERR_OK) {
+    if (!follow_set(p, a->has_upstream ? &a->upstream : NULL, a->plan.token)) {
         action_fail(p, ERR_LIMIT, "the connection string is too long");
         return;
     }
-    p->follow = to;
     stuck_forget(p);
     action_reload(p, NULL, reloading);
 }

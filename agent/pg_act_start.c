@@ -4,7 +4,6 @@
 #include <sys/wait.h>
 
 #include "agent/postgres_private.h"
-#include "base/str.h"
 
 enum { STEP_FILES = 1, STEP_WAIT, STEP_LOG, POSTMASTER_MS = 10000 };
 
@@ -12,16 +11,8 @@ enum { STEP_FILES = 1, STEP_WAIT, STEP_LOG, POSTMASTER_MS = 10000 };
 static void set_follow(struct postgres *p)
 {
     const struct action *a = &p->act;
-    struct buf b CLEANUP(buf_close) = BUF_INIT;
-    p->follow = (struct follow){.known = true};
-    if (a->plan.action != ACTION_START_STANDBY || !a->has_upstream)
-        return;
-    memcpy(p->follow.name, a->upstream.name, sizeof p->follow.name);
-    p->follow.token = a->plan.token;
-    if (!p->config->tags.nostream)
-        pg_render_conninfo(p->config, a->upstream.host, a->upstream.port, p->probe.incarnation,
-                           p->passfile, &b);
-    if (str_copy(p->follow.conninfo, sizeof p->follow.conninfo, buf_cstr(&b)) != ERR_OK)
+    bool follows = a->plan.action == ACTION_START_STANDBY && a->has_upstream;
+    if (!follow_set(p, follows ? &a->upstream : NULL, follows ? a->plan.token : 0))
         p->follow = (struct follow){.known = true};
 }
 

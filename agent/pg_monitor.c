@@ -158,14 +158,15 @@ static void history_cb(void *arg, const struct pg_sql_reply *r)
     m->poked = false;
 }
 
-/* After a promotion: where the new timeline began. */
+/* After a promotion, here or at the other site: where the new timeline began. */
 static bool ask_history(struct pg_monitor *m)
 {
     char sql[96];
-    if (m->seen.in_recovery || m->seen.timeline <= 1 || m->seen.parent != 0)
+    bool ours = !m->seen.in_recovery || strcmp(m->seen.upstream, REMOTE_SITE) == 0;
+    if (!ours || m->seen.timeline <= 1 || m->seen.parent != 0)
         return false;
     (void)snprintf(sql, sizeof sql,
-                   "SELECT pg_read_file('pg_wal/%08" PRIX64 ".history', 0, 65536)",
+                   "SELECT pg_read_file('pg_wal/%08" PRIX64 ".history', 0, 65536, true)",
                    m->seen.timeline);
     pg_sql_query(m->sql, sql, ANSWER_MS, history_cb, m);
     return true;

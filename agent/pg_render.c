@@ -63,13 +63,11 @@ static enum err put_pairs(struct buf *out, const char *heading, const struct con
     return rv;
 }
 
-void pg_render_conninfo(const struct config *c, const char *host, uint16_t port,
+void pg_render_conninfo(const struct config *c, const struct postgres_upstream *to,
                         const char *incarnation, const char *passfile, struct buf *out)
 {
-    char number[8];
-    (void)snprintf(number, sizeof number, "%u", port);
-    pg_put_conninfo(out, "host", host);
-    pg_put_conninfo(out, "port", number);
+    pg_put_conninfo(out, "host", to->host);
+    pg_put_conninfo(out, "port", to->port);
     pg_put_conninfo(out, "user", c->postgresql.authentication.replication.username);
     pg_put_conninfo(out, "passfile", passfile);
     pg_put_conninfo(out, "application_name", incarnation);
@@ -80,6 +78,8 @@ void pg_render_conninfo(const struct config *c, const char *host, uint16_t port,
     pg_put_conninfo(out, "keepalives_idle", "3");
     pg_put_conninfo(out, "keepalives_interval", "1");
     pg_put_conninfo(out, "keepalives_count", "3");
+    if (to->read_write)
+        pg_put_conninfo(out, "target_session_attrs", "read-write");
 }
 
 enum err pg_listen(const struct config *c, char *ret_host, size_t size, uint16_t *ret_port,
@@ -90,6 +90,24 @@ enum err pg_listen(const struct config *c, char *ret_host, size_t size, uint16_t
         return err_set(e, ERR_INVALID, "postgresql.listen: \"%.100s\" is not host:port",
                        listen != NULL ? listen : "");
     return ERR_OK;
+}
+
+/* What PostgreSQL does besides streaming from the other site. */
+static enum err put_site(const struct site *s, struct buf *out, struct errmsg *e)
+{
+    const struct {
+        const char *name;
+        const char *value;
+    } all[] = {
+        {"restore_command", s->restore_command},
+        {"archive_cleanup_command", s->archive_cleanup_command},
+        {"recovery_min_apply_delay", s->recovery_min_apply_delay},
+    };
+    enum err rv = ERR_OK;
+    for (size_t i = 0; i < ARRAY_LEN(all) && rv == ERR_OK; i++)
+        if (all[i].value[0] != '\0')
+            rv = put(out, all[i].name, all[i].value, e);
+    return rv;
 }
 
 /* The agent's own, last in the file but for the synchronous names, so that they win. */
@@ -125,6 +143,8 @@ static enum err put_owned(const struct pg_render *r, struct buf *out, struct err
     buf_printf(out, "\n# the agent's\n");
     for (size_t i = 0; i < ARRAY_LEN(own) && rv == ERR_OK; i++)
         rv = put(out, own[i].key, own[i].value != NULL ? own[i].value : "", e);
+    if (rv == ERR_OK && r->site != NULL)
+        rv = put_site(r->site, out, e);
     if (rv == ERR_OK && r->logical_slots)
         rv = put(out, "hot_standby_feedback", "on", e);
     if (rv == ERR_OK && r->native_slots)

@@ -10,8 +10,10 @@
 #define REGENT_AGENT_PG_RENDER_H
 
 #include "agent/pg_limits.h"
+#include "agent/postgres.h"
 #include "base/buf.h"
 #include "conf/config.h"
+#include "conf/site.h"
 
 enum { PG_SETTINGS_MAX = 256, PG_HBA_MAX = 128, PG_PATH_MAX = 512 };
 
@@ -36,6 +38,8 @@ struct pg_render {
     const char *passfile;
     const char *conninfo; /* primary_conninfo; "": follows nobody */
     const char *slot;     /* "" none */
+    /* it follows the other site: restored from its archive as well; NULL: it does not */
+    const struct site *site;
     /* there are permanent ones: standbys tell which catalog rows they need */
     bool logical_slots;
     bool native_slots; /* and PostgreSQL synchronizes them itself */
@@ -60,7 +64,7 @@ enum err pg_render_ident(const struct pg_render *r, struct buf *out, struct errm
 enum err pg_render_sync(const char *names, struct buf *out) MUST_CHECK;
 void pg_render_passfile(const struct config *c, struct buf *out);
 /* primary_conninfo: no secret in it. */
-void pg_render_conninfo(const struct config *c, const char *host, uint16_t port,
+void pg_render_conninfo(const struct config *c, const struct postgres_upstream *to,
                         const char *incarnation, const char *passfile, struct buf *out);
 /* host and port of postgresql.listen */
 enum err pg_listen(const struct config *c, char *ret_host, size_t size, uint16_t *ret_port,

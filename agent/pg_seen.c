@@ -226,14 +226,12 @@ enum err pg_seen_parse(const PGresult *facts, const PGresult *senders, const PGr
     }
     if (r.status != ERR_OK)
         return r.status;
-    if (!s.in_recovery) {
-        if (timeline != ret->timeline)
-            s.parent = s.switch_lsn = 0; /* its history file has not been read yet */
-        s.timeline = timeline;
-    } else {
-        /* No function tells the timeline being replayed: the newest of what is known. */
-        s.timeline = MAX(s.timeline, MAX(s.control_timeline, s.received_timeline));
-    }
+    /* No function tells the timeline being replayed: the newest of what is known. */
+    if (s.in_recovery)
+        timeline = MAX(s.timeline, MAX(s.control_timeline, s.received_timeline));
+    s.timeline = timeline;
+    if (timeline != ret->timeline)
+        s.parent = s.switch_lsn = 0; /* its history file has not been read yet */
     *ret = s;
     return ERR_OK;
 }

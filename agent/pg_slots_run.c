@@ -238,7 +238,7 @@ static void look_at_leader(struct postgres *p)
     const struct pg_sql_reply ready = {.status = ERR_OK};
     const void *a = &s->remote_to;
     const void *b = &s->leader_at;
-    if (strcmp(s->leader_at.name, p->follow.name) != 0 || s->leader_at.port == 0 ||
+    if (strcmp(s->leader_at.name, p->follow.name) != 0 || s->leader_at.port[0] == '\0' ||
         p->follow.conninfo[0] == '\0') {
         judge(p, s->leader_at.name[0] == '\0' ? "there is no leader"
                                               : "this standby does not stream from the leader");

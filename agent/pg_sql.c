@@ -283,15 +283,15 @@ static void step_stream(struct pg_sql *s)
     finish(s, &r);
 }
 
+/* libpq may close its socket here and open another, for the next host or without TLS: often of the same number. */
 static void step_connect(struct pg_sql *s)
 {
+    poll_drop(s);
     PostgresPollingStatusType status = PQconnectPoll(s->conn);
     if (status == PGRES_POLLING_OK) {
         struct pg_sql_reply r = {.status = ERR_OK};
         (void)PQsetnonblocking(s->conn, 1);
         s->state = SQL_READY;
-        if (s->poll != NULL)
-            (void)uv_poll_stop(&s->poll->handle);
         finish(s, &r);
     } else if (status == PGRES_POLLING_FAILED) {
         fail(s, ERR_UNAVAILABLE, PQerrorMessage(s->conn));

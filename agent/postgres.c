@@ -140,7 +140,7 @@ static void postmaster_gone(struct postgres *p)
     pg_sql_reset(p->house_sql);
     pg_sql_reset(p->spare);
     slots_stop(p);
-    stuck_forget(p);
+    stuck_stop(p);
     sync_stop(p);
 }
 
@@ -292,8 +292,11 @@ void postgres_configure(struct postgres *p, const struct postgres_dynamic *d)
     p->retry_interval_ms = d->retry_interval_ms;
     p->use_slots = d->use_slots;
     p->strict = d->strict;
+    if (p->stuck && d->leader_token > p->stuck_token)
+        stuck_forget(p); /* another leader may be followed as it is */
     p->leader_limits = d->leader;
     p->standby_limits = d->standbys;
+    site_configure(p, d->site_json);
     house_members(p, d);
     slots_configure(p, d);
     memcpy(p->ahead, d->ahead, sizeof p->ahead);
@@ -403,6 +406,7 @@ void postgres_free(struct postgres *p)
         pg_sql_free(sql[i]);
     pg_settings_close(&p->settings);
     buf_close(&p->settings_json);
+    buf_close(&p->site_json);
     buf_close(&p->catalogue);
     buf_close(&p->slots.slots_json);
     buf_close(&p->slots.ignore_json);

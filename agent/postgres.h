@@ -31,9 +31,10 @@ struct postgres_ops {
 
 /* Where to connect and stream from; taken from leader and member records. */
 struct postgres_upstream {
-    char name[64];
-    char host[128];
-    uint16_t port;
+    char name[64]; /* REMOTE_SITE: the postgres has the rest from postgres_dynamic.site_json */
+    char host[256];
+    char port[64];
+    bool read_write; /* several hosts and ports, with commas between: whoever takes writes */
 };
 
 typedef void postgres_cb(void *arg, enum err status, const struct errmsg *e);
@@ -72,6 +73,7 @@ struct postgres_dynamic {
     bool below[VIEW_MEMBERS], elsewhere[VIEW_MEMBERS];
     /* config_rec.slots and .ignore_slots */
     struct slice slots_json, ignore_json;
+    struct slice site_json; /* config_rec.standby_cluster */
     /* Members whose slots a logical consumer must not get ahead of (17 and later): who may be promoted. */
     char ahead[VIEW_MEMBERS][64];
     size_t ahead_n;

@@ -131,6 +131,7 @@ static void put_ahead(const struct postgres *p, char *ret, size_t size)
 
 void postgres_render(const struct postgres *p, struct pg_render *r, struct render_texts *t)
 {
+    const struct site *site = site_followed(p);
     pg_slot_name(p->config->name, t->slot);
     put_ahead(p, t->ahead, sizeof t->ahead);
     *r = (struct pg_render){
@@ -139,7 +140,10 @@ void postgres_render(const struct postgres *p, struct pg_render *r, struct rende
         .socket_dir = p->socket_dir,
         .passfile = p->passfile,
         .conninfo = p->follow.conninfo,
-        .slot = p->use_slots ? t->slot : "",
+        .site = site,
+        .slot = site != NULL   ? site->primary_slot_name
+                : p->use_slots ? t->slot
+                               : "",
         .logical_slots = slots_logical(p),
         .native_slots = slots_native(p),
         .ahead = p->use_slots ? t->ahead : "",
@@ -344,6 +348,8 @@ void postgres_run(struct postgres *p, const struct plan *plan,
                              .arg = arg};
     if (upstream != NULL)
         p->act.upstream = *upstream;
+    if (upstream != NULL && strcmp(upstream->name, REMOTE_SITE) == 0)
+        site_upstream(p, &p->act.upstream);
     action_in(p, 0, begin_cb);
 }
 

@@ -63,6 +63,7 @@ static void stopped(const struct postgres *p, struct view_pg *v)
     v->lsn = standby ? MAX(r->recovery_lsn, r->checkpoint_lsn)
                      : MAX(r->shutdown_lsn, r->checkpoint_lsn);
     v->replay_lsn = v->lsn;
+    v->stuck = p->stuck;
 }
 
 static void senders(const struct pg_seen *s, struct view_pg *v)

@@ -12,6 +12,7 @@
 #include "agent/pg_syncconf.h"
 #include "agent/pg_worker.h"
 #include "agent/postgres.h"
+#include "conf/site.h"
 
 enum {
     POSTGRES_MAGIC = 0x50475251,
@@ -101,6 +102,9 @@ struct postgres {
     struct fence_state fence_seen;
     char socket_dir[PG_PATH_MAX], passfile[PG_PATH_MAX], log_path[PG_PATH_MAX], port[8];
     struct pg_settings settings;
+    struct site site; /* of a standby cluster */
+    struct buf site_json;
+    bool site_checked;        /* the site that is followed has our history */
     struct buf settings_json; /* what `settings` was read from */
     struct pg_limits leader_limits, standby_limits;
     uint64_t retry_interval_ms;
@@ -144,7 +148,9 @@ struct postgres {
     /* stuck detection */
     bool stuck;
     char stuck_why[160];
-    uint64_t unfed_ms; /* since when it should stream and does not; 0 */
+    uint64_t stuck_token; /* of the leader it was found with */
+    bool rewound;         /* and has not streamed since */
+    uint64_t unfed_ms;    /* since when it should stream and does not; 0 */
     bool checking;
     char trouble[160]; /* of our own making */
     /* synchronous replication */
@@ -262,8 +268,21 @@ struct slice slots_copies(struct postgres *p);
 void slots_copied(struct postgres *p);
 bool slots_wait(const struct postgres *p); /* a restart would bring copies */
 
+/* pg_site.c: the other site of a standby cluster */
+/* NULL: it is not what is followed */
+const struct site *site_followed(const struct postgres *p);
+void site_upstream(const struct postgres *p, struct postgres_upstream *ret);
+void site_configure(struct postgres *p, struct slice json);
+/* Whom to follow from here on; NULL: nobody. False: it does not fit, and all is as it was. */
+bool follow_set(struct postgres *p, const struct postgres_upstream *to, uint64_t token);
+/* How the action's copy is made, in their order; none: by pg_basebackup. */
+size_t copy_methods(const struct postgres *p, const struct conf_method *ret[CONF_METHODS_MAX]);
+
 /* pg_stuck.c */
 void stuck_look(struct postgres *p);
 void stuck_forget(struct postgres *p);
+void stuck_stop(struct postgres *p); /* no postmaster: what was found stays */
+/* A rewind or clone has been done. A rewind that does not help is not tried again. */
+void stuck_copied(struct postgres *p, bool rewound);
 
 #endif

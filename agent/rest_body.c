@@ -118,7 +118,9 @@ const char *rest_role(const struct view *v)
 {
     if (v->pg.data != PG_DATA_OURS)
         return "uninitialized";
-    return v->pg.proc == PG_PROC_RUNNING && !v->pg.in_recovery ? "primary" : "replica";
+    if (v->pg.proc == PG_PROC_RUNNING && !v->pg.in_recovery)
+        return "primary";
+    return view_is_leader(v) && v->leader.standby ? "standby_leader" : "replica";
 }
 
 /* Patroni's word for a member of V: by quorum it is another one. NULL: it is none. */
@@ -305,7 +307,8 @@ static json_t *member_json(const struct rest_facts *f, const struct member_rec *
     const struct view *v = &f->view;
     bool leader = v->has_leader && strcmp(v->leader.name, m->name) == 0;
     const char *sync = sync_role(v, m->incarnation);
-    const char *role = leader ? "leader" : sync != NULL ? sync : "replica";
+    const char *leads = v->leader.standby ? "standby_leader" : "leader";
+    const char *role = leader ? leads : sync != NULL ? sync : "replica";
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "name", m->name, "role", role,
                           "state", m->state, "api_url", m->api_url, "host", m->conn_host,
                           "port", number(m->conn_port));

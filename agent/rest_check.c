@@ -164,14 +164,12 @@ bool check_primary(const struct rest_facts *f, const struct rest_query *q, uint6
     return rest_holds_lease(f, now_ms) && rest_accepts(f, now_ms) && !f->view.pg.in_recovery;
 }
 
-/* There are no standby clusters. */
 bool check_standby_leader(const struct rest_facts *f, const struct rest_query *q,
                           uint64_t now_ms)
 {
-    (void)f;
     (void)q;
-    (void)now_ms;
-    return false;
+    return rest_holds_lease(f, now_ms) && rest_accepts(f, now_ms) && f->view.pg.in_recovery &&
+           f->view.config.standby_cluster;
 }
 
 bool check_replica(const struct rest_facts *f, const struct rest_query *q, uint64_t now_ms)
@@ -186,9 +184,15 @@ bool check_replica(const struct rest_facts *f, const struct rest_query *q, uint6
            strcmp(q->replication_state, pg->streaming ? "streaming" : "") == 0;
 }
 
+static bool leads_readers(const struct rest_facts *f, const struct rest_query *q,
+                          uint64_t now_ms)
+{
+    return check_primary(f, q, now_ms) || check_standby_leader(f, q, now_ms);
+}
+
 bool check_read_only(const struct rest_facts *f, const struct rest_query *q, uint64_t now_ms)
 {
-    return check_primary(f, q, now_ms) || check_replica(f, q, now_ms);
+    return leads_readers(f, q, now_ms) || check_replica(f, q, now_ms);
 }
 
 /* ---- what a standby is to the leader; with a view that is not stale only ---- */
@@ -220,7 +224,7 @@ bool check_async(const struct rest_facts *f, const struct rest_query *q, uint64_
 bool check_read_only_sync(const struct rest_facts *f, const struct rest_query *q,
                           uint64_t now_ms)
 {
-    return check_primary(f, q, now_ms) || check_sync(f, q, now_ms);
+    return leads_readers(f, q, now_ms) || check_sync(f, q, now_ms);
 }
 
 bool check_read_only_quorum(const struct rest_facts *f, const struct rest_query *q,

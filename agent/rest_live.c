@@ -35,7 +35,7 @@ static json_t *lsn(uint64_t n)
 static const char *role(const struct view *v, const struct member_rec *m)
 {
     if (v->has_leader && strcmp(v->leader.name, m->name) == 0)
-        return "leader";
+        return v->leader.standby ? "standby leader" : "leader";
     if (!rest_in_sync_set(v, m->incarnation))
         return "replica";
     return view_record_mode(v) == SYNC_QUORUM ? "quorum standby" : "sync standby";

@@ -132,7 +132,8 @@ static void patroni_node(struct out *o)
              "When PostgreSQL was started, in seconds since 1970.");
     gauge(o, "patroni_primary", strcmp(rest_role(v), "primary") == 0,
           "1 when this node runs as the primary.");
-    gauge(o, "patroni_standby_leader", 0, "1 when this node leads a standby cluster.");
+    gauge(o, "patroni_standby_leader", strcmp(rest_role(v), "standby_leader") == 0,
+          "1 when this node leads a standby cluster.");
     gauge(o, "patroni_replica", strcmp(rest_role(v), "replica") == 0,
           "1 when this node is a standby.");
     gauge(o, "patroni_sync_standby", in_set && mode == SYNC_ON,

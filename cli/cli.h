@@ -94,6 +94,8 @@ enum err cli_replace(struct cli *c, const char *name, uint64_t mod, struct slice
                      bool *ret_taken) MUST_CHECK;
 /* Deletes a record if it has not changed since `mod`. */
 enum err cli_delete(struct cli *c, const char *name, uint64_t mod, bool *ret_taken) MUST_CHECK;
+/* One key of the dynamic configuration, as edit-config changes it: says what has become of it. Exit code. dynamic.c */
+int cli_set_dynamic(struct cli *c, const char *key, const char *json);
 /* Waits until some HA record changes, a quarter of a second at most: the records are read again. */
 void cli_wait_change(struct cli *c);
 

@@ -86,7 +86,7 @@ bool cluster_leads(const struct cluster *cl, const struct member_rec *m)
 const char *cluster_role(const struct cluster *cl, const struct member_rec *m)
 {
     if (cluster_leads(cl, m))
-        return "Leader";
+        return cl->leader.standby ? "Standby Leader" : "Leader";
     if (!model_is_sync(&cl->sync, m))
         return "Replica";
     return strcmp(cl->sync.mode, "quorum") == 0 ? "Quorum Standby" : "Sync Standby";

@@ -25,7 +25,7 @@ enum err cluster_read(struct cli *c, struct cluster *ret) MUST_CHECK;
 enum err cluster_read_ages(struct cli *c, struct cluster *cl) MUST_CHECK;
 void cluster_close(struct cluster *cl);
 bool cluster_leads(const struct cluster *cl, const struct member_rec *m);
-/* "Leader", "Sync Standby", "Quorum Standby", "Replica": patronictl's words. */
+/* "Leader", "Standby Leader", "Sync Standby", "Quorum Standby", "Replica": patronictl's words. */
 const char *cluster_role(const struct cluster *cl, const struct member_rec *m);
 /* Where the leader is; without one, the most advanced member. */
 uint64_t cluster_top_lsn(const struct cluster *cl);

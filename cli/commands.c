@@ -4,7 +4,8 @@
 const struct command cli_commands[] = {
     {"init",
      "--scope S --name N --listen HOST[:PORT] [--data-dir D] [--pg-data D] [--pg-bin D] "
-     "[--pg-port P] [--rest-port P] [--set KEY=VALUE]... [--witness] [-c FILE]",
+     "[--pg-port P] [--rest-port P] [--set KEY=VALUE]... [--witness] "
+     "[--standby-of HOST[:PORT],... --secrets FILE] [-c FILE]",
      "make the first node: certificates, passwords, configuration file; starts nothing",
      cmd_init},
     {"adopt",
@@ -70,6 +71,12 @@ const struct command cli_commands[] = {
      "hand the leadership over without loss", cmd_switchover},
     {"failover", "[CLUSTER] --candidate C --force [--timeout SECONDS]",
      "make a node the leader although data may be lost", cmd_failover},
+    {"promote-cluster", "[CLUSTER] [--force] [--timeout SECONDS]",
+     "make a standby cluster one that takes writes", cmd_promote_cluster},
+    {"demote-cluster",
+     "[CLUSTER] --host HOST [--port P] [--restore-command C] [--primary-slot-name S] [--force] "
+     "[--timeout SECONDS]",
+     "stop taking writes and follow another site", cmd_demote_cluster},
     {"restart",
      "[MEMBER]... [--role R] [--any] [--pending] [--pg-version V] [--scheduled TIME] "
      "[--timeout SECONDS] [--force]",

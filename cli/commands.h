@@ -60,6 +60,8 @@ int cmd_reinit(struct cli *c, int argc, char **argv);
 int cmd_flush(struct cli *c, int argc, char **argv);
 int cmd_start(struct cli *c, int argc, char **argv);
 int cmd_stop(struct cli *c, int argc, char **argv);
+int cmd_promote_cluster(struct cli *c, int argc, char **argv);
+int cmd_demote_cluster(struct cli *c, int argc, char **argv);
 int cmd_show_config(struct cli *c, int argc, char **argv);
 int cmd_sql(struct cli *c, int argc, char **argv);
 int cmd_status(struct cli *c, int argc, char **argv);

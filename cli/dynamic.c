@@ -297,6 +297,15 @@ static int edit(struct cli *c, const struct edit *q)
     return store(c, mod, &before, &json, catalogue);
 }
 
+int cli_set_dynamic(struct cli *c, const char *key, const char *json)
+{
+    struct edit q = {.force = true, .sets_n = 1};
+    q.sets[0] = mem_printf("%s=%s", key, json);
+    int rv = edit(c, &q);
+    mem_free(q.sets[0]);
+    return rv;
+}
+
 /* -s KEY=VALUE, and -p NAME=VALUE for a parameter of PostgreSQL, as patronictl has them. */
 static int parse_edit(struct cli *c, int argc, char **argv, struct edit *q)
 {

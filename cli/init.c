@@ -65,7 +65,7 @@ int cmd_init(struct cli *c, int argc, char **argv)
     if (rv == ERR_OK)
         rv = setup_dirs(&s, &e);
     if (rv == ERR_OK)
-        rv = setup_identity(&s, "first", 1, NULL, &e);
+        rv = setup_identity(&s, "first", 1, s.secrets, &e);
     if (rv == ERR_OK)
         rv = setup_config(&s, file, &e);
     return setup_finish(&s, rv, &e, file);

@@ -81,13 +81,14 @@ static bool parse_format(const char *text, enum cli_format *ret)
 }
 
 /* -f and -c are understood behind the command too, as in patronictl: pulls them out of argv. Behind `query` -c is
- * followed by SQL. */
+ * followed by SQL, behind `demote-cluster` --host by the other site. */
 static int take_globals(struct cli *c, int argc, char **argv)
 {
     int kept = 0;
     for (int i = 0; i < argc; i++) {
         bool last = i + 1 >= argc;
         bool query = kept > 0 && strcmp(argv[0], "query") == 0;
+        bool demotes = kept > 0 && strcmp(argv[0], "demote-cluster") == 0;
         if (strcmp(argv[i], "--") == 0) {
             for (; i < argc; i++)
                 argv[kept++] = argv[i];
@@ -101,7 +102,9 @@ static int take_globals(struct cli *c, int argc, char **argv)
                     strcmp(argv[i], "--config") == 0) &&
                    !last) {
             c->config_path = argv[++i];
-        } else if ((strcmp(argv[i], "-H") == 0 || strcmp(argv[i], "--host") == 0) && !last) {
+        } else if ((strcmp(argv[i], "-H") == 0 ||
+                    (strcmp(argv[i], "--host") == 0 && !demotes)) &&
+                   !last) {
             c->hosts = argv[++i];
         } else {
             argv[kept++] = argv[i];

@@ -44,14 +44,19 @@ static bool has_role(const struct cluster *cl, const struct member_rec *m, const
     bool leads = cluster_leads(cl, m);
     if (role == NULL || strcmp(role, "any") == 0)
         return true;
-    if (strcmp(role, "leader") == 0 || strcmp(role, "primary") == 0)
+    if (strcmp(role, "leader") == 0)
         return leads;
+    if (strcmp(role, "primary") == 0)
+        return leads && !cl->leader.standby;
+    if (strcmp(role, "standby-leader") == 0)
+        return leads && cl->leader.standby;
     return !leads; /* replica, standby */
 }
 
 static bool known_role(const char *role)
 {
-    static const char *const roles[] = {"leader", "primary", "replica", "standby", "any"};
+    static const char *const roles[] = {"leader",  "primary", "standby-leader",
+                                        "replica", "standby", "any"};
     for (size_t i = 0; i < ARRAY_LEN(roles); i++)
         if (strcmp(role, roles[i]) == 0)
             return true;

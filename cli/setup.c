@@ -32,6 +32,8 @@ static const struct option setup_options[] = {
     {"token", required_argument, NULL, 't'},
     {"set", required_argument, NULL, 'S'},
     {"dry-run", no_argument, NULL, 'N'},
+    {"standby-of", required_argument, NULL, 'o'},
+    {"secrets", required_argument, NULL, 'x'},
     {NULL, 0, NULL, 0},
 };
 
@@ -69,6 +71,12 @@ static int set_option(struct setup *s, int option, const char *value)
         return 0;
     case 'N':
         s->dry_run = true;
+        return 0;
+    case 'o':
+        s->standby_of = value;
+        return 0;
+    case 'x':
+        s->secrets = value;
         return 0;
     case 'S':
         if (s->sets_n == SETUP_SETS_MAX || strchr(value, '=') == NULL)
@@ -136,6 +144,21 @@ static void default_pg_data(struct setup *s)
         s->pg_data = s->pg_data_default;
 }
 
+static int check_options(const struct setup *s, const char *command)
+{
+    bool site = s->standby_of != NULL || s->secrets != NULL;
+    if (site && strcmp(command, "init") != 0)
+        return cli_usage("--standby-of and --secrets belong to init");
+    if (s->standby_of != NULL && s->secrets == NULL)
+        return cli_usage("--standby-of takes --secrets FILE: the other site's secrets.yml, for "
+                         "its passwords come with its data");
+    if (s->dry_run && strcmp(command, "adopt") != 0)
+        return cli_usage("--dry-run belongs to adopt");
+    if (s->name == NULL || s->listen == NULL)
+        return cli_usage("%s is missing", s->name == NULL ? "--name" : "--listen");
+    return 0;
+}
+
 int setup_parse(struct setup *s, const char *config_file, int argc, char **argv)
 {
     int option;
@@ -148,10 +171,9 @@ int setup_parse(struct setup *s, const char *config_file, int argc, char **argv)
         if (rv != 0)
             return rv;
     }
-    if (s->dry_run && strcmp(argv[0], "adopt") != 0)
-        return cli_usage("--dry-run belongs to adopt");
-    if (s->name == NULL || s->listen == NULL)
-        return cli_usage("%s is missing", s->name == NULL ? "--name" : "--listen");
+    int usage = check_options(s, argv[0]);
+    if (usage != 0)
+        return usage;
     if (s->data_dir[0] != '/' || (s->pg_data != NULL && s->pg_data[0] != '/'))
         return cli_usage("--data-dir and --pg-data take absolute paths");
     default_pg_data(s);

@@ -9,6 +9,9 @@ enum { SETUP_SETS_MAX = 160, SETUP_MADE_MAX = 32 };
 
 struct setup {
     const char *scope, *name, *listen, *data_dir, *pg_data, *pg_bin, *token, *role;
+    /* HOST or HOST:PORT of the site that is followed; several with commas */
+    const char *standby_of;
+    const char *secrets; /* passwords of it; NULL: new ones */
     char host[256];
     char pg_bin_found[512];
     uint64_t dcs_port, rest_port, pg_port;

@@ -74,6 +74,29 @@ static void put_members(const struct setup *s, struct lines *l)
         put_yaml(l, "dcs.join", buf_cstr(&list));
 }
 
+/* "a:5432,b" as host "a,b" and port "5432,5432". */
+static void put_site(const struct setup *s, struct lines *l)
+{
+    struct buf hosts CLEANUP(buf_close) = {.max = 300};
+    struct buf ports CLEANUP(buf_close) = {.max = 300};
+    const char *p = s->standby_of;
+    for (bool first = true; *p != '\0'; first = false) {
+        char one[300];
+        char host[256];
+        uint16_t port = 5432;
+        size_t n = strcspn(p, ",");
+        if (str_copy_slice(one, sizeof one, slice_of(p, n)) != ERR_OK)
+            one[0] = '\0';
+        if (str_host_port(one, host, sizeof host, &port) != ERR_OK)
+            str_cut(host, sizeof host, one);
+        buf_printf(&hosts, "%s%s", first ? "" : ",", host);
+        buf_printf(&ports, "%s%u", first ? "" : ",", port);
+        p += n + (p[n] == ',');
+    }
+    put_text(l, "bootstrap.dcs.standby_cluster.host", buf_cstr(&hosts));
+    put_text(l, "bootstrap.dcs.standby_cluster.port", buf_cstr(&ports));
+}
+
 static void put_defaults(const struct setup *s, struct lines *l)
 {
     put_text(l, "scope", s->scope);
@@ -88,6 +111,8 @@ static void put_defaults(const struct setup *s, struct lines *l)
         return;
     put_yaml(l, "bootstrap.initdb", "[encoding: UTF8, data-checksums]");
     put_yaml(l, "bootstrap.dcs.ttl", "5");
+    if (s->standby_of != NULL)
+        put_site(s, l);
     put_address(l, "postgresql.listen", s->host, s->pg_port);
     put_text(l, "postgresql.data_dir", s->pg_data);
     put_text(l, "postgresql.bin_dir", s->pg_bin);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/str.h"
+#include "conf/site.h"
 #include "conf/slots.h"
 
 enum { DYNAMIC_MAX = 65536, PARAMETERS_MAX = 256, LINES_MAX = 128, NAME_LEN = 63 };
@@ -48,6 +49,10 @@ const struct dynamic_key dynamic_keys[] = {
     {"ignore_slots", DYN_LIST, "[]", NULL, 0, 0,
      "slots that are left alone: a list of {name, type, database, plugin}, what a rule leaves "
      "out matches any"},
+    {"standby_cluster", DYN_MAP, "{}", NULL, 0, 0,
+     "the cluster follows another site and takes no writes: {host, port, primary_slot_name, "
+     "create_replica_methods, restore_command, archive_cleanup_command, "
+     "recovery_min_apply_delay}"},
     {"postgresql", DYN_MAP, "{}", NULL, 0, 0, "see below"},
 };
 const size_t dynamic_keys_n = ARRAY_LEN(dynamic_keys);
@@ -348,6 +353,21 @@ static enum err check_slots(const struct checker *c, const json_t *root)
     return rv;
 }
 
+/* An empty one is none. */
+static enum err check_site(const struct checker *c, json_t *root)
+{
+    struct site site;
+    json_t *map = json_object_get(root, "standby_cluster");
+    if (map == NULL)
+        return ERR_OK;
+    char *text = json_dumps(map, JSON_ENCODE_ANY);
+    enum err rv = site_parse(slice_str(text != NULL ? text : ""), &site, c->e);
+    free(text);
+    if (rv == ERR_OK && site.host[0] == '\0' && site.restore_command[0] == '\0')
+        json_object_del(root, "standby_cluster");
+    return rv;
+}
+
 static enum err check(const struct checker *c, json_t *root)
 {
     if (!json_is_object(root))
@@ -356,6 +376,8 @@ static enum err check(const struct checker *c, json_t *root)
     enum err rv = check_map(root, dynamic_keys, dynamic_keys_n, "", c->e);
     if (rv == ERR_OK)
         rv = check_slots(c, root);
+    if (rv == ERR_OK)
+        rv = check_site(c, root);
     json_t *pg = json_object_get(root, "postgresql");
     return rv == ERR_OK && pg != NULL ? check_postgresql(c, pg) : rv;
 }

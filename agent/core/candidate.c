@@ -270,6 +270,11 @@ bool has_shutdown_checkpoint(const struct view *v, const struct member_rec *m)
            m->lsn - end <= HANDOVER_SLACK;
 }
 
+bool has_received_all(const struct view *v, const struct member_rec *m)
+{
+    return m->timeline == v->pg.timeline && has_flushed(v, m) >= v->pg.lsn;
+}
+
 const struct member_rec *candidate_switchover(const struct view *v, const char *wanted,
                                               struct plan *p)
 {

@@ -33,6 +33,7 @@ static const struct rule rules[] = {
     {"bootstrap", rule_bootstrap},
     {"no_record", rule_no_record},
     /* The leader key is ours. */
+    {"site_renewed", rule_site_renewed},
     {"leader_without_data", rule_leader_without_data},
     {"record_disagrees", rule_record_disagrees},
     {"resume_arm", rule_resume_arm},
@@ -44,10 +45,20 @@ static const struct rule rules[] = {
     {"request_hold", rule_request_hold},
     {"switch_handover", rule_switch_handover},
     {"sick_release", rule_sick_release},
+    {"site_hand_over", rule_site_hand_over},
     {"leave", rule_leave},
     {"pause_release", rule_pause_release},
+    {"site_promote", rule_site_promote},
+    {"site_release", rule_site_release},
     {"promotion_refused", rule_promotion_refused},
     {"leader_crashed", rule_leader_crashed},
+    {"site_replace", rule_site_replace},
+    {"site_start", rule_site_start},
+    {"site_demote", rule_site_demote},
+    {"site_follow", rule_site_follow},
+    {"site_publish", rule_site_publish},
+    {"site_sync", rule_site_sync},
+    {"site_leader", rule_site_leader},
     {"leader_start", rule_leader_start},
     {"leader_promote", rule_leader_promote},
     {"leader_publish", rule_leader_publish},
@@ -139,7 +150,9 @@ static bool wants_arming(const struct view *v)
         return v->armed && !(v->dcs_ready && !v->txn_pending && !v->txn_unknown);
     bool bootstrapping =
         v->has_initialize && v->initialize_leased && strcmp(v->initialize.name, v->self) == 0;
-    return bootstrapping || view_leader_named(v) || view_writable(v);
+    /* A standby leader takes no writes: nothing has to end at its deadline. */
+    bool follows = (v->config.standby_cluster || v->leader.standby) && !v->sync.disarmed;
+    return bootstrapping || (view_leader_named(v) && !follows) || view_writable(v);
 }
 
 void decide(const struct view *v, struct plan *ret_plan)

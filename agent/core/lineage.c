@@ -70,7 +70,7 @@ void lineage_recorded(const struct view *v, uint64_t timeline, struct lineage *r
         if (h == NULL)
             return;
         ret->at[ret->n].timeline = h->timeline;
-        ret->at[ret->n].token = h->token;
+        ret->at[ret->n].token = h->remote ? 0 : h->token; /* 0: no promotion of ours */
         ret->n++;
         if (h->parent >= timeline)
             return; /* not a history; and no endless walk */
@@ -98,9 +98,18 @@ void lineage_print(const struct lineage *l, char *ret, size_t size)
 static const struct history_entry *history_by(const struct view *v, uint64_t token)
 {
     for (size_t i = v->history_n; i > 0; i--)
-        if (v->history[i - 1].token == token)
+        if (v->history[i - 1].token == token && !v->history[i - 1].remote)
             return &v->history[i - 1];
     return NULL;
+}
+
+/* It led a standby cluster, and promoted nothing. */
+static bool only_followed(const struct view *v, uint64_t token)
+{
+    for (size_t i = 0; i < v->history_n; i++)
+        if (v->history[i].token <= token && token <= v->history[i].until)
+            return true;
+    return false;
 }
 
 bool lineage_doubtful(const struct view *v, const struct lineage *own, uint64_t timeline)
@@ -114,13 +123,16 @@ bool lineage_doubtful(const struct view *v, const struct lineage *own, uint64_t 
     if (own->n == 0 || timeline <= newest || lineage_token(own, timeline) != 0 ||
         MUTANT(lineage_unnoted))
         return false;
+    const struct history_entry *made = history_of(v, timeline);
+    if (made != NULL && made->remote)
+        return false;
     if (v->sync.token > token + VIEW_HISTORY)
         return true;
     /* a token without an entry may have promoted and died before it said so */
     size_t makers = 0;
     for (uint64_t t = token + 1; t <= v->sync.token; t++) {
         const struct history_entry *h = history_by(v, t);
-        makers += h == NULL || h->timeline == timeline;
+        makers += h != NULL ? h->timeline == timeline : !only_followed(v, t);
     }
     return makers != 1;
 }

@@ -53,7 +53,7 @@ enum plan_txn {
      * request cleared */
     TXN_HANDOVER,
     /* leader is ours -> leader with plan.leader (state, timeline) ; after promotion also the
-     * history entry plan.history */
+     * history entry plan.history; plan.sync when plan.has_sync */
     TXN_LEADER_STATE,
     TXN_SYNC,           /* leader is ours, sync unchanged -> sync = plan.sync */
     TXN_SEAL,           /* leader absent, sync.token = plan.token -> seal/<self> = plan.seal */
@@ -81,8 +81,9 @@ struct plan {
     uint64_t timeline; /* FOLLOW, REWIND, CLONE, START_STANDBY: the leader's */
     /* to be noted durably before the action: view_pg.lineage; "" = leave it */
     char lineage[160];
-    char target[64]; /* member to follow, clone from, rewind to, hand over to */
-    uint64_t token;  /* leader token (or loss's token) the plan was made for */
+    /* member (or REMOTE_SITE) to follow, clone from, rewind to; member to hand over to */
+    char target[64];
+    uint64_t token; /* leader token (or loss's token) the plan was made for */
     struct sync_rec sync;
     struct seal_rec seal;
     /* LEADER_STATE, HANDOVER: as it will be. STOP_FAST: incarnation of the standby that must get the last
@@ -91,6 +92,7 @@ struct plan {
     struct history_entry history;
     struct request_rec request; /* TXN_REQUEST */
     bool request_ok;            /* TXN_CLEAR_REQUEST */
+    bool has_sync;              /* LEADER_STATE: `sync` is written with it */
     bool has_history;
     bool first; /* ENSURE_ROLES: of a new cluster that nobody has been shown yet */
     /* SET_SYNC; PROMOTE, START_PRIMARY: what must be set before the first write */

@@ -34,6 +34,23 @@ static bool writable_armed(const struct view *v, const struct plan *p)
     return !becomes_writable(p) || (v->armed && view_lease_valid(v));
 }
 
+/* Whatever the records say: the other site may be taking writes. */
+static bool never_in_standby_cluster(const struct view *v, const struct plan *p)
+{
+    return !becomes_writable(p) || !v->config.standby_cluster;
+}
+
+/* The other site, as the source of all data: only who leads a standby cluster knows it. */
+static bool to_site(const struct view *v, const struct plan *p)
+{
+    return strcmp(p->target, REMOTE_SITE) == 0 && v->config.standby_cluster;
+}
+
+static bool site_leader(const struct view *v, const struct plan *p)
+{
+    return to_site(v, p) && leads(v, p) && token_unspent(v);
+}
+
 static bool promote_cut_off(const struct view *v, const struct plan *p)
 {
     if (!only_action(p, ACTION_PROMOTE))
@@ -177,6 +194,22 @@ static bool behind_another(const struct view *v, const char *incarnation)
     return other && !known;
 }
 
+static bool record_renewed(const struct view *v, const struct plan *p)
+{
+    if (p->txn != TXN_LEADER_STATE)
+        return !p->has_sync;
+    if (!p->has_sync)
+        return strcmp(p->leader.incarnation, v->leader.incarnation) == 0;
+    return view_leader_named(v) && p->token == v->leader.token && v->config.standby_cluster &&
+           token_unspent(v) && v->pg.proc == PG_PROC_STOPPED && v->pg.standby_signal &&
+           p->leader.timeline == 0 && p->sync.token == v->sync.token &&
+           v->sync.token == v->leader.token && v->sync.v_n == 0 && p->sync.v_n == 0 &&
+           view_record_mode(v) == SYNC_OFF &&
+           strcmp(v->sync.incarnation, v->leader.incarnation) == 0 &&
+           strcmp(p->sync.incarnation, v->pg.incarnation) == 0 &&
+           strcmp(p->leader.incarnation, v->pg.incarnation) == 0;
+}
+
 static bool record_of_direct(const struct view *v, const struct plan *p)
 {
     for (size_t i = 0; p->txn == TXN_SYNC && i < p->sync.v_n; i++)
@@ -231,13 +264,23 @@ static bool restore_before_promotion(const struct view *v, const struct plan *p)
            (v->has_sync_before && v->leader.timeline == 0 && p->sync.token == v->sync.token);
 }
 
+/* A standby leader that is cut off has its last record as well: the last that it received. */
+static bool has_last_record(const struct view *v, const struct plan *p)
+{
+    const struct view_pg *pg = &v->pg;
+    if (v->leader.standby)
+        return v->config.standby_cluster && pg->proc == PG_PROC_RUNNING && pg->in_recovery &&
+               pg->upstream[0] == '\0' && !pg->walreceiver && p->leader.shutdown_lsn == 0;
+    return pg->proc == PG_PROC_STOPPED && pg->clean && pg->shutdown_lsn != 0 &&
+           p->leader.shutdown_lsn == pg->shutdown_lsn;
+}
+
 static bool handover_clean(const struct view *v, const struct plan *p)
 {
     return p->txn != TXN_HANDOVER ||
-           (leads(v, p) && v->pg.proc == PG_PROC_STOPPED && v->pg.clean &&
-            v->pg.shutdown_lsn != 0 && p->leader.shutdown_lsn == v->pg.shutdown_lsn &&
-            p->leader.token == v->leader.token + 1 && p->sync.token == p->leader.token &&
-            p->sync.v_n == 0 && strcmp(p->sync.incarnation, p->leader.incarnation) == 0);
+           (leads(v, p) && has_last_record(v, p) && p->leader.token == v->leader.token + 1 &&
+            p->sync.token == p->leader.token && p->sync.v_n == 0 &&
+            strcmp(p->sync.incarnation, p->leader.incarnation) == 0);
 }
 
 static bool handover_received(const struct view *v, const struct plan *p)
@@ -248,7 +291,8 @@ static bool handover_received(const struct view *v, const struct plan *p)
     bool named =
         v->has_failover && v->failover.force && strcmp(v->failover.candidate, p->target) == 0;
     return m != NULL && strcmp(m->incarnation, p->leader.incarnation) == 0 && !m->nofailover &&
-           (!member_sick(v, m) || named) && m->lease != 0 && has_shutdown_checkpoint(v, m) &&
+           (!member_sick(v, m) || named) && m->lease != 0 &&
+           (v->leader.standby ? has_received_all(v, m) : has_shutdown_checkpoint(v, m)) &&
            (v->sync.v_n == 0 || view_record_mode(v) == SYNC_OFF ||
             view_in_v(v, m->incarnation));
 }
@@ -266,7 +310,15 @@ static bool destroy_stopped(const struct view *v, const struct plan *p)
 
 static bool destroy_not_counted_on(const struct view *v, const struct plan *p)
 {
-    return !destroys(p) || (!view_in_v(v, v->pg.incarnation) && !view_is_record_leader(v));
+    if (!destroys(p) || (!view_in_v(v, v->pg.incarnation) && !view_is_record_leader(v)))
+        return true;
+    return site_leader(v, p) && view_record_mode(v) == SYNC_OFF && v->sync.v_n == 0;
+}
+
+static bool makes_cluster(const struct view *v)
+{
+    return v->initialize_leased && !v->has_leader && !v->has_sync &&
+           strcmp(v->initialize.name, v->self) == 0;
 }
 
 /* A copy of a standby that streams from the leader on its timeline is as good as one of the leader. */
@@ -283,6 +335,9 @@ static bool destroy_from_leader(const struct view *v, const struct plan *p)
 {
     if (p->action != ACTION_REWIND && p->action != ACTION_CLONE)
         return true;
+    if (strcmp(p->target, REMOTE_SITE) == 0)
+        return site_leader(v, p) || (to_site(v, p) && p->action == ACTION_CLONE &&
+                                     makes_cluster(v) && v->pg.data == PG_DATA_EMPTY);
     return v->has_leader && p->token == v->leader.token && sound_source(v, p) &&
            strcmp(v->self, v->leader.name) != 0 && v->leader.timeline != 0;
 }
@@ -291,8 +346,7 @@ static bool initdb_in_empty(const struct view *v, const struct plan *p)
 {
     return !only_action(p, ACTION_INITDB) ||
            ((v->pg.data == PG_DATA_EMPTY || (v->pg.data == PG_DATA_BROKEN && v->adopt)) &&
-            v->initialize_leased && !v->has_leader && !v->has_sync &&
-            strcmp(v->initialize.name, v->self) == 0);
+            makes_cluster(v));
 }
 
 /* A seal is for one loss; pointing at a leader lifts it only for a newer token. */
@@ -317,7 +371,7 @@ static bool follow_leader(const struct view *v, const struct plan *p)
 {
     bool points = p->action == ACTION_FOLLOW ||
                   (p->action == ACTION_START_STANDBY && p->target[0] != '\0');
-    return !points || strcmp(p->target, v->leader.name) == 0 ||
+    return !points || strcmp(p->target, v->leader.name) == 0 || site_leader(v, p) ||
            (p->action == ACTION_FOLLOW && strcmp(p->target, v->replicatefrom) == 0 &&
             streams_from_leader(v, view_member(v, p->target)));
 }
@@ -326,8 +380,9 @@ static bool follow_newer(const struct view *v, const struct plan *p)
 {
     bool points = p->action == ACTION_FOLLOW ||
                   (p->action == ACTION_START_STANDBY && p->target[0] != '\0');
-    return !points || (v->dcs_ready && v->has_leader && !view_leader_named(v) &&
-                       p->token == v->leader.token && p->token > v->pg.sealed_token);
+    bool other = !view_leader_named(v) || strcmp(p->target, REMOTE_SITE) == 0;
+    return !points || (v->dcs_ready && v->has_leader && other && p->token == v->leader.token &&
+                       p->token > v->pg.sealed_token);
 }
 
 static bool must_die(const struct view *v)
@@ -416,6 +471,7 @@ static const struct {
     const char *text;
 } invariants[] = {
     {writable_as_leader, "writable only with key and record ours and the plan's token"},
+    {never_in_standby_cluster, "nothing becomes writable in a standby cluster"},
     {writable_armed, "writable only under a valid lease that the fence holds"},
     {promote_cut_off,
      "promoted only when cut off, or with everything up to the shutdown checkpoint"},
@@ -441,18 +497,21 @@ static const struct {
     {one_side_of_sync, "set and record are never changed together"},
     {release_when_stopped, "released only when no process is left"},
     {restore_before_promotion, "the record is restored only before a promotion was requested"},
-    {handover_clean, "handed over only after a clean stop"},
-    {handover_received,
-     "handed over only to one that has the shutdown checkpoint and may lead"},
+    {handover_clean,
+     "handed over only after a clean stop, or by a standby leader that is cut off"},
+    {handover_received, "handed over only to one that has the last record and may lead"},
     {destroy_stopped, "data is replaced only while PostgreSQL is stopped"},
     {destroy_not_counted_on, "data that the record counts on is not replaced"},
-    {destroy_from_leader, "data is replaced only from the leader"},
+    {destroy_from_leader,
+     "data is replaced only from the leader, its own only from the other site"},
     {initdb_in_empty, "a cluster is made only in an empty directory, or of data that is given "
                       "to it, by who won the "
                       "race"},
     {seal_without_leader, "sealed only for a loss"},
     {seal_true, "a seal says what the node has, cut off"},
     {follow_newer, "a seal is lifted only for a newer token"},
+    {record_renewed,
+     "the record's data is named anew only by its leader, for a copy of the other site's"},
     {follow_leader, "followed is the leader, or by order one that streams from it"},
     {fenced_at_once, "killed at once when writable without the right to be"},
     {nothing_blind, "nothing is done blindly"},

@@ -25,6 +25,10 @@ rule_fn rule_leader_start_late, rule_leader_without_data, rule_record_disagrees,
 /* rules_switch.c: giving the key away on purpose */
 rule_fn rule_switch_checkpoint, rule_switch_stop, rule_switch_handover, rule_leave,
     rule_leave_standby;
+/* rules_site.c: the key is ours, in a standby cluster */
+rule_fn rule_site_renewed, rule_site_promote, rule_site_release, rule_site_start,
+    rule_site_demote, rule_site_hand_over, rule_site_follow, rule_site_publish, rule_site_sync,
+    rule_site_replace, rule_site_leader;
 /* rules_sick.c */
 rule_fn rule_sick_kill, rule_sick_release, rule_sick_leader, rule_sick_standby;
 /* rules_pause.c */
@@ -67,6 +71,8 @@ const char *follow_target(const struct view *v);
 bool streams_from_leader(const struct view *v, const struct member_rec *m);
 /* A running standby that is not pointed at the leader there is, or at whom it should stream from. */
 bool follow_due(const struct view *v);
+/* A seal is not older than the leader that is to be followed: left alone. */
+bool sealed_too_new(const struct view *v, struct plan *p);
 /* A request under way ends with a running PostgreSQL. */
 bool request_wants_running(const struct view *v);
 /* Paused: a PostgreSQL that stands still stays as it is, unless this node stopped it itself. */
@@ -78,6 +84,8 @@ bool member_follows(const struct member_rec *m);
  * that chose the same timeline id. The slack covers the size of the record itself. */
 enum { HANDOVER_SLACK = 1024 };
 bool has_shutdown_checkpoint(const struct view *v, const struct member_rec *m);
+/* Of a standby leader that is cut off: m has as much. */
+bool has_received_all(const struct view *v, const struct member_rec *m);
 
 /* An election leaves this long to those who have not sealed: min(1 s, TTL/4). */
 uint64_t election_grace_ms(const struct view *v);
@@ -88,6 +96,11 @@ const struct member_rec *other_eligible(const struct view *v);
 uint64_t start_given_up_ms(const struct view *v);
 /* Should our stopped, unclean primary give way to another member instead of recovering in place? */
 bool crash_gives_way(const struct view *v);
+
+/* The key has not been promoted with: nobody has written under its token. */
+bool token_unspent(const struct view *v);
+/* A timeline is recorded, but PostgreSQL knows better where it began. */
+bool switch_to_correct(const struct view *v, const struct history_entry *known);
 
 /* ---- rules_sick.c ---- */
 
@@ -120,6 +133,9 @@ uint64_t lineage_token(const struct lineage *l, uint64_t timeline);
  * may have made `timeline`, so that nothing is known about what is in it. */
 bool lineage_doubtful(const struct view *v, const struct lineage *own, uint64_t timeline);
 void lineage_recorded(const struct view *v, uint64_t timeline, struct lineage *ret);
+/* Lineage of this data that was promoted, with the number that the promotion chose; the promotions that never
+ * happened are left out. */
+void lineage_settled(const struct view *v, struct lineage *ret);
 /* As text; cut at the old end when it is too long. */
 void lineage_print(const struct lineage *l, char *ret, size_t size);
 /* Entry of `timeline` in the recorded history, the newest of that number; NULL: none. */

@@ -11,7 +11,8 @@ enum { INITDB_AGAIN_MS = 10000 };
 
 static bool initdb_failed_lately(const struct view *v)
 {
-    return v->busy.failed && v->busy.failed_action == ACTION_INITDB &&
+    return v->busy.failed &&
+           (v->busy.failed_action == ACTION_INITDB || v->busy.failed_action == ACTION_CLONE) &&
            v->now_ms < v->busy.failed_ms + INITDB_AGAIN_MS;
 }
 
@@ -20,7 +21,15 @@ static bool go_on(const struct view *v, struct plan *p)
 {
     if (initdb_failed_lately(v)) {
         p->txn = TXN_BOOTSTRAP_ABORT;
-        return plan_say(p, "initdb failed (%s): others may try", v->busy.error);
+        return plan_say(p, "%s failed (%s): others may try",
+                        plan_action_name((enum plan_action)v->busy.failed_action),
+                        v->busy.error);
+    }
+    if (v->pg.data == PG_DATA_EMPTY && v->pg.proc == PG_PROC_STOPPED &&
+        v->config.standby_cluster) {
+        p->action = ACTION_CLONE;
+        (void)memcpy(p->target, REMOTE_SITE, sizeof REMOTE_SITE);
+        return plan_say(p, "this node makes the standby cluster: cloning from the other site");
     }
     if (v->pg.data == PG_DATA_EMPTY && v->pg.proc == PG_PROC_STOPPED) {
         p->action = ACTION_INITDB;
@@ -40,11 +49,13 @@ static bool go_on(const struct view *v, struct plan *p)
         (void)plan_say(p, "waiting for the fence to hold our deadline");
         return plan_wait(p, UINT64_MAX);
     }
+    /* Token 1 is of a cluster that is new: a copy has had its first steps elsewhere. */
+    uint64_t token = v->config.standby_cluster ? 2 : 1;
     p->txn = TXN_BOOTSTRAP_DONE;
-    p->token = 1;
+    p->token = token;
     (void)memcpy(p->sync.leader, v->self, sizeof p->sync.leader);
     (void)memcpy(p->sync.incarnation, v->pg.incarnation, sizeof p->sync.incarnation);
-    p->sync.token = 1;
+    p->sync.token = token;
     p->sync.q = 1;
     const char *mode = v->config.sync_mode == SYNC_ON       ? "on"
                        : v->config.sync_mode == SYNC_QUORUM ? "quorum"
@@ -52,11 +63,13 @@ static bool go_on(const struct view *v, struct plan *p)
     (void)memcpy(p->sync.mode, mode, strlen(mode) + 1);
     (void)memcpy(p->leader.name, v->self, sizeof p->leader.name);
     (void)memcpy(p->leader.incarnation, v->pg.incarnation, sizeof p->leader.incarnation);
-    p->leader.token = 1;
+    p->leader.token = token;
     (void)memcpy(p->leader.state, "acquired", sizeof "acquired");
     p->has_history = true;
     p->history.timeline = v->pg.timeline;
-    p->history.token = 1;
+    p->history.token = 1; /* in a standby cluster nobody's */
+    p->history.remote = v->config.standby_cluster;
+    p->history.until = v->config.standby_cluster ? token : 0;
     (void)memcpy(p->history.name, v->self, sizeof p->history.name);
     (void)memcpy(p->history.incarnation, v->pg.incarnation, sizeof p->history.incarnation);
     (void)memcpy(p->history.reason, "bootstrap", sizeof "bootstrap");
@@ -74,14 +87,15 @@ static bool begin(const struct view *v, struct plan *p)
         return wait_for_others(p, "this node has no lease yet");
     if (v->pg.proc != PG_PROC_STOPPED)
         return wait_for_others(p, "and PostgreSQL runs here without one");
-    if (v->pg.data == PG_DATA_OURS && (v->pg.standby_signal || v->pg.incarnation[0] == '\0'))
+    bool standby = v->pg.standby_signal && !v->config.standby_cluster;
+    if (v->pg.data == PG_DATA_OURS && (standby || v->pg.incarnation[0] == '\0'))
         return wait_for_others(
             p, "the data of a standby is not made a primary without being told");
     if (v->pg.data == PG_DATA_BROKEN && !v->adopt)
         return wait_for_others(p, "and the data directory of this node is broken");
     if (initdb_failed_lately(v)) {
-        (void)plan_say(p,
-                       "the cluster is not initialized; initdb failed here (%s): others first",
+        (void)plan_say(p, "the cluster is not initialized; %s failed here (%s): others first",
+                       plan_action_name((enum plan_action)v->busy.failed_action),
                        v->busy.error);
         return plan_wait(p, v->busy.failed_ms + INITDB_AGAIN_MS);
     }

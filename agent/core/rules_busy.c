@@ -77,7 +77,7 @@ static bool obsolete_copy(const struct view *v)
     if (v->busy.action != ACTION_CLONE && v->busy.action != ACTION_REWIND)
         return false;
     if (!v->has_leader || strcmp(v->leader.state, "running") != 0 ||
-        strcmp(v->leader.name, v->busy.target) == 0)
+        strcmp(v->leader.name, v->busy.target) == 0 || view_leader_named(v))
         return false;
     const struct member_rec *m = view_member(v, v->busy.target);
     return v->busy.action != ACTION_CLONE || m == NULL || !clone_source(v, m);

@@ -117,7 +117,7 @@ bool rule_clone(const struct view *v, struct plan *p)
 }
 
 /* A seal is lifted only for a leader newer than the loss it was made for. */
-static bool sealed_too_new(const struct view *v, struct plan *p)
+bool sealed_too_new(const struct view *v, struct plan *p)
 {
     if (v->pg.sealed_token < v->leader.token || MUTANT(lift_newer_seal))
         return false;

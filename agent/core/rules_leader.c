@@ -22,6 +22,12 @@ bool member_follows(const struct member_rec *m)
             is_state(m->state, "in archive recovery"));
 }
 
+/* A standby leader publishes the timeline that it follows. */
+bool token_unspent(const struct view *v)
+{
+    return v->leader.timeline == 0 || v->leader.standby;
+}
+
 bool plan_release(const struct view *v, struct plan *p)
 {
     ASSERT(v->pg.proc == PG_PROC_STOPPED);
@@ -180,7 +186,7 @@ static bool wait_for_fence(struct plan *p)
  * by a standby (the fence killed, and the renewal still came), is given back for a new one. */
 static bool spent(const struct view *v)
 {
-    return v->leader.timeline != 0 && !MUTANT(promote_twice);
+    return !token_unspent(v) && !MUTANT(promote_twice);
 }
 
 /* In place, without a new timeline: only data that was the primary of this very record. */
@@ -210,26 +216,35 @@ static bool cut_off(const struct view *v)
     return v->pg.upstream[0] == '\0' && !v->pg.walreceiver;
 }
 
-/* What this data has been through, and this promotion. A leader that it followed without getting anything
- * of its timeline is no part of it. */
-static void note_promotion(const struct view *v, struct plan *p)
+void lineage_settled(const struct view *v, struct lineage *ret)
 {
     struct lineage own;
-    struct lineage next = {.n = 1};
-    next.at[0].token = v->leader.token; /* timeline 0: PostgreSQL chooses the number */
     lineage_parse(v->pg.lineage, &own);
-    for (size_t i = 0; i < own.n && next.n < LINEAGE_MAX; i++) {
+    (void)memset(ret, 0, sizeof *ret);
+    for (size_t i = 0; i < own.n; i++) {
         if (own.at[i].timeline > v->pg.timeline)
             continue;
-        next.at[next.n] = own.at[i];
+        ret->at[ret->n] = own.at[i];
         if (own.at[i].timeline == 0) {
             /* An earlier promotion: by now its number is known, or it never happened. */
             if (lineage_token(&own, v->pg.timeline) != own.at[i].token)
                 continue;
-            next.at[next.n].timeline = v->pg.timeline;
+            ret->at[ret->n].timeline = v->pg.timeline;
         }
-        next.n++;
+        ret->n++;
     }
+}
+
+/* What this data has been through, and this promotion. A leader that it followed without getting anything
+ * of its timeline is no part of it. */
+static void note_promotion(const struct view *v, struct plan *p)
+{
+    struct lineage past;
+    struct lineage next = {.n = 1};
+    next.at[0].token = v->leader.token; /* timeline 0: PostgreSQL chooses the number */
+    lineage_settled(v, &past);
+    for (size_t i = 0; i < past.n && next.n < LINEAGE_MAX; i++)
+        next.at[next.n++] = past.at[i];
     lineage_print(&next, p->lineage, sizeof p->lineage);
 }
 
@@ -291,7 +306,7 @@ bool rule_leader_promote(const struct view *v, struct plan *p)
 
 /* PostgreSQL's own history file says exactly where the timeline began; it is read a moment after the
  * promotion, when what was known then has been recorded already. */
-static bool switch_to_correct(const struct view *v, const struct history_entry *known)
+bool switch_to_correct(const struct view *v, const struct history_entry *known)
 {
     return v->pg.switch_lsn != 0 && known->switch_lsn != v->pg.switch_lsn;
 }

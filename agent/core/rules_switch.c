@@ -61,12 +61,9 @@ static bool other_leader_meant(const struct view *v)
            strcmp(v->failover.leader, v->self) != 0;
 }
 
-/* The stop writes what is dirty while clients wait: have it done before. The candidate looks at its
- * LSN closely from now on. */
-bool rule_switch_checkpoint(const struct view *v, struct plan *p)
+/* True: the order ends here, without a look at the candidates. */
+static bool refuse_order(const struct view *v, struct plan *p)
 {
-    if (!runs_as_primary(v) || !wanted(v) || !is_state(v->leader.state, "running"))
-        return false;
     if (v->has_failover && v->failover.at_ms != 0 && (v->failover_late || v->config.pause)) {
         (void)plan_say(p, v->config.pause
                               ? "refused: nothing that is scheduled is done in a pause"
@@ -83,6 +80,17 @@ bool rule_switch_checkpoint(const struct view *v, struct plan *p)
         (void)plan_say(p, "refused: %s is not the leader, %s is", v->failover.leader, v->self);
         return refuse(p);
     }
+    return false;
+}
+
+/* The stop writes what is dirty while clients wait: have it done before. The candidate looks at its
+ * LSN closely from now on. */
+bool rule_switch_checkpoint(const struct view *v, struct plan *p)
+{
+    if (!runs_as_primary(v) || !wanted(v) || !is_state(v->leader.state, "running"))
+        return false;
+    if (refuse_order(v, p))
+        return true;
     const struct member_rec *to = receiver(v, p);
     if (to == NULL && look_again(v, p))
         return true;
@@ -170,7 +178,7 @@ static bool give_up(const struct view *v, const char *why, struct plan *p)
 bool rule_switch_handover(const struct view *v, struct plan *p)
 {
     if (!view_is_leader(v) || !wanted(v) || v->pg.proc != PG_PROC_STOPPED ||
-        v->leader.timeline == 0)
+        v->leader.timeline == 0 || v->leader.standby)
         return false;
     uint64_t until_ms;
     bool late = waited_enough(v, &until_ms);
@@ -188,6 +196,48 @@ bool rule_switch_handover(const struct view *v, struct plan *p)
     char why[120];
     (void)snprintf(why, sizeof why, "%s did not get the shutdown checkpoint in time", to->name);
     return give_up(v, why, p);
+}
+
+/* How long a candidate may need for what a standby leader had received before it was cut off. */
+static bool waited_for_tail(const struct view *v, uint64_t *ret_until_ms)
+{
+    *ret_until_ms = v->busy.done_action == ACTION_SEAL ? v->busy.done_ms + v->config.ttl_ms : 0;
+    return v->now_ms >= *ret_until_ms;
+}
+
+/* A standby leader hands over as it runs: cut off from the other site first, so that what it has received ends
+ * somewhere, and the successor can have all of it. */
+bool rule_site_hand_over(const struct view *v, struct plan *p)
+{
+    bool follows = v->pg.proc == PG_PROC_RUNNING && v->pg.in_recovery;
+    if (!view_is_leader(v) || !v->config.standby_cluster || !v->leader.standby || !follows ||
+        (!v->has_failover && !v->stopping))
+        return false;
+    if (refuse_order(v, p))
+        return true;
+    const struct member_rec *to = receiver(v, p);
+    if (to == NULL && look_again(v, p))
+        return true;
+    if (to == NULL)
+        return v->has_failover ? refuse(p) : false;
+    if (v->pg.upstream[0] != '\0' || v->pg.walreceiver) {
+        p->action = ACTION_SEAL;
+        p->token = v->leader.token - 1;
+        return plan_say(p, "switchover to %s: cut off from the other site first", to->name);
+    }
+    uint64_t until_ms;
+    bool late = waited_for_tail(v, &until_ms);
+    if (has_received_all(v, to)) {
+        (void)hand_over(v, to, p);
+        return plan_say(p, "%s has all that was received here: handing over", to->name);
+    }
+    (void)plan_say(p, "waiting for %s to have all that was received here", to->name);
+    if (!late)
+        return plan_wait(p, until_ms);
+    (void)plan_say(p,
+                   "%s did not get all that was received here in time: nothing was handed over",
+                   to->name);
+    return v->has_failover ? refuse(p) : false;
 }
 
 /* Told to end, with the key, and nobody to hand it to. */

@@ -13,6 +13,10 @@
 
 enum { VIEW_MEMBERS = 16, VIEW_SETS = 4, VIEW_WALSENDERS = 16, VIEW_HISTORY = 32 };
 
+/* Stands for the other site where a member's name stands elsewhere: pg.upstream, busy.target, plan.target. No member
+ * can be called like that. */
+#define REMOTE_SITE "@remote"
+
 enum sync_mode { SYNC_OFF, SYNC_ON, SYNC_QUORUM };
 
 /* Dynamic configuration as decide() needs it, with defaults filled in. */
@@ -31,6 +35,7 @@ struct view_config {
     uint64_t sick_interval_ms; /* sick_failover_interval */
     bool pause;
     bool use_pg_rewind;
+    bool standby_cluster; /* this cluster follows another site and takes no writes */
 };
 
 /* (k, S) of synchronous_standby_names: k acknowledgements out of the incarnations S. k 0: none. */
@@ -93,7 +98,7 @@ struct view_pg {
     uint64_t replay_lsn;
     uint64_t shutdown_lsn; /* stopped clean: end of the shutdown checkpoint record, else 0 */
     uint64_t recovery_ms;  /* stopped crashed: estimated time of recovery */
-    char upstream[64];     /* member name its primary_conninfo points at; "" none */
+    char upstream[64];     /* member its primary_conninfo points at, or REMOTE_SITE; "" none */
     bool walreceiver;      /* a walreceiver process exists */
     bool streaming;        /* and streams */
     /* follows, but cannot: timeline diverged or WAL missing. Stays until a rewind or clone,
@@ -126,7 +131,8 @@ struct view_pg {
     bool roles_ready;         /* replication and rewind roles exist */
     bool checkpointed;        /* a checkpoint has been done since promotion */
     uint64_t start_us;        /* running: when the postmaster started, by its own clock */
-    uint64_t parent;          /* primary: the timeline before `timeline`, 0: none */
+    /* running: the timeline before `timeline`, 0: none, or not known */
+    uint64_t parent;
     /* and where `timeline` left it (both from PostgreSQL's history file) */
     uint64_t switch_lsn;
     /* ACTION_SET_SYNC moves `set` to `old` and shows the new one here before it writes a byte; the

@@ -46,6 +46,9 @@ void config_view(const struct config_rec *record, struct view_config *ret_config
         .retry_interval_ms = 100,
         .pause = c.pause,
         .use_pg_rewind = c.use_pg_rewind,
+        .standby_cluster = c.standby_cluster.n > 0 &&
+                           !slice_eq(c.standby_cluster, slice_str("null")) &&
+                           !slice_eq(c.standby_cluster, slice_str("{}")),
     };
     ret_config->sync_mode = strcmp(c.synchronous_mode, "on") == 0       ? SYNC_ON
                             : strcmp(c.synchronous_mode, "quorum") == 0 ? SYNC_QUORUM

@@ -24,7 +24,7 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
  * signal        data_dir pid signal                       to a process of this PostgreSQL; pid 0: the
  *                                                         postmaster
  * initdb        name data_dir bin_dir args user password
- * clone         name data_dir bin_dir host port user passfile args
+ * clone         name data_dir bin_dir host port user passfile args   (host port: also ports read_write)
  * bootstrap     name data_dir bin_dir command args recovery keep_recovery purge user password
  *                                                         new data by a program of the administrator, recovered to
  *                                                         its target when that is asked for
@@ -61,8 +61,10 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
     BOOL(unseal) /* prepare, write: lift the seal first */                               \
     TEXT(user, 64)                                                                       \
     BYTES(password)                                                                      \
-    TEXT(host, 128)                                                                      \
+    TEXT(host, 256)                                                                      \
     U64(port)                                                                            \
+    TEXT(ports, 64)  /* of several hosts; "": port */                                    \
+    BOOL(read_write) /* ... whoever takes writes */                                      \
     TEXT(passfile, WORKER_PATH)                                                          \
     TEXT(slot, 64)                                                                       \
     TEXT(incarnation, 40)                                                                \

@@ -119,7 +119,7 @@ void tool_conninfo(const struct worker_req *q, const char *dbname, struct buf *r
     char port[24];
     (void)snprintf(port, sizeof port, "%u", (unsigned)(q->port & 0xffff));
     pg_put_conninfo(ret, "host", q->host);
-    pg_put_conninfo(ret, "port", port);
+    pg_put_conninfo(ret, "port", q->ports[0] != '\0' ? q->ports : port);
     pg_put_conninfo(ret, "user", q->user);
     pg_put_conninfo(ret, "dbname", dbname);
     pg_put_conninfo(ret, "passfile", q->passfile);
@@ -130,4 +130,6 @@ void tool_conninfo(const struct worker_req *q, const char *dbname, struct buf *r
     pg_put_conninfo(ret, "keepalives_interval", "2");
     pg_put_conninfo(ret, "keepalives_count", "3");
     pg_put_conninfo(ret, "sslmode", "prefer");
+    if (q->read_write)
+        pg_put_conninfo(ret, "target_session_attrs", "read-write");
 }

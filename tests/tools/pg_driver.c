@@ -126,13 +126,13 @@ static void take_option(char *word, struct plan *p, struct postgres_upstream *up
         for (char *s = strtok(value, ","); s != NULL; s = strtok(NULL, ","))
             (void)snprintf(p->set.s[p->set.s_n++], 64, "%s", s);
     else if (strcmp(word, "target") == 0)
-        (void)sscanf(value, "%63[^,],%127[^,],%hu", up->name, up->host, &up->port);
+        (void)sscanf(value, "%63[^,],%127[^,],%7s", up->name, up->host, up->port);
 }
 
 static void run(char *text)
 {
     static struct plan p;
-    struct postgres_upstream up = {.port = 0};
+    struct postgres_upstream up = {.port = ""};
     uint64_t deadline_ms = 0;
     char *rest = NULL;
     char *name = strtok_r(text, " ", &rest);
@@ -150,7 +150,7 @@ static void run(char *text)
         take_option(words[i], &p, &up, &deadline_ms);
     (void)snprintf(p.target, sizeof p.target, "%s", up.name);
     d.running = p.action;
-    postgres_run(d.pg, &p, up.port != 0 ? &up : NULL, deadline_ms, done_cb, NULL);
+    postgres_run(d.pg, &p, up.port[0] != '\0' ? &up : NULL, deadline_ms, done_cb, NULL);
 }
 
 static void configure(const char *text)

@@ -152,7 +152,7 @@ static void every_transaction_compares_what_it_rests_on(void **state)
     static struct view v;
     static struct plan p;
     struct config_rec boot = {0};
-    static const struct postgres_upstream self = {.name = "n1", .host = "h1", .port = 5432};
+    static const struct postgres_upstream self = {.name = "n1", .host = "h1", .port = "5432"};
     filled(&m);
     event(&m, 53, "put", "/regent/demo/seal/n2", "{\"name\":\"n2\",\"token\":4,\"lsn\":7}",
           500);
@@ -207,7 +207,7 @@ static void a_leader_says_where_it_is_also_without_a_member_record(void **state)
 {
     (void)state;
     static const enum plan_txn txns[] = {TXN_ACQUIRE, TXN_LEADER_STATE, TXN_BOOTSTRAP_DONE};
-    static const struct postgres_upstream self = {.name = "n1", .host = "h9", .port = 5439};
+    static const struct postgres_upstream self = {.name = "n1", .host = "h9", .port = "5439"};
     static struct view v;
     static struct plan p;
     struct mirror m;

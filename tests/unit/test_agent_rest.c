@@ -148,6 +148,37 @@ static void each_path_answers_by_role(void **state)
         mem_free(f[k]);
 }
 
+static const char as_standby_leader[] =
+    "self=n1\nlease=11\ndeadline_ms=103000\npg.incarnation=i1\npg.in_recovery=1\n"
+    "pg.lsn=0/5000000\nsync.mode=off\nsync.v=\nconfig.standby_cluster=1\nleader.standby=1\n"
+    "leader.timeline=2\n";
+
+static void a_standby_leader_leads_and_is_no_primary(void **state)
+{
+    static const struct {
+        const char *url;
+        unsigned code;
+    } wanted[] = {{"/primary", 503},        {"/", 503},
+                  {"/leader", 200},         {"/standby-leader", 200},
+                  {"/standby_leader", 200}, {"/read-only", 200},
+                  {"/read-only-sync", 200}, {"/replica", 503},
+                  {"/async", 503},          {"/health", 200},
+                  {"/readiness", 200}};
+    struct rest_facts *f = facts(as_standby_leader, "");
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(wanted); i++)
+        if (code(f, wanted[i].url) != wanted[i].code)
+            fail_msg("%s: %u", wanted[i].url, code(f, wanted[i].url));
+    assert_string_equal(rest_role(&f->view), "standby_leader");
+    assert_int_equal(code_at(f, "/standby-leader", 103000), 503);
+    mem_free(f);
+    f = facts(as_standby,
+              "config.standby_cluster=1\nleader.standby=1\nsync.mode=off\nsync.v=\n");
+    assert_int_equal(code(f, "/standby-leader"), 503);
+    assert_int_equal(code(f, "/replica"), 200);
+    mem_free(f);
+}
+
 static void a_lease_that_runs_out_ends_primary_and_leader(void **state)
 {
     struct rest_facts *f = facts(as_primary, "");
@@ -628,6 +659,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_path_answers_by_role),
+        cmocka_unit_test(a_standby_leader_leads_and_is_no_primary),
         cmocka_unit_test(a_lease_that_runs_out_ends_primary_and_leader),
         cmocka_unit_test(a_loop_that_stands_still_shows),
         cmocka_unit_test(a_node_that_is_out_of_the_dcs_serves_nothing),

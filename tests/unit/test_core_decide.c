@@ -251,6 +251,12 @@ static void a_sick_leader_hands_over(void **state)
     run_file("sick.txt", 30);
 }
 
+static void a_standby_cluster_follows(void **state)
+{
+    (void)state;
+    run_file("site.txt", 30);
+}
+
 /* What `regentctl explain --journal N --row` prints is a case. */
 static void a_line_of_the_journal_gives_the_same_plan(void **state)
 {
@@ -271,6 +277,7 @@ int main(void)
         cmocka_unit_test(a_pause_leaves_postgresql_alone),
         cmocka_unit_test(what_a_person_asks_for_is_done),
         cmocka_unit_test(a_sick_leader_hands_over),
+        cmocka_unit_test(a_standby_cluster_follows),
         cmocka_unit_test(a_line_of_the_journal_gives_the_same_plan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

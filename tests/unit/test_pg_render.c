@@ -160,7 +160,8 @@ static void the_connection_string_has_no_password(void **state)
     struct buf pass CLEANUP(buf_close) = BUF_INIT;
     (void)state;
     (void)r;
-    pg_render_conninfo(&config, "10.0.0.2", 5432, "1b4e28ba", "/x/pgpass", &b);
+    struct postgres_upstream to = {.host = "10.0.0.2", .port = "5432"};
+    pg_render_conninfo(&config, &to, "1b4e28ba", "/x/pgpass", &b);
     assert_non_null(strstr(buf_cstr(&b),
                            "host='10.0.0.2' port='5432' user='repl' passfile='/x/pgpass' "
                            "application_name='1b4e28ba'"));

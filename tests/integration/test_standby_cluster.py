@@ -1,0 +1,122 @@
+"""Two sites: a cluster that takes writes, and one that follows it; and the change of places between them."""
+import json
+import shutil
+
+import pytest
+
+from cluster import PATIENCE_S, PG_BIN, Cluster, wait_until
+
+COPIED = "event=action action=(clone|rewind)"
+TABLE = "CREATE TABLE IF NOT EXISTS kept (n bigint PRIMARY KEY)"
+
+
+class Site(Cluster):
+    """Its leader may be a standby leader."""
+
+    def leader(self, besides=None):
+        return next((n for n in self.nodes if n is not besides and n.rest("/leader")[0] == 200 and n.rest("/health")[0] == 200), None)
+
+    def role(self, path):
+        """The node for which this health check is 200, if any."""
+        return next((n for n in self.nodes if n.rest(path)[0] == 200), None)
+
+    def form_of(self, other):
+        """The first copy is of the primary of `other`, whose passwords come with it."""
+        first = self.nodes[0]
+        primary = other.primary()
+        secrets = self.dir / "other.yml"
+        shutil.copy2(other.nodes[0].dir / "secrets.yml", secrets)
+        if first.command("x")[0] == "setpriv":
+            shutil.chown(secrets, "postgres")
+        sets = [word for s in self.sets for word in ("--set", s)]
+        first.ctl("init", "--scope", self.scope, "--name", first.name, "--listen", first.dcs_address(), "--data-dir", str(first.dir),
+                  "--pg-data", str(first.pgdata), "--pg-bin", str(PG_BIN), "--pg-port", str(first.ports["pg"]),
+                  "--rest-port", str(first.ports["rest"]), "--secrets", str(secrets),
+                  "--standby-of", f"{primary.address}:{primary.ports['pg']}", *sets)
+        self.password = other.password
+        first.start()
+        token = wait_until(lambda: self._token(first, len(self.nodes) - 1), "a token is made", PATIENCE_S)
+        for node in self.nodes[1:]:
+            node.setup(token=token, first=first.dcs_address())
+            node.start()
+
+    def wait_standby(self):
+        """A standby leader, and everybody else streams from it."""
+        def ready():
+            leader = self.role("/standby-leader")
+            rest = {n for n in self.nodes if n is not leader}
+            if leader is None or not self.streaming(leader) >= rest:
+                return None
+            told = {m["Member"]: m["State"] for m in self.members()}
+            return leader if all(told.get(n.name) == "streaming" for n in rest) else None
+        return wait_until(ready, "a standby leader, and standbys that stream from it")
+
+
+@pytest.fixture(scope="module", name="sites")
+def _sites():
+    with Site(nodes=1, sync=False) as a, Site(nodes=2, sync=False) as b:
+        a.form()
+        a.primary().sql(TABLE)
+        b.form_of(a)
+        b.wait_standby()
+        yield a, b
+
+
+def _write(site, n):
+    site.primary().sql("INSERT INTO kept VALUES (%s)", n)
+
+
+def _has(node, n):
+    wait_until(lambda: node.value("SELECT count(*) FROM kept WHERE n = %s", n) == 1, f"{node} has row {n}")
+
+
+def test_a_site_follows_another_and_takes_its_place(sites):
+    a, b = sites
+    # founded: everybody follows, nobody writes
+    _write(a, 1)
+    for node in b.nodes:
+        _has(node, 1)
+    first = b.wait_standby()
+    second = next(n for n in b.nodes if n is not first)
+    assert [first.rest(p)[0] for p in ("/primary", "/leader", "/standby_leader", "/read-only", "/replica")] == [503, 200, 200, 200, 503]
+    assert [second.rest(p)[0] for p in ("/primary", "/leader", "/standby_leader", "/replica")] == [503, 503, 503, 200]
+    assert json.loads(first.rest("/patroni")[1])["role"] == "standby_leader"
+    assert "patroni_standby_leader{" in first.rest("/metrics")[1]
+    assert {m["Member"]: m["Role"] for m in b.members()} == {first.name: "Standby Leader", second.name: "Replica"}
+
+    # a switchover within the standby cluster: nobody is promoted, both go on following
+    first.ctl("switchover", "--candidate", second.name, "--force")
+    assert b.wait_standby() is second
+    _write(a, 2)
+    for node in b.nodes:
+        _has(node, 2)
+    assert second.value("SELECT timeline_id FROM pg_control_checkpoint()") == 1
+
+    # the standby leader is lost
+    second.kill()
+    wait_until(lambda: b.role("/standby-leader") is first, "the other one leads")
+    _write(a, 3)
+    _has(first, 3)
+    second.start()
+    b.wait_standby()
+    _has(second, 3)
+
+    # the sites change places, and nobody's data has to be replaced
+    old = a.primary()
+    copies = [len(n.log_lines(COPIED)) for n in b.nodes]
+    done = old.ctl("demote-cluster", "--host", first.address, "--port", str(first.ports["pg"]), "--force")
+    assert "cluster is demoted" in done.stdout
+    assert a.role("/standby-leader") is old and a.role("/primary") is None
+    done = first.ctl("promote-cluster", "--force")
+    assert "cluster is promoted" in done.stdout
+    assert b.role("/primary") is first and first.rest("/standby-leader")[0] == 503
+    _write(b, 4)
+    _has(second, 4)
+    _has(old, 4)
+    assert old.value("SELECT count(*) FROM kept") == 4
+    assert not old.log_lines(COPIED)
+    assert [len(n.log_lines(COPIED)) for n in b.nodes] == copies
+
+    # each says no to what it is already
+    assert first.ctl("promote-cluster", "--force", check=False).returncode == 4
+    assert old.ctl("demote-cluster", "--host", "x", "--force", check=False).returncode == 4
