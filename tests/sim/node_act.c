@@ -107,6 +107,7 @@ static void take_all(struct data *d, const struct data *from)
     d->checkpoint_n = from->checkpoint_n;
     d->standby_signal = d->clean = true;
     d->consistent_n = 0;
+    d->recovery_n = d->n;
 }
 
 static bool source_answers(const struct sim_node *x, const struct sim_node *up)
@@ -123,6 +124,7 @@ static void forget_newest(struct sim_node *x)
     d->consistent_n = d->n;
     d->n -= MIN(fresh, (size_t)sim_random(x->w, 4));
     d->checkpoint_n = MIN(d->checkpoint_n, d->n);
+    d->recovery_n = d->n;
 }
 
 static void copied(struct sim_node *x)

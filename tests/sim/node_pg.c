@@ -93,6 +93,9 @@ static void forget_connections(struct sim_node *x)
 static void gone(struct sim_node *x)
 {
     bool was_primary = !x->pg.in_recovery;
+    struct data *d = &x->data;
+    if (!was_primary) /* what was received and not replayed, or not noted, is there all the same */
+        d->recovery_n = d->clean ? d->n : d->n - sim_random(x->w, MIN(d->n, (size_t)20) + 1);
     forget_connections(x);
     if (x->up[POSTGRES])
         domain_end(x, POSTGRES);

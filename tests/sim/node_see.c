@@ -293,6 +293,14 @@ static void view_data(const struct sim_node *x, struct view_pg *v)
     v->sealed_timeline = d->sealed_timeline;
 }
 
+static uint64_t timeline_at(const struct data *d, size_t n)
+{
+    size_t i = d->tl_n;
+    while (i > 1 && d->tl[i - 1].start >= n)
+        i--;
+    return i == 0 ? 0 : d->tl[i - 1].id;
+}
+
 static void view_stopped(const struct sim_node *x, struct view_pg *v)
 {
     const struct data *d = &x->data;
@@ -301,9 +309,12 @@ static void view_stopped(const struct sim_node *x, struct view_pg *v)
         return;
     v->clean = d->clean;
     v->recovery_ms = 200;
-    bool knows = d->standby_signal || d->clean; /* else the control file is behind the log */
-    v->timeline = knows ? data_timeline(d) : d->control_timeline;
-    v->lsn = v->replay_lsn = pg_lsn(knows ? d->n : d->checkpoint_n);
+    /* The control file is behind the log. */
+    size_t n = d->clean ? d->n : d->standby_signal ? MIN(d->recovery_n, d->n) : d->checkpoint_n;
+    v->timeline = d->clean            ? data_timeline(d)
+                  : d->standby_signal ? timeline_at(d, n)
+                                      : d->control_timeline;
+    v->lsn = v->replay_lsn = pg_lsn(n);
     v->shutdown_lsn = d->clean && !d->standby_signal ? pg_lsn(d->shutdown_n) : 0;
 }
 

@@ -96,6 +96,7 @@ struct data {
     uint64_t sealed_token, sealed_timeline;
     size_t sealed_n, shutdown_n, checkpoint_n;
     size_t consistent_n;       /* nobody is let in before it has that much */
+    size_t recovery_n;         /* a standby's control file: it has at least so much */
     uint64_t control_timeline; /* of the last checkpoint */
     bool roles;                /* the roles exist */
     int upstream;              /* as configured; -1: nobody */
