@@ -159,7 +159,7 @@ def test_no_line_of_pg_hba_and_pg_ident_takes_the_cluster_s_own_ways_away(c):
             wait_until(lambda n=n: n.value("SELECT count(*) FROM pg_hba_file_rules WHERE auth_method = 'reject'") == 2,
                        f"{n} has the lines")
         restart(standby)
-        assert standby.value("SHOW shared_preload_libraries") == "auto_explain"
+        wait_until(lambda: standby.value("SHOW shared_preload_libraries") == "auto_explain", f"{standby} has the library")
         c.wait_healthy()
         assert c.leader() is primary
     finally:
