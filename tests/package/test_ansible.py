@@ -91,7 +91,7 @@ def test_an_update_goes_from_node_to_node_and_postgresql_runs_on(site):
 def test_a_node_leaves_and_another_takes_its_place(site):
     site.play("remove-node.yml", "-e", "node=n3")
     wait_until(lambda: "n3" not in site.states(), "n3 is gone")
-    site.m["n3"].run("rm -rf /etc/regent/regent.yml /var/lib/regent/*")
+    site.m["n3"].run("rm -rf /etc/regent/regent.yml /var/lib/regent/* /var/lib/postgresql/regent")  # all that `leave` has left
     changed = site.play("deploy.yml", kind="-next")
     assert changed["n3"] > 0 and changed["n1"] == changed["n2"] == 0
     site.well()
