@@ -255,7 +255,8 @@ void check_kill(struct sim_node *x)
 {
     const struct sim *w = x->w;
     bool let_go = !x->fence.armed && w->record_disarmed &&
-                  strcmp(w->record_leader, x->name) == 0 && pg_writable(x);
+                  strcmp(w->record_leader, x->name) == 0 && pg_writable(x) &&
+                  x->pg.proc != PG_PROC_DYING;
     if (let_go && !(w->key_there && strcmp(w->key_name, x->name) != 0))
         sim_violation(x->w, "%s is paused, and its agent has PostgreSQL killed", x->name);
 }
