@@ -37,6 +37,8 @@ static void on_accepts(struct sim *w, struct sim_node *x, void *arg)
 {
     bool primary = !x->pg.in_recovery;
     (void)arg;
+    if (x->pg.proc != PG_PROC_STARTING)
+        return; /* killed or stopped meanwhile */
     x->pg.waiting = !primary && x->data.n < x->data.consistent_n;
     if (x->pg.waiting) {
         wal_wake(x);
