@@ -273,8 +273,11 @@ static void source_said(void *arg, const struct pg_sql_reply *r)
         return;
     }
     if (clock_boot_ms() - p->act.began_ms > SOURCE_WAIT_MS) {
+        /* A standby makes one when its own source has: that may be long. Then a clone. */
+        bool standby = sound && strcmp(pg_sql_text(r->results[0], 0, 1), "t") == 0;
+        p->rewind_failed = p->rewind_failed || standby;
         if (sound)
-            action_fail(p, ERR_UNAVAILABLE,
+            action_fail(p, standby ? ERR_PRECONDITION : ERR_UNAVAILABLE,
                         "the source has made no checkpoint on its timeline yet");
         else
             action_fail(p, ERR_UNAVAILABLE, "the source of the rewind: %s", r->e.text);
@@ -290,7 +293,9 @@ static void source_connected(void *arg, const struct pg_sql_reply *r)
     if (r->status != ERR_OK)
         source_said(arg, r);
     else
-        pg_sql_query(p->remote, "SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()",
+        pg_sql_query(p->remote,
+                     "SELECT timeline_id, pg_catalog.pg_is_in_recovery()"
+                     " FROM pg_catalog.pg_control_checkpoint()",
                      PG_SQL_MS, source_said, p);
 }
 

@@ -7,6 +7,9 @@
 
 enum { STEP_FILES = 1, STEP_WAIT, STEP_LOG, POSTMASTER_MS = 10000 };
 
+/* FATAL: requested timeline 3 is not a child of this server's history */
+#define PARTED "is not a child of this server's history"
+
 /* Whom to follow from here on. */
 static void set_follow(struct postgres *p)
 {
@@ -23,6 +26,9 @@ static void logged(struct postgres *p, const struct worker_reply *r)
     for (char *c = words; *c != '\0'; c++)
         if ((unsigned char)*c < ' ')
             *c = *c == '\n' ? ';' : ' ';
+    if (p->act.plan.action == ACTION_START_STANDBY && strstr(words, PARTED) != NULL)
+        stuck_found(p, "PostgreSQL refuses to start: the timeline it is to follow left ours "
+                       "before our end");
     action_fail(p, ERR_IO, "PostgreSQL did not start: %s", words);
 }
 

@@ -46,7 +46,7 @@ static void settle(struct postgres *p)
     pg_sql_reset(p->remote);
 }
 
-static void found(struct postgres *p, const char *why)
+void stuck_found(struct postgres *p, const char *why)
 {
     p->stuck = true;
     p->rewind_failed = p->rewind_failed || p->rewound;
@@ -61,7 +61,7 @@ static void streamed(void *arg, const struct pg_sql_reply *r)
 {
     struct postgres *p = arg;
     if (r->status == ERR_PRECONDITION && strcmp(r->sqlstate, "58P01") == 0)
-        found(p, "the upstream no longer has the WAL that is needed next");
+        stuck_found(p, "the upstream no longer has the WAL that is needed next");
     else
         settle(p);
 }
@@ -110,12 +110,14 @@ static void compare(struct postgres *p, const char *history)
         uint64_t end;
         bool sound = pg_history_line(line, &timeline, &end) == ERR_OK;
         if (sound && other_beginning(p, timeline, end)) {
-            found(p, "its timeline began elsewhere than the other site's of the same number");
+            stuck_found(
+                p, "its timeline began elsewhere than the other site's of the same number");
             return;
         }
         if (sound && timeline == s->timeline) {
             if (at > end)
-                found(p, "has WAL of its timeline behind the point where the upstream left it");
+                stuck_found(
+                    p, "has WAL of its timeline behind the point where the upstream left it");
             else
                 try_stream(p);
             return;
@@ -123,7 +125,7 @@ static void compare(struct postgres *p, const char *history)
         line = strchr(line, '\n');
         line = line != NULL ? line + 1 : NULL;
     }
-    found(p, "its timeline is not in the upstream's history");
+    stuck_found(p, "its timeline is not in the upstream's history");
 }
 
 /* Of the very timeline that we are on. */
@@ -135,7 +137,7 @@ static void same_read(void *arg, const struct pg_sql_reply *r)
     bool sound = r->status == ERR_OK && r->n == 1 &&
                  pg_history_last(pg_sql_text(r->results[0], 0, 1), &parent, &end) == ERR_OK;
     if (sound && other_beginning(p, parent, end))
-        found(p, "its timeline began elsewhere than the other site's of the same number");
+        stuck_found(p, "its timeline began elsewhere than the other site's of the same number");
     else if (sound)
         try_stream(p);
     else
@@ -148,7 +150,7 @@ static void writable_said(void *arg, const struct pg_sql_reply *r)
     struct postgres *p = arg;
     if (r->status == ERR_OK && r->n == 1 &&
         strcmp(pg_sql_text(r->results[0], 0, 0), "off") == 0)
-        found(p, "it has more than the other site, which takes writes without it");
+        stuck_found(p, "it has more than the other site, which takes writes without it");
     else
         settle(p);
 }

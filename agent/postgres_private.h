@@ -280,6 +280,7 @@ size_t copy_methods(const struct postgres *p, const struct conf_method *ret[CONF
 
 /* pg_stuck.c */
 void stuck_look(struct postgres *p);
+void stuck_found(struct postgres *p, const char *why);
 void stuck_forget(struct postgres *p);
 void stuck_stop(struct postgres *p); /* no postmaster: what was found stays */
 /* A rewind or clone has been done. A rewind that does not help is not tried again. */

@@ -228,9 +228,37 @@ enum err op_signal(struct worker *w, const struct worker_req *q, struct worker_r
     return ERR_OK;
 }
 
+static bool has(const char *line, size_t n, const char *words)
+{
+    return memmem(line, n, words, strlen(words)) != NULL;
+}
+
+/* Where the last reason for a server to end begins, since it was started last; a client that comes too early or too
+ * late is none. NULL: it gave none. */
+static const char *cause(const char *log)
+{
+    const char *found = NULL;
+    for (const char *line = log; *line != '\0';) {
+        size_t n = strcspn(line, "\n");
+        if (has(line, n, "LOG:  starting PostgreSQL "))
+            found = NULL;
+        else if ((has(line, n, "FATAL:  ") || has(line, n, "PANIC:  ")) &&
+                 !has(line, n, "the database system is "))
+            found = line;
+        line += n + (line[n] == '\n');
+    }
+    return found;
+}
+
 enum err op_tail(struct worker *w, const struct worker_req *q, struct worker_reply *r,
                  struct errmsg *e)
 {
+    char log[8192];
     (void)w;
-    return files_tail(q->path, r->text, sizeof r->text, e);
+    enum err rv = files_tail(q->path, log, sizeof log, e);
+    const char *why = rv == ERR_OK ? cause(log) : NULL;
+    if (why == NULL)
+        return rv == ERR_OK ? files_tail(q->path, r->text, sizeof r->text, e) : rv;
+    (void)snprintf(r->text, sizeof r->text, "%s", why);
+    return ERR_OK;
 }

@@ -54,6 +54,7 @@ def test_by_default_a_hung_primary_is_reported_and_left_alone(c):
         wait_until(lambda: "sick" in other.ctl("explain").stdout, "explain tells it", 20)
         assert c.leader() is primary and not primary.log_lines("action=kill")
     assert len(primary.log_lines("event=sick")) == 1
+    wait_until(lambda: sick(primary) is None, f"{primary} is seen to be well")
 
 
 def test_by_policy_a_hung_primary_is_relieved_but_not_two_in_a_row(c):

@@ -53,13 +53,17 @@ class Site(Cluster):
 
 
 @pytest.fixture(scope="module", name="sites")
-def _sites():
+def _sites(request):
     with Site(nodes=1, sync=False) as a, Site(nodes=2, sync=False) as b:
-        a.form()
-        a.primary().sql(TABLE)
-        b.form_of(a)
-        b.wait_standby()
-        yield a, b
+        try:
+            a.form()
+            a.primary().sql(TABLE)
+            b.form_of(a)
+            b.wait_standby()
+            yield a, b
+        finally:
+            if request.session.testsfailed:
+                print(a.report(), b.report(), sep="\n")
 
 
 def _write(site, n):
@@ -120,3 +124,26 @@ def test_a_site_follows_another_and_takes_its_place(sites):
     # each says no to what it is already
     assert first.ctl("promote-cluster", "--force", check=False).returncode == 4
     assert old.ctl("demote-cluster", "--host", "x", "--force", check=False).returncode == 4
+
+
+def test_a_site_that_went_its_own_way_gives_way(sites):
+    """The second site is promoted while the first still takes writes: the first is demoted too late."""
+    a, b = sites  # they have changed places: b takes writes
+    first = b.primary()
+    standby = a.wait_standby()
+    standby.ctl("promote-cluster", "--force")
+    other = a.primary()
+    first.sql("INSERT INTO kept VALUES (100)")
+    other.sql("INSERT INTO kept VALUES (200)")
+    # beyond the point where the other left it
+    first.sql("INSERT INTO kept SELECT generate_series(1000, 2000)")
+    first.ctl("demote-cluster", "--host", other.address, "--port", str(other.ports["pg"]), "--force")
+    for node in b.nodes:
+        _has(node, 200)
+        wait_until(lambda n=node: n.value("SELECT count(*) FROM kept WHERE n = 100 OR n >= 1000") == 0, f"{node} is a copy of the other site")
+    leader = b.wait_standby()
+    assert leader.log_lines("event=action action=(clone|rewind) .*target=@remote")
+    assert not [n for n in b.nodes if n.rest("/primary")[0] == 200]
+    other.sql("INSERT INTO kept VALUES (201)")
+    for node in b.nodes:
+        _has(node, 201)
