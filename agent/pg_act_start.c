@@ -26,7 +26,7 @@ static void logged(struct postgres *p, const struct worker_reply *r)
     for (char *c = words; *c != '\0'; c++)
         if ((unsigned char)*c < ' ')
             *c = *c == '\n' ? ';' : ' ';
-    if (p->act.plan.action == ACTION_START_STANDBY && strstr(words, PARTED) != NULL)
+    if (p->act.plan.action == ACTION_START_STANDBY && strstr(r->text, PARTED) != NULL)
         stuck_found(p, "PostgreSQL refuses to start: the timeline it is to follow left ours "
                        "before our end");
     action_fail(p, ERR_IO, "PostgreSQL did not start: %s", words);

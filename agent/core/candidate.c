@@ -261,6 +261,12 @@ static uint64_t has_flushed(const struct view *v, const struct member_rec *m)
     return MAX(m->lsn, w != NULL ? w->flush_lsn : 0);
 }
 
+/* A switch to the next segment makes it so for a moment. */
+static bool lags(const struct view *v, const struct member_rec *m)
+{
+    return has_flushed(v, m) + v->config.maximum_lag_on_failover < v->pg.lsn;
+}
+
 bool has_shutdown_checkpoint(const struct view *v, const struct member_rec *m)
 {
     uint64_t end = v->pg.shutdown_lsn;
@@ -302,8 +308,7 @@ const struct member_rec *candidate_switchover(const struct view *v, const char *
             why = "is on another timeline";
         else if (v->pg.proc == PG_PROC_RUNNING && sender_to(v, m->incarnation) == NULL)
             why = "does not stream from here";
-        else if (v->pg.proc == PG_PROC_RUNNING &&
-                 has_flushed(v, m) + v->config.maximum_lag_on_failover < v->pg.lsn)
+        else if (v->pg.proc == PG_PROC_RUNNING && lags(v, m))
             why = "is too far behind"; /* of a stop only the shutdown checkpoint counts */
         if (why != NULL) {
             (void)plan_say(p, "refused: %s %s", m->name, why);
@@ -325,7 +330,8 @@ bool candidate_unseen(const struct view *v, const char *wanted)
             (wanted[0] != '\0' && strcmp(m->name, wanted) != 0))
             continue;
         bool says = is_state(m->state, "streaming") && strcmp(m->upstream, v->self) == 0;
-        if (sender_to(v, m->incarnation) == NULL ? says : m->timeline != v->pg.timeline)
+        const struct view_walsender *w = sender_to(v, m->incarnation);
+        if (w == NULL ? says : m->timeline != v->pg.timeline || lags(v, m))
             return true;
     }
     return false;

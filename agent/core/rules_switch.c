@@ -34,7 +34,8 @@ static const struct member_rec *receiver(const struct view *v, struct plan *p)
 }
 
 /* PostgreSQL is looked at four times a second: a standby that has just connected may not have been seen, and
- * is no reason to refuse; nor one that has not yet told of the timeline that it has followed to. */
+ * is no reason to refuse; nor one that has not yet told of the timeline that it has followed to, nor one that lags
+ * just now. */
 static bool look_again(const struct view *v, struct plan *p)
 {
     enum { LOOK_AGAIN_MS = 2000 };
@@ -42,7 +43,7 @@ static bool look_again(const struct view *v, struct plan *p)
     if (!v->has_failover || v->now_ms >= until_ms ||
         !candidate_unseen(v, v->failover.candidate))
         return false;
-    (void)plan_say(p, "switchover: waiting for a look at %s, which has just begun to stream",
+    (void)plan_say(p, "switchover: %s has just begun to stream, or lags: looking again",
                    v->failover.candidate[0] != '\0' ? v->failover.candidate : "a standby");
     return plan_wait(p, until_ms);
 }

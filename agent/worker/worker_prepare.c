@@ -233,18 +233,20 @@ static bool has(const char *line, size_t n, const char *words)
     return memmem(line, n, words, strlen(words)) != NULL;
 }
 
-/* Where the last reason for a server to end begins, since it was started last; a client that comes too early or too
- * late is none. NULL: it gave none. */
+/* Where the last reason for a server to end begins, with the line before, since it was started last; a client that
+ * comes too early or too late is none. NULL: it gave none. */
 static const char *cause(const char *log)
 {
     const char *found = NULL;
+    const char *before = log;
     for (const char *line = log; *line != '\0';) {
         size_t n = strcspn(line, "\n");
         if (has(line, n, "LOG:  starting PostgreSQL "))
             found = NULL;
         else if ((has(line, n, "FATAL:  ") || has(line, n, "PANIC:  ")) &&
                  !has(line, n, "the database system is "))
-            found = line;
+            found = before;
+        before = line;
         line += n + (line[n] == '\n');
     }
     return found;

@@ -340,7 +340,11 @@ class Forwarder(threading.Thread):
         with contextlib.suppress(OSError):
             while True:
                 one = self.listener.accept()[0]
-                two = socket.create_connection(("127.0.0.1", self.to_port))
+                try:
+                    two = socket.create_connection(("127.0.0.1", self.to_port))
+                except OSError:  # it has not begun, or has ended
+                    one.close()
+                    continue
                 self.used += 1
                 for a, b in ((one, two), (two, one)):
                     threading.Thread(target=self.pump, args=(a, b), daemon=True).start()
