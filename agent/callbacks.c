@@ -16,7 +16,7 @@ struct callbacks {
     struct command_child *child;
     enum callback running;
     enum callback next; /* when the one that runs has ended */
-    bool next_primary;
+    enum callback_role next_role;
     bool restart; /* the stop under way is one for a restart */
     bool stopping;
 };
@@ -24,6 +24,8 @@ struct callbacks {
 static const char *const names[] = {"none",       "on_start",  "on_stop",
                                     "on_restart", "on_reload", "on_role_change"};
 _Static_assert(ARRAY_LEN(names) == CALLBACK_COUNT, "one name per callback");
+
+static const char *const roles[] = {"replica", "standby_leader", "primary"};
 
 const char *callback_name(enum callback c)
 {
@@ -36,7 +38,9 @@ static enum callback between(const struct callback_facts *a, const struct callba
         return CALLBACK_NONE;
     if (a->running && !b->running)
         return b->restarting ? CALLBACK_NONE : CALLBACK_ON_STOP;
-    if (a->ran && a->primary != b->primary)
+    bool same = a->role == b->role ||
+                (!a->led && a->role == CALLBACK_REPLICA && b->role != CALLBACK_PRIMARY);
+    if (a->ran && !same)
         return CALLBACK_ON_ROLE_CHANGE;
     if (!a->running)
         return a->restarting ? CALLBACK_ON_RESTART : CALLBACK_ON_START;
@@ -50,8 +54,9 @@ enum callback callback_next(struct callback_facts *seen, const struct callback_f
         return event;
     struct callback_facts next = *now;
     next.ran = now->running || seen->ran;
+    next.led = now->led || seen->led;
     if (seen->known && !now->running) {
-        next.primary = seen->primary; /* the role it ran with, until it runs with another */
+        next.role = seen->role; /* the role it ran with, until it runs with another */
         next.restarting = seen->running ? now->restarting : seen->restarting;
     }
     if (seen->known)
@@ -107,7 +112,7 @@ static void ended(void *arg, enum err status, const struct errmsg *e)
 static void run_next(struct callbacks *k)
 {
     struct errmsg e = {0};
-    const char *role = k->next_primary ? "primary" : "replica";
+    const char *role = roles[k->next_role];
     enum callback event = k->next;
     k->next = CALLBACK_NONE;
     if (event == CALLBACK_NONE)
@@ -147,6 +152,16 @@ void callbacks_stop(struct callbacks *k, bool at_once)
         command_kill(k->child);
 }
 
+/* A standby leader stays one without the store, and until it is promoted or another has the key. */
+static enum callback_role role_of(const struct callbacks *k, const struct view *v)
+{
+    bool was = k->seen.role == CALLBACK_STANDBY_LEADER;
+    if (!v->pg.in_recovery)
+        return CALLBACK_PRIMARY;
+    bool leads = v->dcs_ready ? view_is_leader(v) && (v->leader.standby || was) : was;
+    return leads ? CALLBACK_STANDBY_LEADER : CALLBACK_REPLICA;
+}
+
 /* Starting and stopping are on the way to something. */
 static struct callback_facts facts_of(struct callbacks *k, const struct view *v,
                                       const struct plan *p, uint64_t reloads)
@@ -159,7 +174,8 @@ static struct callback_facts facts_of(struct callbacks *k, const struct view *v,
         k->restart = true;
     struct callback_facts f = {.known = runs || v->pg.proc == PG_PROC_STOPPED,
                                .running = runs,
-                               .primary = runs && !v->pg.in_recovery,
+                               .led = v->dcs_ready && v->lease != 0,
+                               .role = role_of(k, v),
                                .restarting = k->restart,
                                .reloads = reloads};
     if (runs && k->seen.known && !k->seen.running)
@@ -179,7 +195,7 @@ void callbacks_publish(struct callbacks *k, const struct view *v, const struct p
     if (waits && k->next != CALLBACK_NONE)
         return;
     k->next = event;
-    k->next_primary = k->seen.primary;
+    k->next_role = k->seen.role;
     if (k->child == NULL)
         run_next(k);
     else if (!waits)

@@ -19,18 +19,24 @@ enum callback {
     CALLBACK_COUNT
 };
 
+enum callback_role { CALLBACK_REPLICA, CALLBACK_STANDBY_LEADER, CALLBACK_PRIMARY };
+
 /* What an event is judged by. */
 struct callback_facts {
     bool known;   /* false: PostgreSQL is between two states, or not looked at yet */
     bool running; /* it accepts connections */
-    bool primary; /* while it runs; else as it last ran, when it has `ran` here at all */
+    /* who leads has been seen: only from then on is a replica known to be one */
+    bool led;
+    /* while it runs; else as it last ran, when it has `ran` here at all */
+    enum callback_role role;
     bool ran;
     bool restarting; /* it is being stopped to be started again at once */
     uint64_t reloads;
 };
 
 /* The event between two observations; *seen becomes what to compare the next one with. A start with another role is a
- * change of role; a stop for a restart waits for its start. The first observation is no event. Pure. */
+ * change of role; a stop for a restart waits for its start. The first observation is no event, nor is what a standby turns out to be when it is first known who
+ * leads. Pure. */
 enum callback callback_next(struct callback_facts *seen, const struct callback_facts *now);
 const char *callback_name(enum callback c);
 

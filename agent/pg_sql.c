@@ -37,6 +37,7 @@ struct pg_sql {
     pg_sql_cb *cb;
     void *arg;
     struct errmsg failure; /* SQL_FAILING: told from the loop */
+    size_t turn;           /* of several hosts, the one that is asked; modulo their number */
     PGresult *results[PG_SQL_RESULTS];
     size_t n;
 };
@@ -171,6 +172,7 @@ static void fail(struct pg_sql *s, enum err code, const char *why)
     struct pg_sql_reply r = {.status = code};
     (void)err_set(&r.e, code, "%s", why);
     trim(r.e.text);
+    s->turn++;
     pg_sql_cb *cb = s->cb;
     void *arg = s->arg;
     pg_sql_reset(s);
@@ -367,21 +369,67 @@ static void resolved_cb(void *arg, const struct pg_sql_target *t)
         fail_later(s, ERR_UNAVAILABLE, "the host name is not known");
 }
 
+/* Piece `i` of a list with commas between; of a list of one that one. */
+static enum err piece_of(const char *list, size_t i, char *ret, size_t size)
+{
+    if (strchr(list, ',') == NULL)
+        return str_copy(ret, size, list);
+    for (; i > 0 && list != NULL; i--) {
+        list = strchr(list, ',');
+        list = list != NULL ? list + 1 : NULL;
+    }
+    return list == NULL ? ERR_NOT_FOUND
+                        : str_copy_slice(ret, size, slice_of(list, strcspn(list, ",")));
+}
+
+/* libpq would try several hosts one after the other, and wait for one that is silent as long as for all. */
+static enum err one_host(const struct pg_sql *s, const struct pg_sql_target *t,
+                         struct pg_sql_target *ret, char host[static 256], char port[static 8])
+{
+    const char *hosts = "";
+    const char *ports = "";
+    size_t n = 1;
+    *ret = (struct pg_sql_target){.n = 0};
+    for (size_t i = 0; i < t->n; i++) {
+        if (strcmp(t->keywords[i], "host") == 0)
+            hosts = t->values[i];
+        else if (strcmp(t->keywords[i], "port") == 0)
+            ports = t->values[i];
+        else
+            pg_sql_target_add(ret, t->keywords[i], t->values[i]);
+    }
+    for (const char *c = hosts; *c != '\0'; c++)
+        n += *c == ',';
+    enum err rv = piece_of(hosts, s->turn % n, host, 256);
+    if (rv == ERR_OK)
+        rv = piece_of(ports, s->turn % n, port, 8);
+    pg_sql_target_add(ret, "host", host);
+    pg_sql_target_add(ret, "port", port);
+    return rv;
+}
+
 void pg_sql_connect(struct pg_sql *s, const struct pg_sql_target *t, uint64_t timeout_ms,
                     pg_sql_cb *cb, void *arg)
 {
+    struct pg_sql_target one;
+    char host[256] = "";
+    char port[8] = "";
     CHECK_MAGIC(s, SQL_MAGIC);
     ASSERT(t->keywords[t->n] == NULL);
     pg_sql_reset(s);
     s->cb = cb;
     s->arg = arg;
     (void)uv_timer_start(&s->timer, fail_cb, timeout_ms, 0);
-    if (!pg_lookup_needed(t)) {
-        begin_connect(s, t);
+    if (one_host(s, t, &one, host, port) != ERR_OK) {
+        fail_later(s, ERR_INVALID, "hosts and ports do not fit together");
+        return;
+    }
+    if (!pg_lookup_needed(&one)) {
+        begin_connect(s, &one);
         return;
     }
     s->state = SQL_RESOLVING;
-    s->lookup = pg_lookup_start(s->loop, t, resolved_cb, s);
+    s->lookup = pg_lookup_start(s->loop, &one, resolved_cb, s);
     if (s->lookup == NULL)
         fail_later(s, ERR_UNAVAILABLE, "the host name cannot be looked up");
 }

@@ -30,7 +30,8 @@ struct pg_sql_reply {
 typedef void pg_sql_cb(void *arg, const struct pg_sql_reply *r);
 
 /* Keywords (static) and values of a connection string; values are borrowed during the call. A host name
- * is looked up beside the loop. */
+ * is looked up beside the loop. Of several hosts with commas between (and one port, or as many) one is asked; after a
+ * failure, which may be that it is not what target_session_attrs asks for, the next call asks the next one. */
 struct pg_sql_target {
     const char *keywords[PG_SQL_PARAMS];
     const char *values[PG_SQL_PARAMS];

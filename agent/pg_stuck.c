@@ -252,6 +252,9 @@ void stuck_look(struct postgres *p)
     bool should = postgres_running(p) && pg_monitor_accepts(p->monitor) && s->in_recovery &&
                   p->follow.known && p->follow.conninfo[0] != '\0';
     bool unknown = to_site(p) && !p->site_checked;
+    /* What was found holds through the stop that follows from it: a walreceiver that is refused streams for a moment. */
+    if (p->stuck && (p->act.active || !postgres_running(p) || !pg_monitor_accepts(p->monitor)))
+        return;
     if (!should || (s->streaming && !unknown)) {
         p->rewound = p->rewound && !s->streaming;
         stuck_forget(p);

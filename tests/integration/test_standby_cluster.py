@@ -1,6 +1,7 @@
 """Two sites: a cluster that takes writes, and one that follows it; and the change of places between them."""
 import json
 import shutil
+import socket
 
 import pytest
 
@@ -12,6 +13,12 @@ TABLE = "CREATE TABLE IF NOT EXISTS kept (n bigint PRIMARY KEY)"
 
 class Site(Cluster):
     """Its leader may be a standby leader."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.tell = self.dir / "tell"
+        self.tell.write_text('#!/bin/sh\necho "$2 $3" >> "$1"\n')
+        self.tell.chmod(0o755)
 
     def leader(self, besides=None):
         return next((n for n in self.nodes if n is not besides and n.rest("/leader")[0] == 200 and n.rest("/health")[0] == 200), None)
@@ -28,7 +35,7 @@ class Site(Cluster):
         shutil.copy2(other.nodes[0].dir / "secrets.yml", secrets)
         if first.command("x")[0] == "setpriv":
             shutil.chown(secrets, "postgres")
-        sets = [word for s in self.sets for word in ("--set", s)]
+        sets = [word for s in [*self.sets, *self.callbacks(first)] for word in ("--set", s)]
         first.ctl("init", "--scope", self.scope, "--name", first.name, "--listen", first.dcs_address(), "--data-dir", str(first.dir),
                   "--pg-data", str(first.pgdata), "--pg-bin", str(PG_BIN), "--pg-port", str(first.ports["pg"]),
                   "--rest-port", str(first.ports["rest"]), "--secrets", str(secrets),
@@ -37,8 +44,17 @@ class Site(Cluster):
         first.start()
         token = wait_until(lambda: self._token(first, len(self.nodes) - 1), "a token is made", PATIENCE_S)
         for node in self.nodes[1:]:
-            node.setup(token=token, first=first.dcs_address())
+            node.setup(token=token, first=first.dcs_address(), sets=self.callbacks(node))
             node.start()
+
+    def callbacks(self, node):
+        """They write down the action and the role."""
+        return [f"postgresql.callbacks.{event}={self.tell} {node.dir}/told" for event in ("on_start", "on_stop", "on_role_change")]
+
+    @staticmethod
+    def told(node):
+        file = node.dir / "told"
+        return [line.split()[:2] for line in file.read_text().splitlines()] if file.exists() else []
 
     def wait_standby(self):
         """A standby leader, and everybody else streams from it."""
@@ -89,8 +105,12 @@ def test_a_site_follows_another_and_takes_its_place(sites):
     assert {m["Member"]: m["Role"] for m in b.members()} == {first.name: "Standby Leader", second.name: "Replica"}
 
     # a switchover within the standby cluster: nobody is promoted, both go on following
+    wait_until(lambda: ["on_role_change", "standby_leader"] in b.told(first), "its callback was told")
+    assert b.told(second) == [["on_start", "replica"]]
     first.ctl("switchover", "--candidate", second.name, "--force")
     assert b.wait_standby() is second
+    wait_until(lambda: b.told(second) == [["on_start", "replica"], ["on_role_change", "standby_leader"]], "a standby leader was told")
+    wait_until(lambda: b.told(first)[-1] == ["on_role_change", "replica"], "one that leads no more was told")
     _write(a, 2)
     for node in b.nodes:
         _has(node, 2)
@@ -114,6 +134,7 @@ def test_a_site_follows_another_and_takes_its_place(sites):
     done = first.ctl("promote-cluster", "--force")
     assert "cluster is promoted" in done.stdout
     assert b.role("/primary") is first and first.rest("/standby-leader")[0] == 503
+    wait_until(lambda: b.told(first)[-2:] == [["on_role_change", "standby_leader"], ["on_role_change", "primary"]], "the promotion was told")
     _write(b, 4)
     _has(second, 4)
     _has(old, 4)
@@ -137,10 +158,16 @@ def test_a_site_that_went_its_own_way_gives_way(sites):
     other.sql("INSERT INTO kept VALUES (200)")
     # beyond the point where the other left it
     first.sql("INSERT INTO kept SELECT generate_series(1000, 2000)")
-    first.ctl("demote-cluster", "--host", other.address, "--port", str(other.ports["pg"]), "--force")
-    for node in b.nodes:
-        _has(node, 200)
-        wait_until(lambda n=node: n.value("SELECT count(*) FROM kept WHERE n = 100 OR n >= 1000") == 0, f"{node} is a copy of the other site")
+    # several addresses: of a node that is silent, of one that is off, and the primary's
+    silent = socket.create_server(("127.0.0.1", 0))
+    try:
+        first.ctl("demote-cluster", "--host", f"127.0.0.1,127.0.0.1,{other.address}",
+                  "--port", f"{silent.getsockname()[1]},1,{other.ports['pg']}", "--force")
+        for node in b.nodes:
+            _has(node, 200)
+            wait_until(lambda n=node: n.value("SELECT count(*) FROM kept WHERE n = 100 OR n >= 1000") == 0, f"{node} is a copy of the other site")
+    finally:
+        silent.close()
     leader = b.wait_standby()
     assert leader.log_lines("event=action action=(clone|rewind) .*target=@remote")
     assert not [n for n in b.nodes if n.rest("/primary")[0] == 200]

@@ -7,12 +7,16 @@
 
 #include "agent/callbacks.h"
 
-/* P, R: runs as primary, replica; s: stopped; x: stopped for a restart; ?: in between; +: a reload */
+/* P, R, L: runs as primary, replica, standby leader; u: as a standby, nobody knows yet of which kind; s: stopped;
+ * x: stopped for a restart; ?: in between; +: a reload */
 static struct callback_facts facts(char c, uint64_t reloads)
 {
     return (struct callback_facts){.known = c != '?',
-                                   .running = c == 'P' || c == 'R',
-                                   .primary = c == 'P',
+                                   .running = strchr("PRLu", c) != NULL,
+                                   .led = strchr("PRL", c) != NULL,
+                                   .role = c == 'P'   ? CALLBACK_PRIMARY
+                                           : c == 'L' ? CALLBACK_STANDBY_LEADER
+                                                      : CALLBACK_REPLICA,
                                    .restarting = c == 'x',
                                    .reloads = reloads};
 }
@@ -49,6 +53,18 @@ static void a_life_is_told_in_events(void **state)
         {"s+R", "on_start "},
         {"R+s", "on_stop "},
         {"R+P", "on_role_change "},
+        {"sRL", "on_start on_role_change "},
+        {"LR", "on_role_change "},
+        {"LP", "on_role_change "},
+        {"PsRL", "on_stop on_role_change on_role_change "},
+        {"LsL", "on_stop on_start "},
+        {"LsR", "on_stop on_role_change "},
+        {"LxL", "on_restart "},
+        {"L+L", "on_reload "},
+        {"uL", ""},
+        {"uRL", "on_role_change "},
+        {"suL", "on_start "},
+        {"uP", "on_role_change "},
     };
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
