@@ -83,8 +83,9 @@ void fence_remember(struct fence *f, uint64_t lease, uint64_t nonce);
  * renewal was submitted, once that renewal is acknowledged and passed to fence_extend(). */
 void fence_confirm(struct fence *f, uint64_t challenge);
 /* Addresses ("10.0.0.100/24") that the fence puts on the interface (up) or takes off. They go by themselves with
- * PostgreSQL and with the deadline. What comes of it: `vip_up`, or `vip_refused` in changed(). n 0: none. */
-enum err fence_vip(struct fence *f, bool up, const char *interface,
+ * PostgreSQL and with the deadline; while none is armed, at lease_end_ms, which is told anew with every renewal.
+ * What comes of it: `vip_up`, or `vip_refused` in changed(). n 0: none. */
+enum err fence_vip(struct fence *f, bool up, uint64_t lease_end_ms, const char *interface,
                    const char *const *addresses, size_t n) MUST_CHECK;
 /* The hardware watchdog: its open device, or -1: the one that the fence holds goes on; still the caller's. wanted_s is
  * its time, longest_s what a device may make of that; wanted_s 0: none is wanted. What comes of it: `watchdog_held`, or

@@ -352,7 +352,7 @@ void fence_recall(struct fence *f)
     atomic_store(&f->shm->nonce, f->nonce);
 }
 
-enum err fence_vip(struct fence *f, bool up, const char *interface,
+enum err fence_vip(struct fence *f, bool up, uint64_t lease_end_ms, const char *interface,
                    const char *const *addresses, size_t n)
 {
     struct buf b CLEANUP(buf_close) = BUF_INIT;
@@ -361,8 +361,10 @@ enum err fence_vip(struct fence *f, bool up, const char *interface,
         put_word(&b, addresses[i]);
     f->state.vip_refused[0] = '\0';
     return fence_link_send(
-        f, &(struct fence_link_packet){
-               .type = FENCE_VIP, .a = up, .payload = n > 0 ? buf_slice(&b) : slice_of("", 0)});
+        f, &(struct fence_link_packet){.type = FENCE_VIP,
+                                       .a = up,
+                                       .b = lease_end_ms,
+                                       .payload = n > 0 ? buf_slice(&b) : slice_of("", 0)});
 }
 
 enum err fence_watchdog(struct fence *f, int fd, bool required, unsigned wanted_s,

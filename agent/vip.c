@@ -12,6 +12,7 @@ enum {
     KEEPER_MAGIC = 0x52e71b01,
     ADDRESSES_MAX = 4,
     REPEAT_MS = 500,     /* an order that had no effect is given again */
+    EXTEND_MS = 300,     /* by which the lease goes on before the fence is told */
     HOOK_AGAIN_MS = 5000 /* and so is a hook that failed */
 };
 
@@ -23,8 +24,10 @@ struct vip_keeper {
     char *text; /* owned; cut into the addresses */
     const char *addresses[ADDRESSES_MAX];
     size_t n;
+    bool settled;
+    uint64_t born_ms;
     bool told, told_up, connected;
-    uint64_t told_ms;
+    uint64_t told_ms, told_end_ms;
     char complained[240]; /* the refusal that was logged last */
     bool was_up;
     /* the hook */
@@ -37,8 +40,19 @@ struct vip_keeper {
 
 bool vip_wanted(const struct view *v)
 {
-    return view_is_leader(v) && view_lease_valid(v) && v->armed &&
-           v->pg.proc == PG_PROC_RUNNING && v->pg.accepts && !v->pg.in_recovery;
+    return view_is_leader(v) && view_lease_valid(v) && v->pg.proc == PG_PROC_RUNNING &&
+           v->pg.accepts && !v->pg.in_recovery;
+}
+
+/* A new daemon knows neither the records nor its lease nor what PostgreSQL is at first: the address that the one
+ * before it has left stays as long as its end says. */
+static bool settles(struct vip_keeper *k, const struct view *v)
+{
+    bool known =
+        v->pg.proc == PG_PROC_STOPPED || (v->has_sync && view_lease_valid(v) && v->pg.accepts);
+    k->born_ms = k->born_ms != 0 ? k->born_ms : v->now_ms;
+    return (known && v->pg.data != PG_DATA_UNKNOWN) ||
+           v->now_ms >= k->born_ms + v->config.ttl_ms;
 }
 
 /* ---- the fence's part ---- */
@@ -56,9 +70,10 @@ static void tell_changes(struct vip_keeper *k, const struct fence_state *s)
         str_cut(k->complained, sizeof k->complained, s->vip_refused);
 }
 
-/* The fence says what is so; what is not as it should be is ordered, and again when that had no effect.
- * Once after each connection in any case: an older fence may have left the address behind. */
-static void order(struct vip_keeper *k, bool up)
+/* The fence says what is so; what is not as it should be is ordered, and again when that had no effect, and
+ * with each renewal while the fence holds no deadline (a pause). Once after each connection in any case: an
+ * older fence may have left the address behind. */
+static void order(struct vip_keeper *k, bool up, uint64_t lease_end_ms)
 {
     const struct fence_state *s = fence_state(k->fence);
     tell_changes(k, s);
@@ -66,11 +81,15 @@ static void order(struct vip_keeper *k, bool up)
         k->told = false;
     k->connected = s->connected;
     bool again = k->now_ms >= k->told_ms + REPEAT_MS;
-    if (!s->connected || (k->told && k->told_up == up && (s->vip_up == up || !again)))
+    bool later = up && !s->armed && lease_end_ms >= k->told_end_ms + EXTEND_MS;
+    bool same = k->told && k->told_up == up && !later;
+    if (!s->connected || (same && (s->vip_up == up || !again)))
         return;
-    if (fence_vip(k->fence, up, k->config->vip.interface, k->addresses, k->n) != ERR_OK)
+    if (fence_vip(k->fence, up, lease_end_ms, k->config->vip.interface, k->addresses, k->n) !=
+        ERR_OK)
         return; /* the link is being mended */
     k->told = true;
+    k->told_end_ms = lease_end_ms;
     k->told_up = up;
     k->told_ms = k->now_ms;
 }
@@ -174,7 +193,10 @@ void vip_keeper_look(struct vip_keeper *k, const struct view *v)
     CHECK_MAGIC(k, KEEPER_MAGIC);
     bool up = vip_wanted(v);
     k->now_ms = v->now_ms;
+    k->settled = k->settled || settles(k, v);
+    if (!k->settled)
+        return;
     if (k->n > 0 && k->config->vip.interface[0] != '\0')
-        order(k, up);
+        order(k, up, v->deadline_ms);
     run_hook(k, up);
 }

@@ -18,7 +18,8 @@
  *   WATCHDOG with the device's descriptor, or without: the one held goes on. a: 0 none, 1 automatic,
  *          2 required; b: its time in seconds, c: the longest it may become
  *   VIP    payload: interface and addresses "a/bits", each NUL-terminated; empty: none. a: 1 put them on
- *          the interface (needs a deadline and a postmaster), 0 take them off. They also go with PostgreSQL
+ *          the interface (needs a deadline and a postmaster), 0 take them off. They also go with PostgreSQL.
+ *          b: the end of the lease in ms, for as long as none is armed (a pause); again: later
  *
  * START's payload: log path, `a` words of argv, `b` words of the environment, each NUL-terminated;
  * c: bit 0 = armed_required, bit 1 = the environment is given (else the fence's own). */

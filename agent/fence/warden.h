@@ -61,7 +61,9 @@ struct warden {
     bool stopping; /* exit when nothing is left */
     uint64_t idle_since_us;
     struct vip vip;
-    bool vip_leaves;    /* at the end of this tick, behind the signals */
+    bool vip_leaves; /* at the end of this tick, behind the signals */
+    /* while nothing is armed (a pause): the lease's, as the daemon told it last */
+    uint64_t vip_end_us;
     bool resets_probed; /* vip_reset_probe() */
     struct watchdog watchdog;
 };
@@ -71,6 +73,7 @@ bool warden_setup(struct warden *w, const struct warden_options *o);
 /* warden_loop.c: until it is told to end; the exit status. */
 int warden_run(struct warden *w);
 uint64_t warden_raw_us(void);
+uint64_t warden_vip_end_us(const struct warden *w); /* until when the address may stay */
 
 /* warden_conn.c */
 void conn_accept(struct warden *w);

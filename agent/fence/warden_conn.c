@@ -149,7 +149,7 @@ static void on_disarm(struct warden *w)
     }
     if (w->guard.phase == GUARD_FROZEN)
         (void)cgroup_freeze(&w->cgroup, false);
-    vip_down(&w->vip);
+    w->vip_end_us = w->vip.end_us; /* the lease that it was armed for has not ended by this */
     guard_disarm(&w->guard);
     atomic_store(&w->shm->deadline_ms, 0);
     w->token = 0;
@@ -165,15 +165,19 @@ static void on_stop(struct warden *w, const struct fence_msg *m)
 }
 
 /* A PostgreSQL that may not write, or not for long, gives nobody a reason to come here. */
-static enum err bring_up(struct warden *w, char *ret_text, size_t size)
+static enum err bring_up(struct warden *w, uint64_t lease_end_ms, char *ret_text, size_t size)
 {
+    const struct guard *g = &w->guard;
     uint64_t now = clock_boot_us();
-    if (w->postmaster == 0 || w->kill != KILL_NONE || w->guard.phase != GUARD_RUN ||
-        guard_left_us(&w->guard, now) <= w->guard.budget_us) {
+    bool armed = g->phase == GUARD_RUN && guard_left_us(g, now) > g->budget_us;
+    bool leased =
+        g->phase == GUARD_IDLE && lease_end_ms > now / 1000 && lease_end_ms < UINT64_MAX / 2000;
+    if (w->postmaster == 0 || w->kill != KILL_NONE || (!armed && !leased)) {
         str_cut(ret_text, size, "PostgreSQL does not run under a deadline");
         return ERR_PRECONDITION;
     }
-    return vip_up(&w->vip, now + guard_left_us(&w->guard, now), ret_text, size);
+    w->vip_end_us = leased ? lease_end_ms * 1000 : 0;
+    return vip_up(&w->vip, warden_vip_end_us(w), ret_text, size);
 }
 
 /* Once, and before the address is here: see vip_reset.h. */
@@ -209,7 +213,7 @@ static void on_vip(struct warden *w, const struct fence_msg *m, const char *payl
     if (rv == ERR_OK && n > 1)
         probe_resets(w);
     if (rv == ERR_OK && m->a != 0)
-        rv = bring_up(w, text, sizeof text);
+        rv = bring_up(w, m->b, text, sizeof text);
     else if (rv == ERR_OK)
         vip_down(&w->vip);
     w->dirty = true;

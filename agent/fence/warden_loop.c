@@ -142,11 +142,16 @@ static void set_timer(const struct warden *w, uint64_t wake_us)
     ASSERT(rv == 0);
 }
 
+uint64_t warden_vip_end_us(const struct warden *w)
+{
+    uint64_t now = clock_boot_us();
+    return w->guard.phase == GUARD_IDLE ? w->vip_end_us : now + guard_left_us(&w->guard, now);
+}
+
 static uint64_t tick_vip(struct warden *w)
 {
     bool up = w->vip.up;
-    uint64_t now = clock_boot_us();
-    uint64_t wake = vip_tick(&w->vip, now + guard_left_us(&w->guard, now));
+    uint64_t wake = vip_tick(&w->vip, warden_vip_end_us(w));
     w->dirty = w->dirty || up != w->vip.up;
     return wake;
 }
@@ -199,7 +204,7 @@ static void tick(struct warden *w)
         look_for_leftovers(w);
     if (!learn_pgdata(w))
         wake = MIN(wake, (uint64_t)5000);
-    if (w->guard.phase == GUARD_IDLE && w->kill == KILL_NONE)
+    if (w->guard.phase == GUARD_IDLE && w->kill == KILL_NONE && !w->vip.up)
         wake = w->leftovers || w->tree.pgdata[0] == '\0' ? wake
                                                          : MAX(wake, (uint64_t)LOOK_IDLE_US);
     feed_watchdog(&wake);

@@ -160,6 +160,27 @@ def test_the_virtual_address_goes_when_asked_and_needs_a_deadline(lab, vip_drive
     wait_for(lambda: not vip_driver.has("10.98.7.6"), "gone with a kill")
 
 
+def test_the_virtual_address_outlives_the_deadline_in_a_pause_but_not_the_lease(lab, vip_driver):
+    address = "10.98.7.6"
+    start_armed(lab, vip_driver, 60000)
+    vip_driver.order(f"vip up v0 {address}/24")
+    wait_for(lambda: vip_driver.has(address), "up")
+    vip_driver.order("disarm")
+    vip_driver.changed(armed=0)
+    assert vip_driver.has(address), "it stays"
+    vip_driver.order(f"vip up v0 {address}/24 30000")
+    wait_for(lambda: "valid_lft 29sec" in vip_driver.run("ip", "addr", "show", "dev", "v0"), "the lease's end")
+    vip_driver.order(f"vip up v0 {address}/24 3000")  # and no renewal after it
+    wait_for(lambda: not vip_driver.has(address), "gone")
+    vip_driver.order("state")
+    assert vip_driver.last["postmaster"] != 0, "PostgreSQL goes on"
+    vip_driver.order(f"vip up v0 {address}/24 30000")
+    wait_for(lambda: vip_driver.has(address), "the lease is held anew")
+    vip_driver.order("arm 7 30000")
+    vip_driver.changed(armed=1)
+    assert vip_driver.has(address)
+
+
 # A server that answers nothing and cannot be told to end, and a client from another address that waits for an answer.
 WAITS = """
 import socket, sys

@@ -213,6 +213,59 @@ def test_a_fence_that_is_killed_takes_the_address_along(c):
         moved(c, watch, knocker, c.primary(), time.monotonic())
 
 
+class Client:
+    """One connection through the address, held open. It lives as long as the address was never away."""
+
+    def __init__(self, c, address):
+        self._link = psycopg2.connect(host=address, user="postgres", dbname="postgres", password=c.password, connect_timeout=5, **DEADLINE)
+        self._link.autocommit = True
+
+    def ask(self):
+        with self._link.cursor() as cursor:
+            cursor.execute("SELECT pg_is_in_recovery()")
+            return cursor.fetchone()[0]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_daemon_that_is_restarted_finds_it_where_it_was(c, paused):
+    primary = c.primary()
+    clients = [Client(c, address) for address in VIPS]
+    if paused:
+        primary.ctl("pause", "--wait")
+        wait_until(lambda: c.record("sync")["disarmed"], "the fence holds no deadline")
+    primary.signal("regentd", signal.SIGKILL)
+    primary.reap()
+    primary.start()
+    wait_until(lambda: primary.rest("/primary")[0] == 200, "the new daemon leads")
+    assert primary.holds() == set(VIPS)
+    assert [client.ask() for client in clients] == [False] * len(clients), "it was never away"
+    if paused:
+        primary.ctl("resume", "--wait")
+        assert [client.ask() for client in clients] == [False] * len(clients)
+
+
+def test_in_a_pause_it_goes_with_the_lease_and_comes_back_with_it(c):
+    primary = c.primary()
+    client = Client(c, VIPS[0])
+    with Watch(c.nodes):
+        primary.ctl("pause", "--wait")
+        wait_until(lambda: c.record("sync")["disarmed"], "the fence holds no deadline")
+        others = [n for n in c.nodes if n is not primary]
+        assert client.ask() is False
+        for node in others:
+            node.kill()
+        wait_until(lambda: not primary.holds(), "it goes with the lease")
+        primary.sql("SELECT 1")
+        for node in others:
+            node.start()
+        wait_until(lambda: primary.holds() == set(VIPS), "it comes back")
+        client = Client(c, VIPS[0])
+        primary.ctl("resume", "--wait")
+        assert client.ask() is False
+    c.wait_healthy()
+    assert c.primary() is primary
+
+
 def test_the_children_get_no_capability(c):
     node = c.primary()
     for program in ("postmaster", "worker"):

@@ -4,7 +4,7 @@
  *
  *   start LOG armed|free PROGRAM ARG...   signal N   kill   disarm   remember LEASE NONCE   confirm N
  *   arm TOKEN MS (from now)   extend MS   keep MS (extend to now + MS, every 20 ms; 0: no more)
- *   vip up|down INTERFACE ADDRESS/BITS
+ *   vip up|down INTERFACE ADDRESS/BITS [MS until the lease ends]
  *   worker (prints what it sends, or "worker-end")   leave   stop
  *
  * Every order is answered by "rc NAME"; every change of state by "changed ...", a lost fence by "lost". */
@@ -122,8 +122,10 @@ static enum err obey(char **w, size_t n)
         on_changed(NULL, fence_state(d.fence));
     else if (strcmp(w[0], "leave") == 0 || strcmp(w[0], "stop") == 0)
         finish(w[0][0] == 'l');
-    else if (strcmp(w[0], "vip") == 0 && n == 4)
-        return fence_vip(d.fence, strcmp(w[1], "up") == 0, w[2], (const char *const *)&w[3], 1);
+    else if (strcmp(w[0], "vip") == 0 && n >= 4)
+        return fence_vip(d.fence, strcmp(w[1], "up") == 0,
+                         n > 4 ? clock_boot_ms() + num(w[4]) : 0, w[2],
+                         (const char *const *)&w[3], 1);
     else
         return ERR_INVALID;
     return ERR_OK;
