@@ -138,6 +138,7 @@ static void basebackup(struct postgres *p)
     struct worker_req q;
     struct buf args CLEANUP(buf_close) = BUF_INIT;
     postgres_req(p, &q, "clone");
+    q.remove_old = p->act.plan.remove_old;
     put_args(&args, p->config->postgresql.basebackup, p->config->postgresql.n_basebackup);
     q.args = buf_slice(&args);
     source_of(p, &p->config->postgresql.authentication.replication, &q);
@@ -171,6 +172,7 @@ static void restore(struct postgres *p, const struct conf_method *m)
     q.args = buf_slice(&args);
     q.command = slice_of(m->command, strlen(m->command) + 1);
     q.keep_data = m->keep_data;
+    q.remove_old = p->act.plan.remove_old;
     log_event(LOG_INFO, "method", KV(KV_STR("method", m->name)), "making the copy by %s",
               m->name);
     action_worker(p, &q, 0, copied);

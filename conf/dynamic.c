@@ -40,6 +40,10 @@ const struct dynamic_key dynamic_keys[] = {
     {"pause", DYN_BOOL, "false", NULL, 0, 0, "no automatic failover, start or stop"},
     {"use_pg_rewind", DYN_BOOL, "true", NULL, 0, 0,
      "diverged data is rewound where possible, else cloned"},
+    {"remove_data_directory_on_rewind_failure", DYN_BOOL, "false", NULL, 0, 0,
+     "data that a rewind could not save is deleted for the clone, not moved aside"},
+    {"remove_data_directory_on_diverged_timelines", DYN_BOOL, "false", NULL, 0, 0,
+     "data that cannot follow, and is not rewound, is deleted for the clone, not moved aside"},
     {"use_slots", DYN_BOOL, "true", NULL, 0, 0, "a replication slot for every other member"},
     {"member_slots_ttl", DYN_NUMBER, "1800", NULL, 1, 31536000,
      "seconds that the slot, and with it the WAL, of a member that is away is kept"},
@@ -66,6 +70,11 @@ const struct dynamic_key dynamic_postgresql_keys[] = {
      "lines of pg_ident.conf; a node's own postgresql.pg_ident replaces them"},
 };
 const size_t dynamic_postgresql_keys_n = ARRAY_LEN(dynamic_postgresql_keys);
+
+const char *const dynamic_moved[] = {"use_pg_rewind", "use_slots",
+                                     "remove_data_directory_on_rewind_failure",
+                                     "remove_data_directory_on_diverged_timelines"};
+const size_t dynamic_moved_n = ARRAY_LEN(dynamic_moved);
 
 struct checker {
     const struct dynamic_edit *edit; /* NULL: this is none */
@@ -295,16 +304,18 @@ static enum err check_postgresql(const struct checker *c, json_t *pg)
 /* Where Patroni has a key, and how it writes a value. */
 static void to_our_places(json_t *root)
 {
-    static const char *const moved[] = {"use_pg_rewind", "use_slots"};
     json_t *pg = json_object_get(root, "postgresql");
-    for (size_t i = 0; i < ARRAY_LEN(moved); i++) {
-        json_t *v = json_object_get(pg, moved[i]);
+    for (size_t i = 0; i < dynamic_moved_n; i++) {
+        json_t *v = json_object_get(pg, dynamic_moved[i]);
         if (v == NULL)
             continue;
         if (!json_is_null(v))
-            json_object_set(root, moved[i], v);
-        json_object_del(pg, moved[i]);
+            json_object_set(root, dynamic_moved[i], v);
+        json_object_del(pg, dynamic_moved[i]);
     }
+    json_t *lag = json_object_get(root, "maximum_lag_on_syncnode");
+    if (json_is_integer(lag) && json_integer_value(lag) == -1)
+        json_object_set_new(root, "maximum_lag_on_syncnode", json_integer(0));
     /* YAML reads a bare on and off as booleans. */
     json_t *mode = json_object_get(root, "synchronous_mode");
     if (json_is_boolean(mode))

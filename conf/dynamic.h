@@ -29,6 +29,9 @@ extern const size_t dynamic_keys_n;
 /* The keys within `postgresql`. */
 extern const struct dynamic_key dynamic_postgresql_keys[];
 extern const size_t dynamic_postgresql_keys_n;
+/* Keys that Patroni has within `postgresql`, and that are taken there, too. */
+extern const char *const dynamic_moved[];
+extern const size_t dynamic_moved_n;
 
 /* Checks a whole configuration and gives it back in its normal form: Patroni's places and spellings of a value
  * become ours, null and unset are the same, and every plain value that is unset has its default. ERR_INVALID: thing,

@@ -94,6 +94,8 @@ struct plan {
     bool request_ok;            /* TXN_CLEAR_REQUEST */
     bool has_sync;              /* LEADER_STATE: `sync` is written with it */
     bool has_history;
+    /* CLONE: by the operator's policy the old data is deleted, not moved aside */
+    bool remove_old;
     bool first; /* ENSURE_ROLES: of a new cluster that nobody has been shown yet */
     /* SET_SYNC; PROMOTE, START_PRIMARY: what must be set before the first write */
     struct sync_set set;

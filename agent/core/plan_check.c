@@ -342,6 +342,13 @@ static bool destroy_from_leader(const struct view *v, const struct plan *p)
            strcmp(v->self, v->leader.name) != 0 && v->leader.timeline != 0;
 }
 
+static bool deleted_by_policy(const struct view *v, const struct plan *p)
+{
+    bool allowed =
+        v->pg.rewind_failed ? v->config.remove_on_rewind_failure : v->config.remove_on_diverged;
+    return !p->remove_old || (only_action(p, ACTION_CLONE) && allowed);
+}
+
 static bool initdb_in_empty(const struct view *v, const struct plan *p)
 {
     return !only_action(p, ACTION_INITDB) ||
@@ -504,6 +511,7 @@ static const struct {
     {destroy_not_counted_on, "data that the record counts on is not replaced"},
     {destroy_from_leader,
      "data is replaced only from the leader, its own only from the other site"},
+    {deleted_by_policy, "data is deleted only for a clone, and where the policy says so"},
     {initdb_in_empty, "a cluster is made only in an empty directory, or of data that is given "
                       "to it, by who won the "
                       "race"},

@@ -100,6 +100,12 @@ bool plan_clone(const struct view *v, struct plan *p)
     return true;
 }
 
+bool is_given_up(const struct view *v)
+{
+    return v->pg.rewind_failed ? v->config.remove_on_rewind_failure
+                               : v->config.remove_on_diverged;
+}
+
 bool rule_clone(const struct view *v, struct plan *p)
 {
     if (!v->has_leader || (v->pg.data != PG_DATA_EMPTY && v->pg.data != PG_DATA_BROKEN))
@@ -111,6 +117,8 @@ bool rule_clone(const struct view *v, struct plan *p)
     if (leave_v_first(v, p))
         return true;
     (void)plan_clone(v, p);
+    /* What a rewind has left half done; of other broken data nothing is known. */
+    p->remove_old = v->pg.data == PG_DATA_BROKEN && v->pg.rewind_failed && is_given_up(v);
     return plan_say(p, "%s: cloning from %s",
                     v->pg.data == PG_DATA_EMPTY ? "the data directory is empty" : v->pg.trouble,
                     p->target);
@@ -162,9 +170,11 @@ bool rule_stopped_follower(const struct view *v, struct plan *p)
                        (unsigned long long)v->pg.timeline, v->leader.name);
         return plan_follow(v, p, ACTION_REWIND);
     }
-    (void)plan_say(p, "this data cannot follow %s%s: cloning", v->leader.name,
-                   v->pg.rewind_failed ? " and the rewind failed" : "");
-    return plan_clone(v, p);
+    (void)plan_clone(v, p);
+    p->remove_old = is_given_up(v);
+    return plan_say(p, "this data cannot follow %s%s: %s", v->leader.name,
+                    v->pg.rewind_failed ? " and the rewind failed" : "",
+                    p->remove_old ? "deleting it, as configured, and cloning" : "cloning");
 }
 
 bool rule_follower_diverged(const struct view *v, struct plan *p)

@@ -201,9 +201,12 @@ bool rule_site_replace(const struct view *v, struct plan *p)
         return false;
     if (v->pg.proc == PG_PROC_STOPPED) {
         bool rewind = v->config.use_pg_rewind && !v->pg.rewind_failed;
+        p->remove_old = !rewind && is_given_up(v);
         (void)plan_say(p, "this data cannot follow the other site%s: %s",
                        v->pg.rewind_failed ? " and the rewind failed" : "",
-                       rewind ? "rewinding" : "cloning");
+                       rewind          ? "rewinding"
+                       : p->remove_old ? "deleting it, as configured, and cloning"
+                                       : "cloning");
         return plan_site(v, p, rewind ? ACTION_REWIND : ACTION_CLONE);
     }
     if (!runs_as_standby(v))

@@ -35,6 +35,7 @@ struct view_config {
     uint64_t sick_interval_ms; /* sick_failover_interval */
     bool pause;
     bool use_pg_rewind;
+    bool remove_on_rewind_failure, remove_on_diverged; /* remove_data_directory_on_... */
     bool standby_cluster; /* this cluster follows another site and takes no writes */
 };
 

@@ -46,6 +46,8 @@ void config_view(const struct config_rec *record, struct view_config *ret_config
         .retry_interval_ms = 100,
         .pause = c.pause,
         .use_pg_rewind = c.use_pg_rewind,
+        .remove_on_rewind_failure = c.remove_data_directory_on_rewind_failure,
+        .remove_on_diverged = c.remove_data_directory_on_diverged_timelines,
         .standby_cluster = c.standby_cluster.n > 0 &&
                            !slice_eq(c.standby_cluster, slice_str("null")) &&
                            !slice_eq(c.standby_cluster, slice_str("{}")),

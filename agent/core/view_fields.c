@@ -88,7 +88,8 @@ F_BEGIN(view_config)
     F_U64(ttl_ms) F_ENUM(sync_mode, mode_names) F_BOOL(sync_strict) F_U64(sync_node_count)
     F_U64(maximum_lag_on_syncnode) F_BOOL(check_timeline)
     F_U64(maximum_lag_on_failover) F_U64(primary_start_timeout_ms) F_U64(retry_interval_ms)
-    F_ENUM(on_primary_crash, crash_names) F_BOOL(sick_failover) F_U64(sick_interval_ms) F_BOOL(pause) F_BOOL(use_pg_rewind) F_BOOL(standby_cluster)
+    F_ENUM(on_primary_crash, crash_names) F_BOOL(sick_failover) F_U64(sick_interval_ms) F_BOOL(pause) F_BOOL(use_pg_rewind)
+    F_BOOL(remove_on_rewind_failure) F_BOOL(remove_on_diverged) F_BOOL(standby_cluster)
 F_END
 
 F_BEGIN(sync_set)

@@ -2,7 +2,7 @@
  *
  * The copy is made in a new directory beside the data; only when it is whole is the old data moved
  * aside and the new moved in, so that a clone that fails costs nothing. A crash between the two
- * renames leaves no data directory: it is cloned again. Old data is never deleted. */
+ * renames leaves no data directory: it is cloned again. Old data is deleted only where the operator's policy says so. */
 #include "agent/worker/worker_place.h"
 
 static uint64_t bytes_taken(void *arg)
@@ -44,9 +44,10 @@ enum err op_clone(struct worker *w, const struct worker_req *q, struct worker_re
     struct place p = {.exists = false};
     enum err rv = place_find(q, &p, e);
     if (rv == ERR_OK)
-        rv = place_check(&p, e);
-    if (rv == ERR_OK)
         rv = programs_find(q, r->bin_dir, e);
+    if (rv == ERR_OK)
+        rv = q->remove_old || place_is_half_deleted(&p) ? place_give_up(&p, r, e)
+                                                        : place_check(&p, e);
     if (rv == ERR_OK && !p.in_place)
         rv = files_remove_tree(p.fresh, e); /* of a clone that was cut short */
     if (rv == ERR_OK)
@@ -62,5 +63,7 @@ enum err op_clone(struct worker *w, const struct worker_req *q, struct worker_re
         rv = incarnation_write(p.fresh, q->name, r->incarnation, e);
     if (rv == ERR_OK && !p.in_place)
         rv = place_exchange(&p, r, e);
+    if (rv == ERR_OK && q->remove_old)
+        place_drop_old(&p, r);
     return rv;
 }

@@ -223,6 +223,65 @@ enum err files_remove_tree(const char *path, struct errmsg *e)
     return ERR_OK;
 }
 
+/* One pass: what is removed while it is read may hide others. */
+static enum err clear_entries(DIR *d, const char *path, const char *last, bool *ret_found,
+                              struct errmsg *e)
+{
+    enum err rv = ERR_OK;
+    struct dirent *entry;
+    *ret_found = false;
+    rewinddir(d);
+    while (rv == ERR_OK && (entry = readdir(d)) != NULL) {
+        char one[FILES_PATH];
+        const char *name = entry->d_name;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
+            strcmp(name, "lost+found") == 0 || (last != NULL && strcmp(name, last) == 0))
+            continue;
+        *ret_found = true;
+        rv = files_path(one, path, name, e);
+        if (rv == ERR_OK)
+            rv = files_remove_tree(one, e);
+    }
+    return rv;
+}
+
+enum err files_clear_dir(const char *path, const char *last, struct errmsg *e)
+{
+    char one[FILES_PATH];
+    bool found = true;
+    enum err rv = ERR_OK;
+    DIR *d = opendir(path);
+    if (d == NULL)
+        return fail(e, "open", path);
+    while (rv == ERR_OK && found)
+        rv = clear_entries(d, path, last, &found, e);
+    (void)closedir(d);
+    if (rv != ERR_OK || last == NULL)
+        return rv;
+    rv = files_path(one, path, last, e);
+    if (rv == ERR_OK)
+        rv = sync_parent(one, e); /* the others are gone for good before the last goes */
+    return rv == ERR_OK ? files_remove(one, e) : rv;
+}
+
+static uint64_t tree_bytes; /* nftw() hands nothing through; the worker has one thread */
+
+static int add_entry(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)path;
+    (void)at;
+    if (type != FTW_NS)
+        tree_bytes += (uint64_t)st->st_blocks * 512;
+    return 0;
+}
+
+uint64_t files_tree_bytes(const char *path)
+{
+    tree_bytes = 0;
+    (void)nftw(path, add_entry, 32, FTW_PHYS | FTW_MOUNT);
+    return tree_bytes;
+}
+
 void files_stamp(char ret[static 20])
 {
     time_t now = time(NULL);

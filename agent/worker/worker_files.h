@@ -36,6 +36,10 @@ enum err files_parent(char ret[static FILES_PATH], const char *path, struct errm
     MUST_CHECK;
 /* Removes a tree that this program made; stays on its file system, follows no link. */
 enum err files_remove_tree(const char *path, struct errmsg *e) MUST_CHECK;
+/* The same for what is in a directory, but for its entry `last`, which goes last (NULL: no such), and lost+found. */
+enum err files_clear_dir(const char *path, const char *last, struct errmsg *e) MUST_CHECK;
+/* What a tree takes on its file system. */
+uint64_t files_tree_bytes(const char *path);
 /* "20260102T030405Z": for names of what is moved aside. */
 void files_stamp(char ret[static 20]);
 

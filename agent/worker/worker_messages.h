@@ -24,13 +24,13 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
  * signal        data_dir pid signal                       to a process of this PostgreSQL; pid 0: the
  *                                                         postmaster
  * initdb        name data_dir bin_dir args user password
- * clone         name data_dir bin_dir host port user passfile args   (host port: also ports read_write)
+ * clone         name data_dir bin_dir host port user passfile args remove_old   (host port: also ports read_write)
  * bootstrap     name data_dir bin_dir command args recovery keep_recovery purge user password
  *                                                         new data by a program of the administrator, recovered to
  *                                                         its target when that is asked for
  * adopt         name data_dir bin_dir user password       data of a primary that is there becomes a new cluster's; a
  *                                                         server that runs on it is stopped
- * restore       name data_dir bin_dir command args host port user passfile keep_data lineage
+ * restore       name data_dir bin_dir command args host port user passfile keep_data remove_old lineage
  *                                                         a copy by a program of the administrator
  * rewind        name data_dir bin_dir host port user passfile files dirs
  * tail          path                                      the end of a log, into text
@@ -52,6 +52,7 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
     MANY(slots, worker_file) /* prepare: state files of slots, path: the slot's name */  \
     BYTES(command)           /* shell, NUL at its end */                                 \
     BOOL(keep_data)                                                                      \
+    BOOL(remove_old) /* clone, restore: the old data is deleted, not moved aside */      \
     BOOL(keep_recovery)                                                                  \
     BYTES(recovery) /* lines of a configuration file */                                  \
     BYTES(args)     /* NUL after each */                                                 \

@@ -75,7 +75,8 @@ static enum err begin(const struct worker_req *q, struct place *p, struct worker
                       struct errmsg *e)
 {
     if (!q->keep_data) {
-        enum err rv = place_check(p, e);
+        bool gone = q->remove_old || place_is_half_deleted(p);
+        enum err rv = gone ? place_give_up(p, r, e) : place_check(p, e);
         return rv == ERR_OK ? place_clear(p, r, e) : rv;
     }
     return p->empty ? place_clear(p, r, e) : incarnation_void(p->target, e);
@@ -101,6 +102,8 @@ enum err op_restore(struct worker *w, const struct worker_req *q, struct worker_
         place_undo(&p);
         r->text[0] = '\0';
     }
+    if (rv == ERR_OK && q->remove_old)
+        place_drop_old(&p, r);
     return rv;
 }
 

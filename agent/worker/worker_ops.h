@@ -15,6 +15,7 @@
 #define LINEAGE_FILE "regent.lineage"
 #define FRESH_FILE "regent.fresh"
 #define HEALTH_FILE "regent.health"
+#define REMOVE_FILE "regent.remove"
 #define SIGNAL_FILE "standby.signal"
 #define BASE_CONF_FILE "postgresql.base.conf"
 

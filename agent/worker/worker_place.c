@@ -1,5 +1,6 @@
 #include "agent/worker/worker_place.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,10 +47,20 @@ enum err place_find(const struct worker_req *q, struct place *p, struct errmsg *
     return str_format(p->fresh, sizeof p->fresh, "%s%s", p->target, fixed ? "" : ".new");
 }
 
-enum err place_check(const struct place *p, struct errmsg *e)
+static enum err has_tablespaces(const struct place *p, bool *ret, struct errmsg *e)
 {
     char path[FILES_PATH];
     bool empty = true;
+    enum err rv = files_path(path, p->target, "pg_tblspc", e);
+    if (rv == ERR_OK && files_exists(path))
+        rv = files_dir_empty(path, &empty, e);
+    *ret = !empty;
+    return rv;
+}
+
+enum err place_check(const struct place *p, struct errmsg *e)
+{
+    bool tablespaces = false;
     if (p->in_place && !p->empty)
         return err_set(
             e, ERR_UNSUPPORTED,
@@ -58,10 +69,8 @@ enum err place_check(const struct place *p, struct errmsg *e)
             p->target);
     if (p->empty)
         return ERR_OK;
-    enum err rv = files_path(path, p->target, "pg_tblspc", e);
-    if (rv == ERR_OK && files_exists(path))
-        rv = files_dir_empty(path, &empty, e);
-    if (rv == ERR_OK && !empty)
+    enum err rv = has_tablespaces(p, &tablespaces, e);
+    if (rv == ERR_OK && tablespaces)
         rv = err_set(e, ERR_UNSUPPORTED,
                      "%s has tablespaces, which are not moved aside: move or empty their "
                      "directories and remove the links in pg_tblspc first",
@@ -69,16 +78,22 @@ enum err place_check(const struct place *p, struct errmsg *e)
     return rv;
 }
 
+static enum err no_server(const struct place *p, struct errmsg *e)
+{
+    unsigned long holder = locks_holder(p->target);
+    return holder == 0 ? ERR_OK
+                       : err_set(e, ERR_PRECONDITION,
+                                 "another server runs in %s (process %lu): stop it first",
+                                 p->target, holder);
+}
+
 static enum err set_aside(struct place *p, struct worker_reply *r, struct errmsg *e)
 {
     char stamp[20];
-    unsigned long holder = locks_holder(p->target);
-    if (holder != 0)
-        return err_set(e, ERR_PRECONDITION,
-                       "another server runs in %s (process %lu): stop it first", p->target,
-                       holder);
     files_stamp(stamp);
-    enum err rv = str_format(p->old, sizeof p->old, "%s.old-%s", p->target, stamp);
+    enum err rv = no_server(p, e);
+    if (rv == ERR_OK)
+        rv = str_format(p->old, sizeof p->old, "%s.old-%s", p->target, stamp);
     if (rv == ERR_OK)
         rv = files_rename(p->target, p->old, e);
     if (rv == ERR_OK)
@@ -118,4 +133,128 @@ void place_undo(struct place *p)
     (void)!files_remove_tree(p->target, &e); /* a mount point stays, emptied */
     if (p->old[0] != '\0')
         (void)rename(p->old, p->target);
+}
+
+/* ---- data that need not be kept ---- */
+
+bool place_is_half_deleted(const struct place *p)
+{
+    char path[FILES_PATH];
+    return !p->empty && files_path(path, p->target, REMOVE_FILE, NULL) == ERR_OK &&
+           files_exists(path);
+}
+
+/* This data's part of a tablespace: other servers may have theirs in the same directory, by their version. */
+static enum err clear_tablespace(const char *location, const char *version, struct errmsg *e)
+{
+    char mine[32];
+    char path[FILES_PATH];
+    (void)snprintf(mine, sizeof mine, "PG_%s_", version);
+    DIR *d = opendir(location);
+    if (d == NULL)
+        return errno == ENOENT ? ERR_OK
+                               : err_set(e, err_from_errno(errno), "open %s: %s", location,
+                                         strerror(errno));
+    enum err rv = ERR_OK;
+    struct dirent *entry;
+    while (rv == ERR_OK && (entry = readdir(d)) != NULL) {
+        if (!str_starts(entry->d_name, mine))
+            continue;
+        rv = files_path(path, location, entry->d_name, e);
+        if (rv == ERR_OK)
+            rv = files_remove_tree(path, e);
+    }
+    (void)closedir(d);
+    return rv;
+}
+
+static enum err clear_tablespaces(const struct place *p, struct errmsg *e)
+{
+    char path[FILES_PATH];
+    char version[16];
+    enum err rv = files_path(path, p->target, "PG_VERSION", e);
+    if (rv == ERR_OK)
+        rv = files_read(path, version, sizeof version, e);
+    if (rv == ERR_NOT_FOUND)
+        return ERR_OK; /* deleted: then this has been done */
+    version[strcspn(version, "\n")] = '\0';
+    if (rv == ERR_OK)
+        rv = files_path(path, p->target, "pg_tblspc", e);
+    DIR *d = rv == ERR_OK ? opendir(path) : NULL;
+    if (d == NULL)
+        return rv;
+    struct dirent *entry;
+    while (rv == ERR_OK && (entry = readdir(d)) != NULL) {
+        char link[FILES_PATH];
+        char real[4096];
+        if (entry->d_name[0] == '.')
+            continue;
+        rv = files_path(link, path, entry->d_name, e);
+        if (rv == ERR_OK && realpath(link, real) != NULL)
+            rv = clear_tablespace(real, version, e);
+    }
+    (void)closedir(d);
+    return rv;
+}
+
+/* WAL on a disk of its own: the copy's is to go there, too. */
+static enum err clear_wal(const struct place *p, struct errmsg *e)
+{
+    char path[FILES_PATH];
+    char real[4096];
+    struct stat st;
+    enum err rv = files_path(path, p->target, "pg_wal", e);
+    if (rv != ERR_OK || lstat(path, &st) != 0 || !S_ISLNK(st.st_mode) ||
+        realpath(path, real) == NULL)
+        return rv;
+    return files_clear_dir(real, NULL, e);
+}
+
+static enum err delete_data(struct place *p, struct errmsg *e)
+{
+    char path[FILES_PATH];
+    bool again = place_is_half_deleted(p);
+    enum err rv = no_server(p, e);
+    if (rv == ERR_OK)
+        rv = files_path(path, p->target, REMOVE_FILE, e);
+    if (rv == ERR_OK && !again)
+        rv = files_write(path, slice_of(NULL, 0), 0600, e);
+    if (rv == ERR_OK)
+        rv = incarnation_void(p->target, e);
+    if (rv == ERR_OK)
+        rv = clear_tablespaces(p, e);
+    if (rv == ERR_OK)
+        rv = clear_wal(p, e);
+    if (rv == ERR_OK)
+        rv = files_clear_dir(p->target, REMOVE_FILE, e);
+    p->empty = rv == ERR_OK;
+    return rv;
+}
+
+enum err place_give_up(struct place *p, struct worker_reply *r, struct errmsg *e)
+{
+    bool tablespaces = false;
+    if (p->empty)
+        return ERR_OK;
+    enum err rv = has_tablespaces(p, &tablespaces, e);
+    bool stays = !p->in_place && !tablespaces && !place_is_half_deleted(p) &&
+                 files_tree_bytes(p->target) < place_free_bytes(p->parent) / 10 * 9;
+    if (rv != ERR_OK || stays)
+        return rv;
+    rv = delete_data(p, e);
+    (void)snprintf(r->text, sizeof r->text, "old data in %.400s deleted, as configured",
+                   p->target);
+    return rv;
+}
+
+void place_drop_old(struct place *p, struct worker_reply *r)
+{
+    struct errmsg e = {0};
+    if (p->old[0] == '\0')
+        return;
+    if (files_remove_tree(p->old, &e) == ERR_OK)
+        (void)snprintf(r->text, sizeof r->text, "old data deleted, as configured");
+    else
+        (void)snprintf(r->text, sizeof r->text, "old data is in %.200s: %.250s", p->old,
+                       e.text);
 }

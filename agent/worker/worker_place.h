@@ -1,4 +1,4 @@
-/* Where new data goes, and what becomes of the old: moved aside, never deleted. */
+/* Where new data goes, and what becomes of the old: moved aside, never deleted but by the operator's policy. */
 #ifndef REGENT_AGENT_WORKER_WORKER_PLACE_H
 #define REGENT_AGENT_WORKER_WORKER_PLACE_H
 
@@ -23,6 +23,12 @@ enum err place_check(const struct place *p, struct errmsg *e) MUST_CHECK;
 uint64_t place_free_bytes(const char *path);
 /* The copy in `fresh` is whole: it becomes the data. */
 enum err place_exchange(struct place *p, struct worker_reply *r, struct errmsg *e) MUST_CHECK;
+/* Instead of place_check(), by the policy that the old data need not be kept. Where it cannot stand beside the copy (no
+ * room for both, a mount point, tablespaces) it is deleted here; else place_drop_old() does it when the copy is whole.
+ * A deletion that was cut short is known by REMOVE_FILE, and has to be finished. */
+enum err place_give_up(struct place *p, struct worker_reply *r, struct errmsg *e) MUST_CHECK;
+bool place_is_half_deleted(const struct place *p);
+void place_drop_old(struct place *p, struct worker_reply *r);
 /* For programs that write the data directory itself: an empty one, the old data aside. */
 enum err place_clear(struct place *p, struct worker_reply *r, struct errmsg *e) MUST_CHECK;
 /* What such a program has left goes, the old data comes back. */

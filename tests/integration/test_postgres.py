@@ -2,10 +2,11 @@
 import contextlib
 import os
 import signal
+import subprocess
 
 import pytest
 
-from pg_lab import Lab
+from pg_lab import Lab, as_user
 
 
 @pytest.fixture
@@ -202,6 +203,38 @@ def test_a_diverged_standby_is_stuck_and_cloned_anew(lab):
     n2.run("clone", target=n3.target(), lineage="2:2,1:1")
     assert list(n2.dir.glob("pg.old-*/PG_VERSION")), "the old data is moved aside"
     n2.run("start_standby", target=n3.target(), token=2)
+    n2.wait("streaming", lambda v: v["streaming"])
+
+
+def test_old_data_is_deleted_only_as_configured(lab):
+    """Tablespaces cannot be moved aside: without the policy nothing is touched."""
+    n1 = lab.primary()
+    n2 = lab.primary("n2")
+    space = n2.dir / "space"
+    subprocess.run([*as_user(), "mkdir", "-m", "0700", str(space)], check=True)
+    n2.psql(f"CREATE TABLESPACE s LOCATION '{space}'")
+    n2.psql("CREATE TABLE t TABLESPACE s AS SELECT 1")
+    n2.run("stop_fast", deadline=10000)
+    mark = n2.pgdata / "mark_of_the_test"
+    mark.touch()
+    copy = {"target": n1.target(), "lineage": "1:1"}
+    n2.start("clone", **copy)
+    refused = n2.finish()
+    assert refused["status"] != "ok" and "tablespaces" in str(refused), refused
+    assert mark.exists() and list(space.iterdir())
+    n2.run("clone", **copy, remove_old=1)
+    assert not mark.exists() and not list(space.iterdir())
+    # where there is room for both, the old data goes when the copy is whole
+    mark.touch()
+    n2.run("clone", **copy, remove_old=1)
+    assert not mark.exists()
+    # a deletion that was cut short is finished
+    mark.touch()
+    (n2.pgdata / "global" / "pg_control").unlink()
+    (n2.pgdata / "regent.remove").touch()
+    n2.run("clone", **copy)
+    assert not mark.exists() and not list(n2.dir.glob("pg.*"))
+    n2.run("start_standby", target=n1.target(), token=1)
     n2.wait("streaming", lambda v: v["streaming"])
 
 

@@ -118,6 +118,8 @@ static void take_option(char *word, struct plan *p, struct postgres_upstream *up
         p->timeline = number(value);
     else if (strcmp(word, "k") == 0)
         p->set.k = number(value);
+    else if (strcmp(word, "remove_old") == 0)
+        p->remove_old = number(value) != 0;
     else if (strcmp(word, "deadline") == 0)
         *deadline_ms = clock_boot_ms() + number(value);
     else if (strcmp(word, "lineage") == 0)

@@ -167,14 +167,21 @@ static void the_normal_form_is_complete_and_ours(void **state)
     struct buf again CLEANUP(buf_close) = BUF_INIT;
     (void)state;
     assert_int_equal(
-        dynamic_check(slice_str("{\"ttl\": null, \"postgresql\": {\"use_slots\": false, "
-                                "\"parameters\": {\"a\": null, \"b\": 0.1}}}"),
-                      &json, NULL),
+        dynamic_check(
+            slice_str(
+                "{\"ttl\": null, \"maximum_lag_on_syncnode\": -1, \"postgresql\": "
+                "{\"use_slots\": false, \"remove_data_directory_on_rewind_failure\": true, "
+                "\"parameters\": {\"a\": null, \"b\": 0.1}}}"),
+            &json, NULL),
         ERR_OK);
     const char *text = buf_cstr(&json);
-    static const char *const parts[] = {
-        "\"ttl\":5", "\"use_slots\":false", "\"use_pg_rewind\":true",
-        "\"on_primary_crash\":\"auto\"", "\"postgresql\":{\"parameters\":{\"b\":0.1}}"};
+    static const char *const parts[] = {"\"ttl\":5",
+                                        "\"use_slots\":false",
+                                        "\"use_pg_rewind\":true",
+                                        "\"maximum_lag_on_syncnode\":0",
+                                        "\"remove_data_directory_on_rewind_failure\":true",
+                                        "\"on_primary_crash\":\"auto\"",
+                                        "\"postgresql\":{\"parameters\":{\"b\":0.1}}"};
     for (size_t i = 0; i < ARRAY_LEN(parts); i++)
         if (strstr(text, parts[i]) == NULL)
             fail_msg("no %s in %s", parts[i], text);

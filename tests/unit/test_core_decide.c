@@ -136,6 +136,9 @@ static bool extra_holds(const char *line, const struct plan *p)
     expected(line, " arm=", "?", want, sizeof want);
     if (strcmp(want, "?") != 0 && strcmp(want, p->arm ? "1" : "0") != 0)
         return false;
+    expected(line, " remove_old=", "0", want, sizeof want);
+    if (strcmp(want, p->remove_old ? "1" : "0") != 0)
+        return false;
     expected(line, " cancel=", "?", want, sizeof want);
     if (strcmp(want, "?") != 0 && strcmp(want, p->cancel ? "1" : "0") != 0)
         return false;
