@@ -281,7 +281,7 @@ void node_free(struct node *n)
     if (n->raft != NULL) {
         commit_state(n);
     }
-    requests_abandon(n, "the node is stopping");
+    node_abandon(n);
     write_free(n);
     watch_hub_close(&n->hub);
     calls_close(&n->calls);

@@ -7,6 +7,7 @@
 #include "dcs/list.h"
 #include "dcs/member.h"
 #include "dcs/node.h"
+#include "dcs/raft_frame.h"
 #include "dcs/read_index.h"
 #include "dcs/renew.h"
 #include "dcs/wire.h"
@@ -27,6 +28,8 @@ enum {
     NODE_MEMBER_MS = 100,       /* how often the leader looks at the membership */
     NODE_ENTRY_COMMANDS_MAX = 8192,
     NODE_EXPIRE_MAX = 64, /* leases in one entry */
+    /* parameters of a write: they and what goes with them fit into an entry */
+    NODE_WRITE_MAX = RAFT_FRAME_ENTRY_MAX - 8 * 1024,
     NODE_REPLAY_BYTES = 64 * 1024,
     NODE_RANGE_MAX = 1024 * 1024 + 512 * 1024
 };

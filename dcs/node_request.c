@@ -97,6 +97,10 @@ enum err request_check(struct node *n, unsigned method, struct slice params,
         err = err == ERR_OK ? check_many(t.then, &msg_txn_op, &one.op, e) : err;
         err = err == ERR_OK ? check_many(t.otherwise, &msg_txn_op, &one.op, e) : err;
     }
+    if (err == ERR_OK && rules[method].route == ROUTE_BATCH && params.n > NODE_WRITE_MAX) {
+        err = err_set(e, ERR_LIMIT, "a write has at most %d bytes, this one has %zu",
+                      (int)NODE_WRITE_MAX, params.n);
+    }
     if (err != ERR_OK) {
         return err;
     }

@@ -254,8 +254,8 @@ void requests_abandon(struct node *n, const char *why)
     for (size_t i = 0; i < ARRAY_LEN(queues); i++) {
         while (!list_empty(queues[i])) {
             struct request *r = container_of(queues[i]->next, struct request, link);
-            bool sent =
-                r->phase == REQUEST_FORWARDED || r->phase == REQUEST_FLIGHT || r->submitted;
+            bool sent = r->phase == REQUEST_FORWARDED || r->phase == REQUEST_FLIGHT ||
+                        r->phase == REQUEST_DONE || r->submitted;
             forget_call(n, r);
             request_fail(n, r, sent ? ERR_OUTCOME_UNKNOWN : ERR_UNAVAILABLE, why);
         }
@@ -269,6 +269,7 @@ void requests_abandon(struct node *n, const char *why)
 void node_abandon(struct node *n)
 {
     CHECK_MAGIC(n, NODE_MAGIC);
+    write_deliver(n);
     requests_abandon(n, "the node is stopping");
 }
 

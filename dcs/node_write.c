@@ -187,9 +187,24 @@ static void add_expiries(struct node *n, struct state_batch *b, struct flight *f
 
 /* ---- submitting ---------------------------------------------------------------------------- */
 
+/* It would never leave, and stop every write behind it. */
+static void refuse(struct node *n, struct flight *f)
+{
+    for (size_t i = 0; i < f->n; i++) {
+        if (f->at[i] != NULL) {
+            request_fail(n, f->at[i], ERR_LIMIT, "too large for an entry of the log");
+        }
+    }
+    flight_free(f);
+}
+
 static bool launch(struct node *n, struct flight *f)
 {
     uint64_t index = 0;
+    if (f->entry.len > RAFT_FRAME_ENTRY_MAX) {
+        refuse(n, f);
+        return true;
+    }
     enum err err = raft_core_submit(n->raft, buf_slice(&f->entry), n->now, &index);
     if (err != ERR_OK) {
         return false; /* its bound is hit, or leadership is just gone: next pass */

@@ -56,7 +56,7 @@ struct raft_core_ops {
      * log goes, the state database is replaced by the file (restore, below) afterwards. */
     void (*store_snapshot)(void *arg, const struct raft_snapshot_info *info, uint64_t trim_to,
                            bool installed);
-    /* One encoded frame (<= 1.5 MiB) to a member; may be dropped. */
+    /* One encoded frame (<= 2 MiB) to a member; may be dropped. */
     void (*send)(void *arg, uint64_t member_id, struct slice frame);
     /* A committed command, in order, each index once per run; the owner skips what its state has. */
     void (*apply)(void *arg, uint64_t index, uint64_t term, struct slice data);

@@ -10,7 +10,7 @@
 #include "dcs/raft_core.h"
 
 enum {
-    RAFT_FRAME_MAX = 1536 * 1024,
+    RAFT_FRAME_MAX = 2 * 1024 * 1024,
     RAFT_FRAME_SOFT_MAX = 1024 * 1024,          /* where the sender starts a new one */
     RAFT_FRAME_ENTRY_MAX = RAFT_FRAME_MAX - 64, /* data of one entry */
     RAFT_FRAME_ENTRIES_MAX = 4096,

@@ -38,7 +38,7 @@ struct lone {
     /* they acknowledge entries; votes and confirmations they give while they live */
     bool peers_store;
     size_t replies;
-    enum err status;
+    enum err status, first_status; /* of the last one, and of the first */
     struct buf reply;
 };
 
@@ -291,7 +291,7 @@ static void on_reply(void *arg, uint64_t tag, enum err status, const char *text,
     struct lone *x = arg;
     (void)tag;
     (void)text;
-    x->replies++;
+    x->first_status = x->replies++ == 0 ? status : x->first_status;
     x->status = status;
     buf_clear(&x->reply);
     buf_append_slice(&x->reply, result);
@@ -372,16 +372,67 @@ static void without_a_leader_for_long_everybody_is_told_at_once(void **state)
     assert_true(x->replies == 2 && x->status == ERR_UNAVAILABLE);
 }
 
-static void put(struct lone *x, const char *value)
+static void ask_put(struct lone *x, struct slice key, struct slice value)
 {
     struct buf params = BUF_INIT;
-    struct put_req r = {.key = slice_str("a"), .value = slice_str(value)};
+    struct put_req r = {.key = key, .value = value};
     struct node_caller caller = {.cb = on_reply, .arg = x};
     msg_encode(&msg_put_req, &r, &params);
     node_request(x->n, METHOD_KV_PUT, buf_slice(&params), &caller);
     buf_close(&params);
+}
+
+static void put(struct lone *x, const char *value)
+{
+    ask_put(x, slice_str("a"), slice_str(value));
     run(x, 3 * STEP_MS);
     assert_int_equal(x->status, ERR_OK);
+}
+
+static void lead(struct lone *x)
+{
+    x->peers_store = true;
+    for (int i = 0; i < 1000 && node_revision(x->n) == 0; i++)
+        step(x);
+    assert_true(node_is_leader(x->n));
+}
+
+static void the_largest_value_is_written_and_a_larger_request_stops_nobody(void **state)
+{
+    enum { KEY = 4096, VALUE = 1536 * 1024 };
+    struct lone *x = *state;
+    uint8_t *bytes = mem_alloc(VALUE + VALUE / 2);
+    memset(bytes, 'k', KEY);
+    lead(x);
+    ask_put(x, slice_of(bytes, KEY), slice_of(bytes, VALUE));
+    run(x, 3 * STEP_MS);
+    assert_true(x->replies == 1 && x->status == ERR_OK);
+    ask_put(x, slice_str("a"), slice_of(bytes, VALUE + VALUE / 2));
+    assert_true(x->replies == 2 && x->status == ERR_LIMIT);
+    put(x, "small");
+    assert_int_equal(x->replies, 3);
+    mem_free(bytes);
+}
+
+static void a_node_that_stops_tells_of_what_is_applied(void **state)
+{
+    struct lone *x = *state;
+    lead(x);
+    uint64_t revision = node_revision(x->n);
+    ask_put(x, slice_str("b"), slice_str("1"));
+    node_pass(x->n);
+    ask_put(x, slice_str("b"), slice_str("2"));
+    while (node_revision(x->n) == revision) {
+        assert_true(x->n_waiting > 0);
+        struct waiting next = x->waiting[0];
+        x->n_waiting--;
+        memmove(x->waiting, x->waiting + 1, x->n_waiting * sizeof next);
+        deliver(x, &next);
+    }
+    assert_int_equal(x->replies, 0);
+    node_abandon(x->n);
+    /* the second one was in no entry yet; the first was told of before it */
+    assert_true(x->replies == 2 && x->status == ERR_UNAVAILABLE && x->first_status == ERR_OK);
 }
 
 /* What a watch is told, as "revision " each; "compacted" at its end. */
@@ -457,6 +508,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(without_a_leader_for_long_everybody_is_told_at_once,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_watch_goes_on_from_history_as_its_window_opens, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(
+            the_largest_value_is_written_and_a_larger_request_stops_nobody, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_node_that_stops_tells_of_what_is_applied, setup,
                                         teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -644,7 +644,7 @@ static void back_pressure_is_a_limit_not_a_failure(void **state)
     while ((r = world_submit(w, 1, slice_of(big, RAFT_FRAME_ENTRY_MAX), &index)) == ERR_OK)
         n++;
     assert_int_equal(r, ERR_LIMIT);
-    assert_int_equal(n, 5);
+    assert_int_equal(n, 4);
     raft_script(w, "heal\n"
                    "agree\n");
     mem_free(big);
