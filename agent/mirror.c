@@ -347,10 +347,10 @@ void mirror_view(const struct mirror *m, const struct config_rec *bootstrap,
     v->has_failover = m->failover_meta.present;
     v->failover = m->failover;
     v->failover_mod_revision = m->failover_meta.mod_revision;
-    memcpy(v->members, m->members, sizeof v->members);
+    memcpy(v->members, m->members, m->members_n * sizeof v->members[0]);
     v->members_n = m->members_n;
-    memcpy(v->seals, m->seals, sizeof v->seals);
-    memcpy(v->seal_mod_revisions, m->seal_mods, sizeof v->seal_mod_revisions);
+    memcpy(v->seals, m->seals, m->seals_n * sizeof v->seals[0]);
+    memcpy(v->seal_mod_revisions, m->seal_mods, m->seals_n * sizeof m->seal_mods[0]);
     v->seals_n = m->seals_n;
     size_t skip = m->history.entries_n > VIEW_HISTORY ? m->history.entries_n - VIEW_HISTORY : 0;
     v->history_n = m->history.entries_n - skip;

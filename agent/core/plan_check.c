@@ -450,7 +450,7 @@ static bool relieved_by_a_healthy(const struct view *v, const struct plan *p)
         found = found || could_relieve(v, &v->members[i]);
     return !(p->relief || p->withhold) ||
            (found && v->config.sick_failover && v->pg.sick != SICK_NOT && view_is_leader(v) &&
-            !v->config.pause);
+            !v->config.pause && !view_disarmed(v));
 }
 
 /* Two that are sick in turn do not throw the key at each other. */

@@ -383,13 +383,20 @@ bool rule_leader_roles(const struct view *v, struct plan *p)
         p, "making sure of the roles for replication and rewind, and of their passwords");
 }
 
+/* A set that nobody confirms may be waiting for those who are to be rewound, and they wait for the checkpoint. */
+static bool checkpoint_first(const struct view *v, const struct plan *p)
+{
+    return p->action == ACTION_SET_SYNC && !v->pg.checkpointed && v->busy.failed &&
+           v->busy.failed_action == ACTION_SET_SYNC;
+}
+
 bool rule_leader_sync(const struct view *v, struct plan *p)
 {
     if (!runs_as_primary(v) || !v->pg.accepts)
         return false;
     struct plan before = *p;
     bool wait = false;
-    if (syncrep_step(v, p, &wait))
+    if (syncrep_step(v, p, &wait) && !checkpoint_first(v, p))
         return true;
     *p = before;
     return false;

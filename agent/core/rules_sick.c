@@ -64,8 +64,9 @@ static uint64_t patient_until_ms(const struct view *v)
 bool relief_due(const struct view *v)
 {
     return v->config.sick_failover && v->pg.sick != SICK_NOT && !v->config.pause &&
-           view_is_leader(v) && v->leader.timeline != 0 && v->now_ms >= held_until_ms(v) &&
-           v->now_ms >= patient_until_ms(v) && successor(v) != NULL;
+           !view_disarmed(v) && view_is_leader(v) && v->leader.timeline != 0 &&
+           v->now_ms >= held_until_ms(v) && v->now_ms >= patient_until_ms(v) &&
+           successor(v) != NULL;
 }
 
 bool relief_by_switchover(const struct view *v)

@@ -1,16 +1,18 @@
 # Whole nodes: production DCS and engine over models of disk, network, fence and PostgreSQL.
 add_executable(node_sim
     node_act.c node_check.c node_client.c node_daemon.c node_disk.c node_faults.c node_fence.c
-    node_net.c node_orders.c node_pg.c node_see.c node_setup.c node_sim.c node_wal.c node_watch.c node_world.c)
+    node_net.c node_orders.c node_pg.c node_rush.c node_see.c node_setup.c node_sick.c node_sim.c node_wal.c node_watch.c node_world.c)
 target_link_libraries(node_sim PRIVATE regent_agent)
 
 # Sanitizers make it ten times slower; CI without them runs the thousand. In halves, for two cores.
 if(REGENT_SANITIZE OR REGENT_COVERAGE)
     set(halves 1-40 41-80)
     set(of_seven 1-10)
+    set(of_two 1-20)
 else()
     set(halves 1-500 501-1000)
     set(of_seven 1-60)
+    set(of_two 1-150)
 endif()
 foreach(seeds ${halves})
     add_test(NAME node_sim_${seeds} COMMAND node_sim --seeds ${seeds})
@@ -18,11 +20,14 @@ foreach(seeds ${halves})
 endforeach()
 add_test(NAME node_sim_seven COMMAND node_sim --nodes 7 --seeds ${of_seven})
 list(APPEND tests node_sim_seven)
+add_test(NAME node_sim_sick COMMAND node_sim --scenario sick --seeds ${of_two})
+add_test(NAME node_sim_rush COMMAND node_sim --scenario rush --seeds ${of_two})
+list(APPEND tests node_sim_sick node_sim_rush)
 add_test(NAME node_sim_repeat COMMAND node_sim --repeat 1-10)
 list(APPEND tests node_sim_repeat)
 
 # Can it see? Each of these is broken on purpose, and some seed must tell.
-foreach(sight mix,fence_idle mix,no_deadline mix,no_seal mix,no_confirm late,no_sync_guard)
+foreach(sight mix,fence_idle mix,no_deadline mix,no_seal mix,no_confirm late,no_sync_guard sick,no_damping)
     string(REPLACE "," ";" sight ${sight})
     list(GET sight 0 scenario)
     list(GET sight 1 mutation)

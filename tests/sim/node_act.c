@@ -47,11 +47,24 @@ static void on_step(struct sim *w, struct sim_node *x, void *arg)
         s->fn(x);
 }
 
-static void then(struct sim_node *x, uint64_t from_us, uint64_t to_us, step_fn *fn)
+static void between(struct sim_node *x, uint64_t from_us, uint64_t to_us, step_fn *fn)
 {
     struct step s = {x->agent.act.serial, fn};
     sim_at(x->w, x, DAEMON, sim_between(x->w, from_us, to_us), "step", on_step,
            mem_dup(&s, sizeof s));
+}
+
+/* At a time that has been set, whatever the disk does. */
+static void in(struct sim_node *x, uint64_t us, step_fn *fn)
+{
+    between(x, us, us, fn);
+}
+
+/* What is done meanwhile needs the disk. */
+static void then(struct sim_node *x, uint64_t from_us, uint64_t to_us, step_fn *fn)
+{
+    uint64_t wait_us = sick_wait_us(x);
+    between(x, from_us + wait_us, to_us + wait_us, fn);
 }
 
 static bool stands_by(const struct sim_node *x)
@@ -213,7 +226,7 @@ static void order_start(struct sim_node *x)
     a->step = STEP_WAIT;
     pg_start(x, primary, a->plan.token);
     fence_told(x);
-    then(x, POSTMASTER_MS * MS, POSTMASTER_MS * MS, too_late);
+    in(x, POSTMASTER_MS * MS, too_late);
 }
 
 static void begin_start(struct sim_node *x)
@@ -418,7 +431,7 @@ static void begin_set(struct sim_node *x)
 {
     see_set(x, &x->agent.act.plan.set); /* shows before a byte of it is written */
     if (!x->agent.set_known)
-        then(x, SET_ADOPT_MS * MS, SET_ADOPT_MS * MS, set_late);
+        in(x, SET_ADOPT_MS * MS, set_late);
     then(x, 5 * MS, 25 * MS, set_written);
 }
 
@@ -447,7 +460,7 @@ static void stop_late(struct sim_node *x)
         pg_kill(x, sim_between(x->w, 5 * MS, 60 * MS), true, false);
     else
         sim_kill(x);
-    then(x, KILL_AFTER_MS * MS, KILL_AFTER_MS * MS, stop_late);
+    in(x, KILL_AFTER_MS * MS, stop_late);
 }
 
 static void begin_stop(struct sim_node *x)
@@ -462,7 +475,7 @@ static void begin_stop(struct sim_node *x)
     else
         pg_kill(x, sim_between(x->w, 5 * MS, 60 * MS), true, false);
     uint64_t ms = !fast ? KILL_AFTER_MS : a->limit_local_ms > now ? a->limit_local_ms - now : 0;
-    then(x, ms * MS, ms * MS, stop_late);
+    in(x, ms * MS, stop_late);
     act_look(x);
     if (x->agent.act.active)
         see_told(x);

@@ -30,6 +30,8 @@ static void leader_put(struct sim *w, const struct leader_rec *l, uint64_t revis
         sim_note(w, NULL, "revision %llu: leader key to %s, token %llu, %s",
                  (unsigned long long)revision, l->name, (unsigned long long)l->token,
                  l->shutdown_lsn != 0 ? "handed over" : "acquired");
+    if (!same && l->token < SIM_TOKENS)
+        check_relieved(w, l->token, strcmp(w->key_name, l->name) != 0);
     if (l->conn_port == 0)
         sim_violation(w, "revision %llu: leader %s says not where it is",
                       (unsigned long long)revision, l->name);
@@ -72,6 +74,7 @@ static void one_event(struct sim *w, const struct event *ev, uint64_t revision)
         struct leader_rec l;
         if (deleted) {
             w->key_there = false;
+            check_key_gone(w);
             sim_note(w, NULL, "revision %llu: leader key gone", (unsigned long long)revision);
         } else if (msg_from_json(&msg_leader_rec, ev->kv.value, &l, NULL, &e) == ERR_OK) {
             leader_put(w, &l, revision);
@@ -192,7 +195,9 @@ void check_primary(struct sim_node *x)
     w->primary = x;
     for (size_t i = 0; i < w->n; i++) {
         struct sim_node *y = &w->node[i];
-        if (y != x && pg_writable(y) && !y->pg.unfenced)
+        /* waits for its disk */
+        bool killed = y->pg.proc == PG_PROC_DYING && sick_wait_us(y) > 0;
+        if (y != x && pg_writable(y) && !y->pg.unfenced && !killed)
             sim_violation(w, "%s becomes writable while %s is", x->name, y->name);
     }
     check_complete(x, w->lossy_token[token] && !w->clean_token[token]);

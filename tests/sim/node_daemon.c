@@ -343,6 +343,7 @@ static void published(void *arg, const struct view *v, const struct plan *p)
         sim_note(x->w, x, "rule %s: %s", p->rule, p->reason);
     }
     check_plan(x, v);
+    check_relief(x, v, p);
     if (engine_stopped(x->engine) && !x->leaving) {
         x->leaving = true;
         sim_at(x->w, x, DAEMON, 1 * MS, "left", on_left, NULL);

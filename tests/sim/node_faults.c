@@ -10,12 +10,12 @@ enum { WARM_MS = 9000, FAULTS_MS = 36000, SETTLE_MS = 3 * 5000 + 20000, HASH_MS 
 
 typedef void fault_fn(struct sim *w, struct sim_node *x, uint64_t for_us);
 
-static uint64_t left(const struct sim *w, uint64_t us)
+uint64_t faults_left(const struct sim *w, uint64_t us)
 {
     return w->quiet_us > w->now_us ? MIN(us, w->quiet_us - w->now_us) : 0;
 }
 
-static struct sim_node *primary_of(struct sim *w)
+struct sim_node *faults_primary(struct sim *w)
 {
     for (size_t i = 0; i < w->n; i++)
         if (pg_writable(&w->node[i]))
@@ -119,7 +119,7 @@ static void on_power(struct sim *w, struct sim_node *none, void *arg)
     daemon_start(x);
 }
 
-static void kill_machine(struct sim *w, struct sim_node *x, uint64_t for_us)
+void fault_machine(struct sim *w, struct sim_node *x, uint64_t for_us)
 {
     if (x->machine_down)
         return;
@@ -134,7 +134,7 @@ static void kill_machine(struct sim *w, struct sim_node *x, uint64_t for_us)
     sim_at(w, NULL, WORLD, for_us, "power", on_power, mem_dup(&x->id, sizeof x->id));
 }
 
-static void kill_daemon(struct sim *w, struct sim_node *x, uint64_t for_us)
+void fault_daemon(struct sim *w, struct sim_node *x, uint64_t for_us)
 {
     (void)w;
     if (!x->up[DAEMON])
@@ -148,7 +148,7 @@ static void restart_daemon(struct sim *w, struct sim_node *x, uint64_t for_us)
     if (!x->up[DAEMON])
         return;
     engine_restart(x->engine);
-    kill_daemon(w, x, MIN(for_us, 500 * MS));
+    fault_daemon(w, x, MIN(for_us, 500 * MS));
 }
 
 static void end_daemon(struct sim *w, struct sim_node *x, uint64_t for_us)
@@ -203,7 +203,7 @@ static void pause_machine(struct sim *w, struct sim_node *x, uint64_t for_us)
     net_changed(w);
 }
 
-static void kill_postmaster(struct sim *w, struct sim_node *x, uint64_t for_us)
+void fault_postmaster(struct sim *w, struct sim_node *x, uint64_t for_us)
 {
     (void)for_us;
     if (!x->up[POSTGRES])
@@ -212,7 +212,7 @@ static void kill_postmaster(struct sim *w, struct sim_node *x, uint64_t for_us)
     pg_kill(x, sim_between(w, 1 * MS, 20 * MS), false, false);
 }
 
-static void kill_fence(struct sim *w, struct sim_node *x, uint64_t for_us)
+void fault_fence(struct sim *w, struct sim_node *x, uint64_t for_us)
 {
     (void)w;
     (void)for_us;
@@ -255,23 +255,23 @@ static void hold_replay(struct sim *w, struct sim_node *x, uint64_t for_us)
 /* The primary goes on alone ... */
 static void on_standbys_down(struct sim *w, struct sim_node *none, void *arg)
 {
-    struct sim_node *primary = primary_of(w);
+    struct sim_node *primary = faults_primary(w);
     (void)none;
     (void)arg;
     for (size_t i = 0; i < w->n && primary != NULL && w->now_us < w->quiet_us; i++)
         if (&w->node[i] != primary)
-            kill_postmaster(w, &w->node[i], 0);
+            fault_postmaster(w, &w->node[i], 0);
 }
 
 /* ... and dies. */
 static void on_strike(struct sim *w, struct sim_node *none, void *arg)
 {
-    struct sim_node *x = primary_of(w);
+    struct sim_node *x = faults_primary(w);
     (void)none;
     (void)arg;
     if (x == NULL || w->now_us >= w->quiet_us)
         return;
-    kill_machine(w, x, left(w, 16 * SEC));
+    fault_machine(w, x, faults_left(w, 16 * SEC));
 }
 
 /* When it counts after all, the mistake is put right in milliseconds, and it matters only when those it names have
@@ -299,29 +299,30 @@ struct kind {
 };
 
 static const struct kind kinds[] = {
-    /* mix kill daemons fence late orders */
-    {isolate, {6, 0, 0, 8, 5, 3}, 300, 14000, true, false},
-    {one_way, {4, 0, 0, 6, 2, 2}, 300, 12000, true, false},
-    {ring, {4, 0, 0, 4, 2, 1}, 300, 12000, true, false},
-    {bad_network, {4, 0, 0, 2, 0, 1}, 500, 8000, false, false},
-    {late_calls, {4, 0, 0, 2, 0, 2}, 2000, 20000, false, false},
-    {break_client, {4, 0, 2, 2, 4, 2}, 0, 0, true, false},
-    {kill_machine, {6, 0, 0, 6, 5, 3}, 500, 12000, true, false},
-    {kill_daemon, {5, 0, 6, 6, 6, 4}, 50, 9000, true, true},
-    {restart_daemon, {3, 0, 3, 1, 0, 2}, 50, 500, true, true},
-    {end_daemon, {3, 0, 0, 1, 3, 2}, 0, 0, true, true},
-    {pause_daemon, {5, 0, 0, 6, 3, 3}, 300, 12000, true, true},
-    {pause_fence, {6, 0, 0, 0, 0, 1}, 300, 14000, true, true},
-    {pause_machine, {5, 0, 0, 0, 0, 2}, 300, 14000, true, false},
-    {kill_postmaster, {5, 0, 0, 4, 16, 4}, 0, 0, true, true},
-    {kill_fence, {3, 0, 0, 2, 3, 2}, 0, 0, true, true},
-    {slow_disk, {4, 0, 0, 2, 2, 1}, 500, 8000, false, false},
-    {hold_replay, {4, 0, 0, 2, 0, 2}, 500, 10000, false, true},
-    {order_switchover, {5, 0, 0, 3, 6, 8}, 0, 0, false, false},
-    {order_failover, {1, 0, 0, 1, 0, 4}, 0, 0, false, false},
-    {order_mode, {3, 0, 0, 0, 0, 2}, 0, 0, false, false},
-    {order_pause, {1, 0, 0, 1, 0, 8}, 500, 12000, true, false},
-    {order_request, {3, 0, 0, 2, 0, 14}, 500, 8000, true, false},
+    /* mix kill daemons fence late orders sick rush */
+    {isolate, {6, 0, 0, 8, 5, 3, 2, 1}, 300, 14000, true, false},
+    {one_way, {4, 0, 0, 6, 2, 2, 1, 1}, 300, 12000, true, false},
+    {ring, {4, 0, 0, 4, 2, 1, 0, 0}, 300, 12000, true, false},
+    {bad_network, {4, 0, 0, 2, 0, 1, 1, 1}, 500, 8000, false, false},
+    {late_calls, {4, 0, 0, 2, 0, 2, 0, 0}, 2000, 20000, false, false},
+    {break_client, {4, 0, 2, 2, 4, 2, 2, 2}, 0, 0, true, false},
+    {fault_machine, {6, 0, 0, 6, 5, 3, 3, 0}, 500, 12000, true, false},
+    {fault_daemon, {5, 0, 6, 6, 6, 4, 4, 4}, 50, 9000, true, true},
+    {restart_daemon, {3, 0, 3, 1, 0, 2, 2, 1}, 50, 500, true, true},
+    {end_daemon, {3, 0, 0, 1, 3, 2, 1, 0}, 0, 0, true, true},
+    {pause_daemon, {5, 0, 0, 6, 3, 3, 2, 1}, 300, 12000, true, true},
+    {pause_fence, {6, 0, 0, 0, 0, 1, 0, 0}, 300, 14000, true, true},
+    {pause_machine, {5, 0, 0, 0, 0, 2, 0, 0}, 300, 14000, true, false},
+    {fault_postmaster, {5, 0, 0, 4, 16, 4, 4, 4}, 0, 0, true, true},
+    {fault_fence, {3, 0, 0, 2, 3, 2, 1, 1}, 0, 0, true, true},
+    {slow_disk, {4, 0, 0, 2, 2, 1, 1, 1}, 500, 8000, false, false},
+    {hold_replay, {4, 0, 0, 2, 0, 2, 1, 1}, 500, 10000, false, true},
+    {order_switchover, {5, 0, 0, 3, 6, 8, 2, 0}, 0, 0, false, false},
+    {order_failover, {1, 0, 0, 1, 0, 4, 0, 0}, 0, 0, false, false},
+    {order_mode, {3, 0, 0, 0, 0, 2, 0, 1}, 0, 0, false, false},
+    {order_pause, {1, 0, 0, 1, 0, 8, 1, 0}, 500, 12000, true, false},
+    {order_request, {3, 0, 0, 2, 0, 14, 0, 0}, 500, 8000, true, false},
+    {fault_illness, {0, 0, 0, 0, 0, 0, 40, 0}, 2000, 25000, true, false},
 };
 
 /* Each seed has kinds of its own, and likes some of them more: what needs many of one kind, or none of
@@ -332,6 +333,8 @@ static void choose_swarm(struct sim *w)
     unsigned all = 0;
     _Static_assert(ARRAY_LEN(kinds) <= SIM_KINDS, "no room for the weights");
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        if (kinds[i].weight[w->scenario] == 0)
+            continue;
         unsigned times = !swarm ? 1 : sim_chance(w, 400) ? 0 : (unsigned)sim_between(w, 1, 4);
         w->weight[i] = kinds[i].weight[w->scenario] * times;
         all += w->weight[i];
@@ -367,10 +370,10 @@ static void on_fault(struct sim *w, struct sim_node *none, void *arg)
     bool daemons = w->scenario == SCENARIO_DAEMONS;
     const struct kind *k = choose(w);
     struct sim_node *x = &w->node[sim_random(w, w->n)];
-    if (k->likes_primary && sim_chance(w, 500) && primary_of(w) != NULL)
-        x = primary_of(w);
+    if (k->likes_primary && sim_chance(w, 500) && faults_primary(w) != NULL)
+        x = faults_primary(w);
     uint64_t to_ms = daemons ? MIN(k->to_ms, (uint64_t)700) : k->to_ms;
-    uint64_t for_us = left(w, sim_between(w, k->from_ms * MS, to_ms * MS));
+    uint64_t for_us = faults_left(w, sim_between(w, k->from_ms * MS, to_ms * MS));
     if (!k->inside || x->frozen_until_us <= w->now_us)
         k->fn(w, x, for_us);
     uint64_t next_us = daemons              ? sim_between(w, 6 * SEC, 9 * SEC)
@@ -402,6 +405,7 @@ static void on_quiet(struct sim *w, struct sim_node *none, void *arg)
     for (size_t i = 0; i < w->n; i++) {
         struct sim_node *x = &w->node[i];
         x->slow_until_us = 0;
+        sick_heal(x);
         if (!x->up[DAEMON]) {
             x->machine_down = false;
             daemon_start(x);
@@ -434,7 +438,7 @@ static void on_gap(struct sim *w, struct sim_node *none, void *arg)
 
 static void on_kill_primary(struct sim *w, struct sim_node *none, void *arg)
 {
-    struct sim_node *x = primary_of(w);
+    struct sim_node *x = faults_primary(w);
     const char *why;
     (void)none;
     (void)arg;
@@ -444,7 +448,7 @@ static void on_kill_primary(struct sim *w, struct sim_node *none, void *arg)
         return;
     }
     w->gap_us = 0;
-    kill_machine(w, x, left(w, 12 * SEC));
+    fault_machine(w, x, faults_left(w, 12 * SEC));
     sim_at(w, NULL, WORLD, 11 * SEC, "gap", on_gap, NULL);
 }
 
@@ -460,6 +464,8 @@ void faults_begin(struct sim *w)
                NULL);
     else
         sim_at(w, NULL, WORLD, WARM_MS * MS + sim_random(w, SEC), "fault", on_fault, NULL);
+    if (w->scenario == SCENARIO_RUSH)
+        rush_begin(w);
     sim_at(w, NULL, WORLD, WARM_MS * MS, "calm", on_calm, NULL);
     sim_at(w, NULL, WORLD, w->quiet_us, "quiet", on_quiet, NULL);
     sim_at(w, NULL, WORLD, HASH_MS * MS, "hash", on_hash, NULL);

@@ -137,7 +137,10 @@ void pg_kill(struct sim_node *x, uint64_t for_us, bool requested, bool fenced)
     x->pg.fenced = fenced;
     x->pg.proc = PG_PROC_DYING;
     uint64_t who[2] = {x->id - 1, x->life[POSTGRES]};
-    sim_at(w, NULL, WORLD, for_us, "dead", on_dead, mem_dup(who, sizeof who));
+    uint64_t in_us = MAX(for_us, sick_wait_us(x));
+    if (in_us > for_us) /* state D: it dies before it can do anything more */
+        domain_pause(x, POSTGRES, in_us + 1);
+    sim_at(w, NULL, WORLD, in_us, "dead", on_dead, mem_dup(who, sizeof who));
     fence_told(x);
 }
 
@@ -270,7 +273,8 @@ static void on_write(struct sim *w, struct sim_node *none, void *arg)
     (void)arg;
     for (size_t i = 0; i < w->n; i++) {
         struct sim_node *x = &w->node[i];
-        if (pg_writable(x) && x->paused_until_us[POSTGRES] <= w->now_us)
+        if (pg_writable(x) && x->paused_until_us[POSTGRES] <= w->now_us &&
+            !sick_is(x, SICK_FULL))
             commit(x);
     }
     sim_at(w, NULL, WORLD, WRITE_US / 2 + sim_random(w, WRITE_US), "write", on_write, NULL);

@@ -99,7 +99,8 @@ static void on_probed(struct sim *w, struct sim_node *x, void *arg)
 
 void see_probe(struct sim_node *x)
 {
-    sim_at(x->w, x, DAEMON, sim_between(x->w, 2 * MS, 20 * MS), "probed", on_probed, NULL);
+    uint64_t in_us = sim_between(x->w, 2 * MS, 20 * MS);
+    sim_at(x->w, x, DAEMON, in_us + sick_wait_us(x), "probed", on_probed, NULL);
 }
 
 /* ---- the fence's news ---- */
@@ -158,6 +159,7 @@ static void on_fence_connected(struct sim *w, struct sim_node *x, void *arg)
 void see_start(struct sim_node *x)
 {
     x->agent = (struct agent_pg){0};
+    sick_start(x);
     sim_at(x->w, x, DAEMON, sim_between(x->w, 1 * MS, 20 * MS), "fence", on_fence_connected,
            NULL);
 }
@@ -365,6 +367,9 @@ void sim_observe(void *arg, struct view_pg *ret_pg)
     ret_pg->set_confirmed = a->set_known && f.postmaster != 0 && a->confirmed;
     memcpy(ret_pg->old, a->old, a->old_n * sizeof a->old[0]);
     ret_pg->old_n = a->old_n;
+    ret_pg->sick = a->health.sick;
+    ret_pg->failing_ms = a->health.failing_ms;
+    memcpy(ret_pg->sick_why, a->health.why, sizeof ret_pg->sick_why);
 }
 
 /* Positions move all the time; only what they are compared for is news. */

@@ -74,6 +74,10 @@ static void init_config(struct sim *w, const char *mode)
     (void)snprintf(c->synchronous_mode, sizeof c->synchronous_mode, "%s", mode);
     c->synchronous_mode_strict = sim_chance(w, 250);
     c->synchronous_node_count = w->n == 5 ? sim_between(w, 1, 2) : 1;
+    if (w->scenario == SCENARIO_SICK)
+        sick_config(w);
+    if (w->scenario == SCENARIO_RUSH)
+        (void)snprintf(c->on_primary_crash, sizeof c->on_primary_crash, "failover");
     config_defaults(c);
 }
 

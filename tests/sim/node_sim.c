@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "tests/sim/node_world.h"
@@ -19,10 +20,12 @@ static const char *const mutation_names[MUTATION_COUNT] = {
     [MUTATION_NO_SEAL] = "no_seal",
     [MUTATION_NO_CONFIRM] = "no_confirm",
     [MUTATION_NO_SYNC_GUARD] = "no_sync_guard",
+    [MUTATION_NO_DAMPING] = "no_damping",
 };
 static const char *const scenario_names[SCENARIO_COUNT] = {
     [SCENARIO_MIX] = "mix",     [SCENARIO_KILL] = "kill", [SCENARIO_DAEMONS] = "daemons",
     [SCENARIO_FENCE] = "fence", [SCENARIO_LATE] = "late", [SCENARIO_ORDERS] = "orders",
+    [SCENARIO_SICK] = "sick",   [SCENARIO_RUSH] = "rush",
 };
 
 struct args {
@@ -164,11 +167,12 @@ static int run_all(const struct args *a)
     }
     (void)printf(
         "%llu seeds, %llu violated: %llu commits acknowledged, %llu lost (asynchronous), "
-        "%llu leaders, %llu revisions, %llu events\n",
+        "%llu leaders, %llu revisions, %llu events; %.0f failovers a second of a core\n",
         (unsigned long long)a->last - a->first + 1, (unsigned long long)bad,
         (unsigned long long)t.acked, (unsigned long long)t.lost,
         (unsigned long long)t.promotions, (unsigned long long)t.revisions,
-        (unsigned long long)t.events);
+        (unsigned long long)t.events,
+        (double)t.promotions * CLOCKS_PER_SEC / (double)MAX(clock(), (clock_t)1));
     return bad > 0;
 }
 

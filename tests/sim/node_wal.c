@@ -8,15 +8,24 @@ enum { RETRY_MS = 100, CHECK_MS = 500, DEAD_MS = 5000, RESEND_MS = 40, UNFED_MS 
 
 struct wal_msg {
     uint64_t from, conn;
-    size_t at, n; /* records at .. at+n-1; an answer: everything below `at` is flushed */
-    struct timeline tl[SIM_TIMELINES];
+    size_t at, n; /* records at .. at+n-1 */
     size_t tl_n;
-    uint32_t ids[];
+    struct timeline tl[]; /* then the n records */
 };
 
-static size_t msg_size(const struct wal_msg *m)
+struct wal_answer {
+    uint64_t from, conn;
+    size_t at; /* everything below is flushed */
+};
+
+static size_t msg_size(size_t tl_n, size_t n)
 {
-    return sizeof *m + m->n * sizeof m->ids[0];
+    return sizeof(struct wal_msg) + tl_n * sizeof(struct timeline) + n * sizeof(uint32_t);
+}
+
+static uint32_t *msg_ids(struct wal_msg *m)
+{
+    return (uint32_t *)(void *)(m->tl + m->tl_n);
 }
 
 /* ---- data ---- */
@@ -215,13 +224,12 @@ static void on_attempt(struct sim *w, struct sim_node *x, void *arg)
 
 static void on_answer(struct sim *w, struct sim_node *x, void *arg)
 {
-    struct wal_msg *m = arg;
+    struct wal_answer *m = arg;
     struct walsender *s = &x->pg.senders[m->from];
     if (s->conn != m->conn)
         return;
     if (!net_open(w, &w->node[m->from], x)) {
-        sim_at(w, x, POSTGRES, RESEND_MS * MS, "wal answer", on_answer,
-               mem_dup(m, msg_size(m)));
+        sim_at(w, x, POSTGRES, RESEND_MS * MS, "wal answer", on_answer, mem_dup(m, sizeof *m));
         return;
     }
     s->flushed = MAX(s->flushed, m->at);
@@ -231,9 +239,9 @@ static void on_answer(struct sim *w, struct sim_node *x, void *arg)
 static void flushed(struct sim_node *x, struct sim_node *up)
 {
     struct sim *w = x->w;
-    struct wal_msg m = {.from = x->id - 1, .conn = x->pg.conn, .at = x->data.n};
+    struct wal_answer m = {.from = x->id - 1, .conn = x->pg.conn, .at = x->data.n};
     sim_at(w, up, POSTGRES, sim_between(w, 100, MS) + net_delay(w), "wal answer", on_answer,
-           mem_dup(&m, msg_size(&m)));
+           mem_dup(&m, sizeof m));
 }
 
 static void on_wal(struct sim *w, struct sim_node *x, void *arg)
@@ -245,11 +253,11 @@ static void on_wal(struct sim *w, struct sim_node *x, void *arg)
     bool open = net_open(w, up, x);
     if (!open || m->at > x->data.n) { /* TCP: later, and in order */
         uint64_t in = open ? 1 : RESEND_MS;
-        sim_at(w, x, POSTGRES, in * MS, "wal", on_wal, mem_dup(m, msg_size(m)));
+        sim_at(w, x, POSTGRES, in * MS, "wal", on_wal, mem_dup(m, msg_size(m->tl_n, m->n)));
         return;
     }
     for (size_t i = x->data.n - m->at; i < m->n; i++)
-        data_append(&x->data, m->ids[i]);
+        data_append(&x->data, msg_ids(m)[i]);
     take_timelines(&x->data, m->tl, m->tl_n);
     if (!x->pg.held)
         x->pg.replayed = x->data.n;
@@ -265,14 +273,14 @@ static void send_to(struct sim_node *x, size_t standby)
     size_t n = x->data.n - s->sent;
     if (s->conn == 0 || n == 0 || !to->up[POSTGRES])
         return;
-    struct wal_msg *m = mem_alloc(sizeof *m + n * sizeof m->ids[0]);
+    struct wal_msg *m = mem_alloc(msg_size(x->data.tl_n, n));
     m->from = x->id - 1;
     m->conn = s->conn;
     m->at = s->sent;
     m->n = n;
-    memcpy(m->ids, x->data.wal + s->sent, n * sizeof m->ids[0]);
-    memcpy(m->tl, x->data.tl, sizeof m->tl);
     m->tl_n = x->data.tl_n;
+    memcpy(m->tl, x->data.tl, m->tl_n * sizeof m->tl[0]);
+    memcpy(msg_ids(m), x->data.wal + s->sent, n * sizeof(uint32_t));
     s->sent = x->data.n;
     uint64_t at = MAX(w->now_us + net_delay(w), x->wal_busy_us[standby] + 1);
     x->wal_busy_us[standby] = at;

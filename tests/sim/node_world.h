@@ -9,13 +9,15 @@
  *   node_client.c   requests of the agent            node_see.c      what the agent sees of it
  *   node_watch.c    its connection and watch
  *   node_faults.c   what goes wrong, and when        node_check.c    what must never be
- *   node_orders.c   what operators ask for
+ *   node_orders.c   what operators ask for            node_sick.c     disks and servers that fall ill
+ *   node_rush.c     one failover after another
  *
  * Time is microseconds of the world; every node has a clock of its own in milliseconds, at its own rate. */
 #ifndef REGENT_TESTS_SIM_NODE_WORLD_H
 #define REGENT_TESTS_SIM_NODE_WORLD_H
 
 #include "agent/engine.h"
+#include "agent/pg_health.h"
 #include "base/rng.h"
 #include "dcs/node.h"
 
@@ -185,6 +187,7 @@ struct agent_pg {
     size_t mark;
     unsigned confirm_serial;
     struct act act;
+    struct health health;
     struct view_pg told;
 };
 
@@ -234,6 +237,8 @@ struct sim_node {
     bool machine_down;        /* powered off */
     uint64_t frozen_until_us; /* the machine: what is started meanwhile stands still too */
     uint64_t doubt_until_us;  /* its clock stood: deadlines of before are later than they say */
+    enum sick ill;            /* what is wrong with its disk or PostgreSQL, until then */
+    uint64_t ill_since_us, ill_until_us;
     /* daemon */
     struct disk disk;
     struct state *state;
@@ -269,6 +274,7 @@ enum mutation {
     MUTATION_NO_SEAL,       /* a seal is published while the walreceiver goes on */
     MUTATION_NO_CONFIRM,    /* a set counts as confirmed at once */
     MUTATION_NO_SYNC_GUARD, /* transactions do not compare the sync record */
+    MUTATION_NO_DAMPING,    /* the sick relieve each other as fast as they like */
     MUTATION_COUNT
 };
 
@@ -280,6 +286,8 @@ enum scenario {
     SCENARIO_FENCE,   /* asynchronous, the fences hold */
     SCENARIO_LATE,    /* requests arrive when the world has moved on */
     SCENARIO_ORDERS,  /* operators are busy */
+    SCENARIO_SICK,    /* disks fill up or hang, servers hang, and others take over */
+    SCENARIO_RUSH,    /* whoever leads is struck at once */
     SCENARIO_COUNT
 };
 
@@ -329,6 +337,12 @@ struct sim {
     uint64_t primary_token;       /* of the newest that became writable */
     struct sim_node *primary;
     uint64_t promotions, kills, lost, orders;
+    uint64_t relief_token; /* of the last leader that wanted to be relieved of it */
+    /* when this token came to a node that relieved a sick one */
+    uint64_t relieved_us[SIM_TOKENS];
+    uint64_t promised_sick_s; /* sick_failover_interval */
+    uint64_t reliefs;
+    uint64_t struck_token, struck_us; /* SCENARIO_RUSH: the leader that was struck last */
     /* faults */
     unsigned weight[SIM_KINDS]; /* of each kind of fault, for this seed */
     uint64_t quiet_us, end_us;
@@ -485,6 +499,28 @@ void sim_watch_closely(void *arg, bool on);
 void faults_begin(struct sim *w);
 /* How long the transaction that is sent now is under way; 0: it is not held up. */
 uint64_t faults_late(struct sim *w);
+
+uint64_t faults_left(const struct sim *w, uint64_t us); /* not beyond the faulty time */
+struct sim_node *faults_primary(struct sim *w);
+void fault_machine(struct sim *w, struct sim_node *x, uint64_t for_us);
+void fault_daemon(struct sim *w, struct sim_node *x, uint64_t for_us);
+void fault_postmaster(struct sim *w, struct sim_node *x, uint64_t for_us);
+void fault_fence(struct sim *w, struct sim_node *x, uint64_t for_us);
+
+/* ---- node_sick.c ---- */
+void sick_config(struct sim *w);
+void sick_start(struct sim_node *x); /* a daemon begins */
+void fault_illness(struct sim *w, struct sim_node *x, uint64_t for_us);
+void sick_heal(struct sim_node *x);
+/* How long what needs the disk has to wait. */
+uint64_t sick_wait_us(const struct sim_node *x);
+bool sick_is(const struct sim_node *x, enum sick what);
+void check_relief(struct sim_node *x, const struct view *v, const struct plan *p);
+void check_key_gone(struct sim *w);
+void check_relieved(struct sim *w, uint64_t token, bool other); /* the key has moved */
+
+/* ---- node_rush.c ---- */
+void rush_begin(struct sim *w);
 
 /* ---- node_orders.c ---- */
 void order_switchover(struct sim *w, struct sim_node *x, uint64_t for_us);
