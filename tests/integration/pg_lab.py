@@ -28,7 +28,10 @@ def free_port():
 class Node:
     """One pg_driver and what it runs."""
 
-    def __init__(self, lab, name):
+    def __init__(self, lab, name, inside=(), kill_budget_ms=None):
+        """inside: what to put before the driver's command."""
+        self.inside = inside
+        self.more = [str(kill_budget_ms)] if kill_budget_ms else []
         self.lab = lab
         self.name = name
         self.dir = lab.dir / name
@@ -40,7 +43,7 @@ class Node:
     def launch(self):
         self.lines = queue.Queue()
         self.process = subprocess.Popen(
-            [*as_user(), str(self.lab.bin / "pg_driver"), self.name, str(self.dir), str(self.port)],
+            [*self.inside, *as_user(), str(self.lab.bin / "pg_driver"), self.name, str(self.dir), str(self.port), *self.more],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd="/",
             env={**os.environ, "PG_BIN": str(BIN)})
         threading.Thread(target=self._read, args=(self.process, self.lines), daemon=True).start()
@@ -138,15 +141,15 @@ class Lab:
             (self.bin / name).chmod(0o755)
         self.nodes = []
 
-    def node(self, name):
-        n = Node(self, name)
+    def node(self, name, **options):
+        n = Node(self, name, **options)
         self.nodes.append(n)
         n.launch()
         return n
 
-    def primary(self, name="n1"):
+    def primary(self, name="n1", **options):
         """A new cluster of one, writable."""
-        n = self.node(name)
+        n = self.node(name, **options)
         n.wait("looked at", lambda v: v["data"] == "empty")
         n.run("initdb", lineage="1:1")
         n.arm()

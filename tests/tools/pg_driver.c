@@ -4,6 +4,7 @@
  *
  *   view                             {"view": {...}}
  *   arm TOKEN MS                     the fence holds a deadline MS from now
+ *   extend MS                        ... a later one
  *   run ACTION [key=value...]        {"done": ACTION, "status": ..., "text": ...} when it ends
  *       target=NAME,HOST,PORT token= timeline= lineage= k= s=A,B deadline=MS
  *   cancel | closely 0|1
@@ -198,6 +199,8 @@ static void obey(char *line)
         configure(line + 10);
     else if (str_starts(line, "closely "))
         postgres_watch_closely(d.pg, line[8] == '1');
+    else if (str_starts(line, "extend "))
+        fence_extend(d.fence, clock_boot_ms() + number(line + 7));
     else if (str_starts(line, "arm ")) {
         unsigned long long token = 0;
         unsigned long long ms = 0;
@@ -280,11 +283,12 @@ int main(int argc, char **argv)
     static const struct fence_ops fence_ops = {.changed = fence_changed, .lost = fence_lost};
     static const struct postgres_ops pg_ops = {.changed = NULL};
     struct errmsg e = {0};
-    if (argc != 4)
+    if (argc != 4 && argc != 5)
         return 2;
     set_config(argv);
     (void)uv_loop_init(&d.loop);
-    struct fence_options fo = {.data_dir = argv[2], .spawn = true};
+    struct fence_options fo = {
+        .data_dir = argv[2], .spawn = true, .kill_budget_ms = argc == 5 ? number(argv[4]) : 0};
     if (fence_open(&d.loop, &fo, &fence_ops, NULL, &d.fence, &e) != ERR_OK) {
         (void)fprintf(stderr, "fence: %s\n", e.text);
         return 1;
