@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -15,6 +13,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "base/thread.h"
 
 enum { DNS_MAGIC = 0x52ed0053 };
 
@@ -116,17 +115,6 @@ static enum err bind_socket(const char *listen_on, int type, int *ret_fd, struct
                    why == EACCES ? "; a port below 1024 needs CAP_NET_BIND_SERVICE" : "");
 }
 
-/* Signals are the main thread's. */
-static int start_thread(struct dns *d)
-{
-    sigset_t all, before;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rv = pthread_create(&d->thread, NULL, run, d);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return rv;
-}
-
 enum err dns_start(const struct config *c, struct dns **ret_dns, struct errmsg *e)
 {
     int fd = -1;
@@ -153,7 +141,7 @@ enum err dns_start(const struct config *c, struct dns **ret_dns, struct errmsg *
     dns_streams_init(&d->streams, listener, on_stream, d);
     d->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     (void)pthread_mutex_init(&d->lock, NULL);
-    ASSERT(d->stop >= 0 && start_thread(d) == 0);
+    ASSERT(d->stop >= 0 && thread_start(&d->thread, run, d) == 0);
     *ret_dns = d;
     return ERR_OK;
 }

@@ -1,7 +1,6 @@
 /* The thread, its loop, start and stop. */
 #include "dcs/dcs.h"
 
-#include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,6 +11,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "base/str.h"
+#include "base/thread.h"
 #include "dcs/dcs_private.h"
 
 /* ---- the loop ------------------------------------------------------------------------------ */
@@ -271,12 +271,7 @@ static enum err start_loop(struct dcs *d, struct errmsg *e)
     heard_start(&d->heard, d->data_dir, d->node);
     (void)uv_prepare_start(&d->pass, on_pass);
     (void)uv_timer_start(&d->house, on_house, 0, DCS_HOUSE_MS);
-    /* Signals are the main thread's. */
-    sigset_t all, old;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    int rc = pthread_create(&d->thread, NULL, run, d);
-    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    int rc = thread_start(&d->thread, run, d);
     return rc == 0 ? ERR_OK
                    : err_set(e, err_from_errno(rc), "cannot start the DCS thread: %s",
                              strerror(rc));

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "base/thread.h"
 #include "dcs/dcs_private.h"
 
 enum { PEM_MAX = 256 * 1024 };
@@ -207,8 +208,37 @@ static enum err check_snapshot(const struct dcs *d, struct errmsg *e)
 
 static enum err open_log(struct dcs *d, struct errmsg *e)
 {
-    enum err err = log_store_open(d->data_dir, state_logged(d->state), &d->log, &d->disk, e);
+    enum err err = log_store_open(d->data_dir, &d->log, &d->disk, e);
     return err == ERR_OK && d->disk.has_snapshot ? check_snapshot(d, e) : err;
+}
+
+struct log_opening {
+    struct dcs *d;
+    enum err err;
+    struct errmsg e;
+};
+
+static void *open_log_beside(void *arg)
+{
+    struct log_opening *o = arg;
+    o->err = open_log(o->d, &o->e);
+    return NULL;
+}
+
+/* Each is read as a whole, one beside the other: with a full store that is most of a start. */
+static enum err open_files(struct dcs *d, struct errmsg *e)
+{
+    struct log_opening log = {.d = d};
+    struct side_work beside;
+    char *path = mem_printf("%s/state.db", d->data_dir);
+    state_init_library();
+    side_work_start(&beside, open_log_beside, &log);
+    enum err err = state_open(path, d->id.cluster_id, &d->state, e);
+    side_work_end(&beside);
+    mem_free(path);
+    if (err == ERR_OK && log.err != ERR_OK)
+        err = err_set(e, log.err, "%s", log.e.text);
+    return err == ERR_OK ? log_store_check_logged(&d->disk, state_logged(d->state), e) : err;
 }
 
 static bool empty(const struct dcs *d)
@@ -273,10 +303,7 @@ static enum err open_node(struct dcs *d, struct errmsg *e)
 enum err dcs_open(struct dcs *d, struct errmsg *e)
 {
     log_store_make_room(d->data_dir);
-    char *path = mem_printf("%s/state.db", d->data_dir);
-    enum err err = state_open(path, d->id.cluster_id, &d->state, e);
-    mem_free(path);
-    err = err == ERR_OK ? open_log(d, e) : err;
+    enum err err = open_files(d, e);
     if (err == ERR_OK && first_node(d) && empty(d) && d->disk.term == 0) {
         err = bootstrap(d, e);
     }

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "base/str.h"
+#include "base/thread.h"
 #include "dcs/log_store_internal.h"
 
 /* ---- queues ---- */
@@ -60,7 +61,7 @@ static void init_wake(struct log_store *s)
     (void)pthread_condattr_destroy(&a);
 }
 
-enum err log_store_open(const char *dir, uint64_t logged, struct log_store **ret_store,
+enum err log_store_open(const char *dir, struct log_store **ret_store,
                         struct raft_core_disk *ret_disk, struct errmsg *e)
 {
     struct log_store *s = mem_alloc(sizeof *s);
@@ -74,7 +75,7 @@ enum err log_store_open(const char *dir, uint64_t logged, struct log_store **ret
     if (r == ERR_OK)
         r = log_store_open_db(s, e);
     if (r == ERR_OK)
-        r = log_store_load(s, logged, ret_disk, e);
+        r = log_store_load(s, ret_disk, e);
     if (r == ERR_OK)
         r = log_store_prepare(s, e);
     if (r != ERR_OK) {
@@ -146,7 +147,7 @@ enum err log_store_start(struct log_store *s, uv_loop_t *loop, const struct log_
         return err_set(e, ERR_IO, "no handle for the log's worker: %s", uv_strerror(r));
     s->async.data = s;
     s->started = true;
-    r = pthread_create(&s->thread, NULL, log_store_worker, s);
+    r = thread_start(&s->thread, log_store_worker, s);
     if (r != 0) {
         s->stop = true;
         return err_set(e, ERR_IO, "no thread for the log: %s", strerror(r));

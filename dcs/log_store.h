@@ -23,10 +23,13 @@ struct log_store_ops {
     void (*fatal)(void *arg, const char *what); /* worker thread; must not return */
 };
 
-/* Opens or creates; verifies every row's CRC, no gaps, snapshot continuity, and that the log does not
- * end below `logged` (state.db's mark). On success ret_disk's entries live until log_store_loaded(). */
-enum err log_store_open(const char *dir, uint64_t logged, struct log_store **ret_store,
+/* Opens or creates; verifies every row's CRC, no gaps, snapshot continuity. On success ret_disk's entries
+ * live until log_store_loaded(). */
+enum err log_store_open(const char *dir, struct log_store **ret_store,
                         struct raft_core_disk *ret_disk, struct errmsg *e) MUST_CHECK;
+/* That the log does not end below `logged`, the mark of state.db. */
+enum err log_store_check_logged(const struct raft_core_disk *disk, uint64_t logged,
+                                struct errmsg *e) MUST_CHECK;
 void log_store_loaded(struct log_store *s);
 /* First node only, before log_store_start(): writes term 1 and the bootstrap entry; refused when anything
  * is there. To load what it wrote, close the store and open it again. */

@@ -108,8 +108,8 @@ void log_op_free(struct log_op *op);
 
 /* log_store_load.c */
 enum err log_store_open_db(struct log_store *s, struct errmsg *e) MUST_CHECK;
-enum err log_store_load(struct log_store *s, uint64_t logged, struct raft_core_disk *ret_disk,
-                        struct errmsg *e) MUST_CHECK;
+enum err log_store_load(struct log_store *s, struct raft_core_disk *ret_disk, struct errmsg *e)
+    MUST_CHECK;
 uint32_t log_store_entry_crc(uint64_t index, const struct raft_entry_view *entry);
 uint32_t log_store_meta_crc(uint64_t term, uint64_t voted_for);
 uint32_t log_store_snapshot_crc(const struct raft_snapshot_info *info, struct slice membership);

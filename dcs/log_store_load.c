@@ -318,18 +318,30 @@ static enum err load_entries(struct log_store *s, struct raft_core_disk *d, stru
     return r;
 }
 
-static enum err check_whole(struct log_store *s, const struct raft_core_disk *d, bool has_meta,
-                            uint64_t logged, struct errmsg *e)
+static uint64_t last_index(const struct raft_core_disk *d)
 {
-    uint64_t last = d->first_index + d->n - 1;
+    return d->first_index + d->n - 1;
+}
+
+enum err log_store_check_logged(const struct raft_core_disk *d, uint64_t logged,
+                                struct errmsg *e)
+{
+    uint64_t last = last_index(d);
+    if (last >= logged)
+        return ERR_OK;
+    return err_set(
+        e, ERR_CORRUPT,
+        "log.db ends at entry %llu but entry %llu was acknowledged by this node: the "
+        "disk lost writes. " REMEDY,
+        (unsigned long long)last, (unsigned long long)logged);
+}
+
+static enum err check_whole(struct log_store *s, const struct raft_core_disk *d, bool has_meta,
+                            struct errmsg *e)
+{
+    uint64_t last = last_index(d);
     if (!has_meta && (d->n > 0 || d->has_snapshot))
         return err_set(e, ERR_CORRUPT, "%s/log.db: term and vote are missing. " REMEDY, s->dir);
-    if (last < logged)
-        return err_set(e, ERR_CORRUPT,
-                       "log.db ends at entry %llu but entry %llu was acknowledged by this "
-                       "node: the disk lost "
-                       "writes. " REMEDY,
-                       (unsigned long long)last, (unsigned long long)logged);
     if (d->n > 0 && !d->has_snapshot && d->first_index != 1)
         return err_set(e, ERR_CORRUPT,
                        "%s/log.db begins at entry %llu and there is no snapshot. " REMEDY,
@@ -343,8 +355,7 @@ static enum err check_whole(struct log_store *s, const struct raft_core_disk *d,
     return ERR_OK;
 }
 
-enum err log_store_load(struct log_store *s, uint64_t logged, struct raft_core_disk *ret_disk,
-                        struct errmsg *e)
+enum err log_store_load(struct log_store *s, struct raft_core_disk *ret_disk, struct errmsg *e)
 {
     struct raft_core_disk d = {.first_index = 1};
     bool has_meta = false;
@@ -356,7 +367,7 @@ enum err log_store_load(struct log_store *s, uint64_t logged, struct raft_core_d
     if (r == ERR_OK)
         r = load_entries(s, &d, e);
     if (r == ERR_OK)
-        r = check_whole(s, &d, has_meta, logged, e);
+        r = check_whole(s, &d, has_meta, e);
     if (r != ERR_OK)
         return r;
     s->first_row = d.n > 0 ? d.first_index : 0;

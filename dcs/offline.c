@@ -209,7 +209,7 @@ static enum err make_log(struct offline *x, struct raft_snapshot_info *info, str
 {
     struct log_store *log = NULL;
     struct raft_core_disk disk;
-    enum err rc = log_store_open(x->tmp, 0, &log, &disk, e);
+    enum err rc = log_store_open(x->tmp, &log, &disk, e);
     if (rc != ERR_OK)
         return rc;
     log_store_loaded(log);

@@ -82,7 +82,8 @@ static enum err gather(struct offline *x, const char *cluster_id, struct errmsg 
     enum err rc = state_open(path, cluster_id, &s, e);
     uint64_t logged = rc == ERR_OK ? state_logged(s) : 0;
     state_close(s);
-    rc = rc == ERR_OK ? log_store_open(x->o->data_dir, logged, &log, &disk, e) : rc;
+    rc = rc == ERR_OK ? log_store_open(x->o->data_dir, &log, &disk, e) : rc;
+    rc = rc == ERR_OK ? log_store_check_logged(&disk, logged, e) : rc;
     rc = rc == ERR_OK ? copy_state(path, cluster_id, first, e) : rc;
     rc = rc == ERR_OK ? replay(first, cluster_id, x->o->data_dir, &disk, e) : rc;
     rc = rc == ERR_OK ? copy_state(first, cluster_id, x->work, e) : rc;

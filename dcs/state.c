@@ -64,6 +64,12 @@ static void configure_sqlite(void)
     (void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 }
 
+void state_init_library(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, configure_sqlite);
+}
+
 static enum err open_db(struct state *s, struct errmsg *e)
 {
     enum err rc = touch_private(s->path, e);
@@ -82,9 +88,8 @@ static enum err open_db(struct state *s, struct errmsg *e)
 enum err state_open(const char *path, const char *cluster_id, struct state **ret_state,
                     struct errmsg *e)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct state *s = mem_alloc(sizeof *s);
-    (void)pthread_once(&once, configure_sqlite);
+    state_init_library();
     s->magic = STATE_MAGIC;
     s->path = mem_strdup(path);
     s->sessions = mem_alloc(sizeof *s->sessions);

@@ -56,6 +56,8 @@ enum state_command {
     STATE_CMD_CERT_REVOKE, /* cert_ref */
 };
 
+/* Before SQLite is used in this process, when it is used by more than states, or by several threads. */
+void state_init_library(void);
 /* Opens or creates, checks integrity and that the file belongs to cluster_id (stored at creation).
  * Afterwards: state_db_applied() and state_logged() are the marks of the last commit; call
  * state_leases_restart() before anything is applied. Every other local failure later on (disk full,

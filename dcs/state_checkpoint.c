@@ -1,9 +1,9 @@
 /* Moves the WAL of state.db into the file, on a thread of its own: it fsyncs, and nothing on the
  * loop may. The thread starts at the first need, so that a small or simulated state has none. */
-#include <pthread.h>
 #include <stdio.h>
 
 #include "base/mem.h"
+#include "base/thread.h"
 #include "dcs/state_internal.h"
 
 struct checkpointer {
@@ -88,7 +88,7 @@ void checkpointer_wake(struct checkpointer *c)
     (void)pthread_cond_signal(&c->changed);
     (void)pthread_mutex_unlock(&c->lock);
     if (!c->running) {
-        int rc = pthread_create(&c->thread, NULL, run, c);
+        int rc = thread_start(&c->thread, run, c);
         ASSERT(rc == 0);
         c->running = true;
     }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "base/thread.h"
 #include "dcs/state_internal.h"
 
 /* Keys and values are BLOBs: they compare bytewise and may hold anything. Casts for people are in
@@ -70,9 +71,8 @@ static const char *const schema[] = {
  * has been made durable, see state_snapshot.c. Checkpoints, which do fsync, run on a thread of
  * their own. cell_size_check: a damaged page is an error, never a read out of bounds. */
 static const char *const pragmas[] = {
-    "PRAGMA page_size = 4096",       "PRAGMA auto_vacuum = INCREMENTAL",
-    "PRAGMA journal_mode = WAL",     "PRAGMA synchronous = NORMAL",
-    "PRAGMA wal_autocheckpoint = 0", "PRAGMA cache_size = -32768",
+    "PRAGMA wal_autocheckpoint = 0", "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",   "PRAGMA cache_size = -32768",
     "PRAGMA temp_store = MEMORY",    "PRAGMA cell_size_check = ON",
     "PRAGMA trusted_schema = OFF",   "PRAGMA recursive_triggers = 0",
 };
@@ -146,10 +146,9 @@ static enum err check_length(const char *path, struct errmsg *e)
                    (long long)st.st_size, STATE_REPLACE_REMEDY);
 }
 
-enum err state_schema_check_whole(sqlite3 *db, const char *path, struct errmsg *e)
+static enum err check_pages(sqlite3 *db, const char *path, struct errmsg *e)
 {
     char text[200];
-    uint64_t hash;
     enum err rc = query_text(db, path, "PRAGMA quick_check(1)", text, sizeof text, e);
     if (rc != ERR_OK)
         return rc;
@@ -157,7 +156,46 @@ enum err state_schema_check_whole(sqlite3 *db, const char *path, struct errmsg *
         *p = *p == '\n' ? ' ' : *p; /* what is reported is one line */
     if (strcmp(text, "ok") != 0)
         return err_set(e, ERR_CORRUPT, "%s: damaged: %s; %s", path, text, STATE_REPLACE_REMEDY);
-    return hash_check(db, path, &hash, e);
+    return ERR_OK;
+}
+
+enum err state_schema_check_whole(sqlite3 *db, const char *path, struct errmsg *e)
+{
+    uint64_t hash;
+    enum err rc = check_pages(db, path, e);
+    return rc == ERR_OK ? hash_check(db, path, &hash, e) : rc;
+}
+
+struct adding {
+    const char *path;
+    enum err rc;
+    struct errmsg e;
+};
+
+static void *add_up_beside(void *arg)
+{
+    struct adding *a = arg;
+    sqlite3 *db = NULL;
+    uint64_t hash;
+    int sq = sqlite3_open_v2(a->path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
+    a->rc = sq == SQLITE_OK
+                ? state_exec(db, a->path, "PRAGMA cell_size_check = ON", &a->e)
+                : err_set(&a->e, state_sqlite_err(sq), "%s: %s", a->path, sqlite3_errmsg(db));
+    a->rc = a->rc == ERR_OK ? hash_check(db, a->path, &hash, &a->e) : a->rc;
+    (void)sqlite3_close(db);
+    return NULL;
+}
+
+/* Pages and rows at once, the rows over a connection of their own: nobody writes yet, and with a full store
+ * it is what a start takes. */
+static enum err check_whole_at_start(sqlite3 *db, const char *path, struct errmsg *e)
+{
+    struct adding rows = {.path = path};
+    struct side_work beside;
+    side_work_start(&beside, add_up_beside, &rows);
+    enum err rc = check_pages(db, path, e);
+    side_work_end(&beside);
+    return rc == ERR_OK && rows.rc != ERR_OK ? err_set(e, rows.rc, "%s", rows.e.text) : rc;
 }
 
 enum err state_schema_check(sqlite3 *db, const char *path, const char *cluster_id,
@@ -201,23 +239,32 @@ static enum err create(sqlite3 *db, const char *path, const char *cluster_id, st
     return rc == ERR_OK ? state_exec(db, path, text, e) : rc;
 }
 
+/* Only before the first page: on a file that is there `auto_vacuum` would be a write, and the checkpoint of
+ * all that the WAL holds, at each start. */
+static enum err set_layout(sqlite3 *db, const char *path, struct errmsg *e)
+{
+    struct stat st;
+    if (stat(path, &st) == 0 && st.st_size > 0)
+        return ERR_OK;
+    return state_exec(db, path, "PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL", e);
+}
+
 enum err state_schema_open(sqlite3 *db, const char *path, const char *cluster_id,
                            struct errmsg *e)
 {
     char tables[32];
-    for (size_t i = 0; i < ARRAY_LEN(pragmas); i++) {
-        enum err rc = state_exec(db, path, pragmas[i], e);
-        if (rc != ERR_OK)
-            return rc;
-    }
-    enum err rc =
-        query_text(db, path, "SELECT count(*) FROM sqlite_schema", tables, sizeof tables, e);
+    enum err rc = set_layout(db, path, e);
+    for (size_t i = 0; rc == ERR_OK && i < ARRAY_LEN(pragmas); i++)
+        rc = state_exec(db, path, pragmas[i], e);
+    if (rc != ERR_OK)
+        return rc;
+    rc = query_text(db, path, "SELECT count(*) FROM sqlite_schema", tables, sizeof tables, e);
     if (rc != ERR_OK)
         return rc;
     if (strcmp(tables, "0") == 0)
         return create(db, path, cluster_id, e);
     rc = state_schema_check(db, path, cluster_id, e);
-    return rc == ERR_OK ? state_schema_check_whole(db, path, e) : rc;
+    return rc == ERR_OK ? check_whole_at_start(db, path, e) : rc;
 }
 
 void marks_read(sqlite3_stmt *st, struct state_marks *ret_marks)

@@ -1,3 +1,3 @@
-foreach(module err buf clock str rng log mem)
+foreach(module err buf clock str rng log mem thread)
     regent_unit_test(test_base_${module} LIBS regent_base)
 endforeach()

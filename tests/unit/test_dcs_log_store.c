@@ -74,7 +74,13 @@ static void make_dir(struct fixture *f)
 
 static enum err try_open(struct fixture *f, uint64_t logged)
 {
-    return log_store_open(f->dir, logged, &f->store, &f->disk, &f->e);
+    enum err err = log_store_open(f->dir, &f->store, &f->disk, &f->e);
+    if (err != ERR_OK)
+        return err;
+    err = log_store_check_logged(&f->disk, logged, &f->e);
+    if (err != ERR_OK)
+        log_store_close(TAKE(f->store));
+    return err;
 }
 
 static void must_open(struct fixture *f)

@@ -441,6 +441,47 @@ static void a_copy_is_of_its_moment_while_the_state_goes_on(void **t)
     script_free(x);
 }
 
+static off_t bytes_of(const char *path)
+{
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    return st.st_size;
+}
+
+/* After a crash the WAL may hold much: to move it is the worker's task, not that of a start. */
+static void opening_writes_nothing(void **t)
+{
+    enum { VALUE = 1000 * 1000, TIMES = 8 };
+    (void)t;
+    struct script *x = script_new();
+    struct buf params = BUF_INIT, entry = BUF_INIT;
+    struct state_batch batch = {0};
+    struct put_req put = {.key = slice_str("a"), .value = {mem_alloc(VALUE), VALUE}};
+    char wal[140];
+    struct state *again = NULL;
+    struct errmsg e = {0};
+    assert_int_equal(str_format(wal, sizeof wal, "%s-wal", x->path), ERR_OK);
+    msg_encode(&msg_put_req, &put, &params);
+    (void)state_batch_add(&batch, STATE_CMD_PUT, buf_slice(&params));
+    state_batch_end(&batch, 1, &entry);
+    for (uint64_t i = 1; i <= TIMES; i++) {
+        state_apply(x->s, i, buf_slice(&entry), 1, NULL, NULL);
+        state_commit(x->s, i);
+    }
+    off_t file = bytes_of(x->path), log = bytes_of(wal);
+    assert_true(log > file + VALUE);
+    assert_int_equal(state_open(x->path, "cluster-1", &again, &e), ERR_OK);
+    assert_int_equal(state_db_applied(again), TIMES);
+    state_close(again);
+    assert_int_equal(bytes_of(x->path), file);
+    assert_int_equal(bytes_of(wal), log);
+    mem_free((void *)put.value.p);
+    buf_close(&params);
+    buf_close(&entry);
+    buf_close(&batch.body);
+    script_free(x);
+}
+
 /* With nothing applied for the moment that the worker needs, the WAL begins anew. */
 static void a_long_wal_begins_anew(void **t)
 {
@@ -551,6 +592,7 @@ int main(void)
             a_restore_that_failed_or_was_cut_off_leaves_the_old_state_or_the_new_one),
         cmocka_unit_test(a_copy_that_came_is_checked_row_by_row),
         cmocka_unit_test(a_copy_is_of_its_moment_while_the_state_goes_on),
+        cmocka_unit_test(opening_writes_nothing),
         cmocka_unit_test(a_long_wal_begins_anew),
         cmocka_unit_test(a_file_shrinks_when_its_keys_are_gone),
         cmocka_unit_test(the_quota_keeps_room_for_reserved_keys),
