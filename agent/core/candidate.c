@@ -261,7 +261,6 @@ static uint64_t has_flushed(const struct view *v, const struct member_rec *m)
     return MAX(m->lsn, w != NULL ? w->flush_lsn : 0);
 }
 
-/* A switch to the next segment makes it so for a moment. */
 static bool lags(const struct view *v, const struct member_rec *m)
 {
     return has_flushed(v, m) + v->config.maximum_lag_on_failover < v->pg.lsn;

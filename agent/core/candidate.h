@@ -17,7 +17,8 @@ enum candidate_verdict candidate_choose(const struct view *v, struct plan *p);
 const struct member_rec *candidate_switchover(const struct view *v, const char *wanted,
                                               struct plan *p);
 /* What this member says and what is seen of it here do not go together yet, one of the two being older: it
- * says that it streams from here and has not been seen doing it, or is seen and says another timeline. */
+ * says that it streams from here and has not been seen doing it, or is seen and says another timeline. Or it lags
+ * just now, as everybody does for a moment when the log goes on to its next segment. */
 bool candidate_unseen(const struct view *v, const char *wanted);
 /* Can a node that stopped at (timeline, lsn) with this history follow the leader as it is? */
 enum candidate_follow { FOLLOW_AS_IS, FOLLOW_REWIND, FOLLOW_CLONE };

@@ -33,9 +33,7 @@ static const struct member_rec *receiver(const struct view *v, struct plan *p)
     return candidate_switchover(v, v->has_failover ? v->failover.candidate : "", p);
 }
 
-/* PostgreSQL is looked at four times a second: a standby that has just connected may not have been seen, and
- * is no reason to refuse; nor one that has not yet told of the timeline that it has followed to, nor one that lags
- * just now. */
+/* PostgreSQL is looked at four times a second: what candidate_unseen() speaks of passes, and is no reason to refuse. */
 static bool look_again(const struct view *v, struct plan *p)
 {
     enum { LOOK_AGAIN_MS = 2000 };
@@ -54,6 +52,16 @@ static bool refuse(struct plan *p)
     p->txn = TXN_CLEAR_FAILOVER;
     p->action = ACTION_NONE;
     return true;
+}
+
+/* Who is to take over. NULL with *ret_said: p is the answer, the order ends or is looked at again; without it, nobody
+ * has ordered anything, and nobody can take over. */
+static const struct member_rec *receiver_now(const struct view *v, struct plan *p,
+                                             bool *ret_said)
+{
+    const struct member_rec *to = receiver(v, p);
+    *ret_said = to == NULL && (look_again(v, p) || (v->has_failover && refuse(p)));
+    return to;
 }
 
 static bool other_leader_meant(const struct view *v)
@@ -92,13 +100,10 @@ bool rule_switch_checkpoint(const struct view *v, struct plan *p)
         return false;
     if (refuse_order(v, p))
         return true;
-    const struct member_rec *to = receiver(v, p);
-    if (to == NULL && look_again(v, p))
-        return true;
-    if (to == NULL && v->has_failover)
-        return refuse(p); /* the reason is there already */
+    bool said;
+    const struct member_rec *to = receiver_now(v, p, &said);
     if (to == NULL)
-        return false;
+        return said;
     p->txn = TXN_LEADER_STATE;
     p->action = ACTION_CHECKPOINT;
     p->token = v->leader.token;
@@ -112,9 +117,10 @@ bool rule_switch_stop(const struct view *v, struct plan *p)
 {
     if (!runs_as_primary(v) || !wanted(v))
         return false;
-    const struct member_rec *to = receiver(v, p);
-    if (to == NULL && v->has_failover)
-        return refuse(p);
+    bool said;
+    const struct member_rec *to = receiver_now(v, p, &said);
+    if (said)
+        return true;
     p->action = ACTION_STOP_FAST;
     p->token = v->leader.token;
     p->limit_ms = v->config.ttl_ms; /* a hung walsender stalls a fast stop for up to 60 s */
@@ -216,11 +222,10 @@ bool rule_site_hand_over(const struct view *v, struct plan *p)
         return false;
     if (refuse_order(v, p))
         return true;
-    const struct member_rec *to = receiver(v, p);
-    if (to == NULL && look_again(v, p))
-        return true;
+    bool said;
+    const struct member_rec *to = receiver_now(v, p, &said);
     if (to == NULL)
-        return v->has_failover ? refuse(p) : false;
+        return said;
     if (v->pg.upstream[0] != '\0' || v->pg.walreceiver) {
         p->action = ACTION_SEAL;
         p->token = v->leader.token - 1;
