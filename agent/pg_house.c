@@ -257,7 +257,9 @@ void house_look(struct postgres *p)
     if (p->act.active || p->house_busy || !postgres_running(p) || p->stopping ||
         !p->follow.known || !p->ever_seen || !pg_monitor_accepts(p->monitor))
         return;
-    if (p->conf_dirty) {
+    /* Before the dynamic configuration is known the files stay as the last daemon left them: a standby whose slot went
+     * away for a moment would connect anew. */
+    if (p->conf_dirty && p->configured) {
         write_conf(p);
         return;
     }

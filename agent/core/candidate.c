@@ -280,37 +280,63 @@ bool has_received_all(const struct view *v, const struct member_rec *m)
     return m->timeline == v->pg.timeline && has_flushed(v, m) >= v->pg.lsn;
 }
 
+/* It streams from here: the next step of the synchronous set, or of who is recorded, takes it up. */
+static bool gets_into_v(const struct view *v, const struct member_rec *m)
+{
+    bool room =
+        v->config.sync_mode == SYNC_QUORUM || v->sync.v_n < MAX(v->config.sync_node_count, 1);
+    return room && sender_to(v, m->incarnation) != NULL;
+}
+
+/* Why this member cannot take over. NULL: it can. *ret_passes: soon it may. */
+static const char *objection(const struct view *v, const struct member_rec *m, bool sick_too,
+                             bool *ret_passes)
+{
+    bool sync = view_record_mode(v) != SYNC_OFF && v->sync.v_n > 0;
+    /* of a stop only the shutdown checkpoint counts */
+    bool runs = v->pg.proc == PG_PROC_RUNNING;
+    *ret_passes = false;
+    if (!member_follows(m) || m->lease == 0) {
+        *ret_passes = is_state(m->state, "starting") || is_state(m->state, "restarting");
+        return "does not run as a standby";
+    }
+    if (m->nofailover)
+        return "is tagged nofailover";
+    if (member_sick(v, m) && !sick_too)
+        return m->sick_why;
+    if (sync && !view_in_v(v, m->incarnation)) {
+        *ret_passes = gets_into_v(v, m);
+        return "is not in the synchronous set";
+    }
+    *ret_passes = m->upstream[0] == '\0' || strcmp(m->upstream, v->self) == 0;
+    if (m->timeline != v->pg.timeline)
+        return "is on another timeline";
+    if (runs && sender_to(v, m->incarnation) == NULL)
+        return "does not stream from here";
+    if (runs && lags(v, m))
+        return "is too far behind";
+    return NULL;
+}
+
 const struct member_rec *candidate_switchover(const struct view *v, const char *wanted,
-                                              struct plan *p)
+                                              struct plan *p, bool *ret_passes)
 {
     const struct member_rec *best = NULL;
-    bool sync = view_record_mode(v) != SYNC_OFF && v->sync.v_n > 0;
-    (void)plan_say(p,
-                   wanted[0] != '\0' ? "refused: %s is not a member that runs"
-                                     : "refused: nobody%s can",
+    *ret_passes = false;
+    (void)plan_say(p, wanted[0] != '\0' ? "%s is not a member that runs" : "nobody%s can",
                    wanted);
     for (size_t i = 0; i < v->members_n; i++) {
         const struct member_rec *m = &v->members[i];
         bool named = wanted[0] != '\0' && strcmp(m->name, wanted) == 0;
         if (strcmp(m->name, v->self) == 0 || (wanted[0] != '\0' && !named))
             continue;
-        const char *why = NULL;
-        if (!member_follows(m) || m->lease == 0)
-            why = "does not run as a standby";
-        else if (m->nofailover)
-            why = "is tagged nofailover";
-        else if (member_sick(v, m) && !(named && v->has_failover && v->failover.force))
-            why = m->sick_why;
-        else if (sync && !view_in_v(v, m->incarnation))
-            why = "is not in the synchronous set";
-        else if (m->timeline != v->pg.timeline)
-            why = "is on another timeline";
-        else if (v->pg.proc == PG_PROC_RUNNING && sender_to(v, m->incarnation) == NULL)
-            why = "does not stream from here";
-        else if (v->pg.proc == PG_PROC_RUNNING && lags(v, m))
-            why = "is too far behind"; /* of a stop only the shutdown checkpoint counts */
+        bool sick_too = named && v->has_failover && v->failover.force;
+        bool passes;
+        const char *why = objection(v, m, sick_too, &passes);
         if (why != NULL) {
-            (void)plan_say(p, "refused: %s %s", m->name, why);
+            if (passes || !*ret_passes)
+                (void)plan_say(p, "%s %s", m->name, why);
+            *ret_passes = *ret_passes || passes;
             continue;
         }
         if (best == NULL || has_flushed(v, m) > has_flushed(v, best) ||
@@ -319,21 +345,6 @@ const struct member_rec *candidate_switchover(const struct view *v, const char *
             best = m;
     }
     return best;
-}
-
-bool candidate_unseen(const struct view *v, const char *wanted)
-{
-    for (size_t i = 0; i < v->members_n; i++) {
-        const struct member_rec *m = &v->members[i];
-        if (strcmp(m->name, v->self) == 0 ||
-            (wanted[0] != '\0' && strcmp(m->name, wanted) != 0))
-            continue;
-        bool says = is_state(m->state, "streaming") && strcmp(m->upstream, v->self) == 0;
-        const struct view_walsender *w = sender_to(v, m->incarnation);
-        if (w == NULL ? says : m->timeline != v->pg.timeline || lags(v, m))
-            return true;
-    }
-    return false;
 }
 
 /* The same number, another promotion, or nobody knows which: pg_rewind would call that "no rewind

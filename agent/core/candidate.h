@@ -13,13 +13,11 @@ enum candidate_verdict {
 
 /* Fills plan->counted, plan->sync (record after the acquisition), reason. */
 enum candidate_verdict candidate_choose(const struct view *v, struct plan *p);
-/* Best healthy member for a switchover (NULL: none, reason in p). `wanted` "" = any. */
+/* Best healthy member for a switchover (NULL: none, reason in p). `wanted` "" = any. *ret_passes: what is in the way is
+ * of a kind that is over in a moment (it has just begun to stream and was not seen yet, the log went on to its next
+ * segment, ...). */
 const struct member_rec *candidate_switchover(const struct view *v, const char *wanted,
-                                              struct plan *p);
-/* What this member says and what is seen of it here do not go together yet, one of the two being older: it
- * says that it streams from here and has not been seen doing it, or is seen and says another timeline. Or it lags
- * just now, as everybody does for a moment when the log goes on to its next segment. */
-bool candidate_unseen(const struct view *v, const char *wanted);
+                                              struct plan *p, bool *ret_passes);
 /* Can a node that stopped at (timeline, lsn) with this history follow the leader as it is? */
 enum candidate_follow { FOLLOW_AS_IS, FOLLOW_REWIND, FOLLOW_CLONE };
 enum candidate_follow candidate_follow(const struct view *v);

@@ -72,8 +72,9 @@ bool relief_due(const struct view *v)
 bool relief_by_switchover(const struct view *v)
 {
     struct plan unused = {.wake_ms = UINT64_MAX};
+    bool passes;
     return v->pg.sick < SICK_HUNG && relief_due(v) &&
-           candidate_switchover(v, "", &unused) != NULL;
+           candidate_switchover(v, "", &unused, &passes) != NULL;
 }
 
 bool relief_withholds(const struct view *v)

@@ -28,24 +28,6 @@ static const char *because(const struct view *v)
     return by_sickness(v) ? v->pg.sick_why : "switchover";
 }
 
-static const struct member_rec *receiver(const struct view *v, struct plan *p)
-{
-    return candidate_switchover(v, v->has_failover ? v->failover.candidate : "", p);
-}
-
-/* PostgreSQL is looked at four times a second: what candidate_unseen() speaks of passes, and is no reason to refuse. */
-static bool look_again(const struct view *v, struct plan *p)
-{
-    enum { LOOK_AGAIN_MS = 2000 };
-    uint64_t until_ms = v->failover_ms + LOOK_AGAIN_MS;
-    if (!v->has_failover || v->now_ms >= until_ms ||
-        !candidate_unseen(v, v->failover.candidate))
-        return false;
-    (void)plan_say(p, "switchover: %s has just begun to stream, or lags: looking again",
-                   v->failover.candidate[0] != '\0' ? v->failover.candidate : "a standby");
-    return plan_wait(p, until_ms);
-}
-
 /* Ends the request; plan.reason is its result. */
 static bool refuse(struct plan *p)
 {
@@ -54,14 +36,41 @@ static bool refuse(struct plan *p)
     return true;
 }
 
+/* A TTL from the end of this step; 0: it is not what was done last. */
+static uint64_t ttl_after(const struct view *v, enum plan_action step)
+{
+    return v->busy.done_action == step ? v->busy.done_ms + v->config.ttl_ms : 0;
+}
+
+/* What passes by itself within a TTL of the order, or of the last step of it, is no reason to call it off. */
+static uint64_t passing_until_ms(const struct view *v)
+{
+    uint64_t ordered = v->has_failover ? v->failover_ms + v->config.ttl_ms : 0;
+    uint64_t before = MAX(ttl_after(v, ACTION_CHECKPOINT), ttl_after(v, ACTION_SEAL));
+    return MAX(ordered, MAX(before, ttl_after(v, ACTION_STOP_FAST)));
+}
+
 /* Who is to take over. NULL with *ret_said: p is the answer, the order ends or is looked at again; without it, nobody
  * has ordered anything, and nobody can take over. */
-static const struct member_rec *receiver_now(const struct view *v, struct plan *p,
-                                             bool *ret_said)
+static const struct member_rec *receiver(const struct view *v, struct plan *p, bool *ret_said)
 {
-    const struct member_rec *to = receiver(v, p);
-    *ret_said = to == NULL && (look_again(v, p) || (v->has_failover && refuse(p)));
-    return to;
+    bool passes;
+    const struct member_rec *to =
+        candidate_switchover(v, v->has_failover ? v->failover.candidate : "", p, &passes);
+    char why[sizeof p->reason];
+    *ret_said = false;
+    if (to != NULL)
+        return to;
+    (void)memcpy(why, p->reason, sizeof why);
+    uint64_t until_ms = passing_until_ms(v);
+    if (passes && v->now_ms < until_ms) {
+        (void)plan_say(p, "switchover: not yet, %s: looking again", why);
+        *ret_said = plan_wait(p, until_ms);
+    } else if (v->has_failover) {
+        (void)plan_say(p, "refused: %s", why);
+        *ret_said = refuse(p);
+    }
+    return NULL;
 }
 
 static bool other_leader_meant(const struct view *v)
@@ -101,7 +110,7 @@ bool rule_switch_checkpoint(const struct view *v, struct plan *p)
     if (refuse_order(v, p))
         return true;
     bool said;
-    const struct member_rec *to = receiver_now(v, p, &said);
+    const struct member_rec *to = receiver(v, p, &said);
     if (to == NULL)
         return said;
     p->txn = TXN_LEADER_STATE;
@@ -118,7 +127,7 @@ bool rule_switch_stop(const struct view *v, struct plan *p)
     if (!runs_as_primary(v) || !wanted(v))
         return false;
     bool said;
-    const struct member_rec *to = receiver_now(v, p, &said);
+    const struct member_rec *to = receiver(v, p, &said);
     if (said)
         return true;
     p->action = ACTION_STOP_FAST;
@@ -130,15 +139,6 @@ bool rule_switch_stop(const struct view *v, struct plan *p)
     (void)memcpy(p->leader.incarnation, to->incarnation, sizeof p->leader.incarnation);
     p->relief = by_sickness(v);
     return plan_say(p, "%s to %s: stopping PostgreSQL", because(v), to->name);
-}
-
-/* How long a candidate may need for the last records. PostgreSQL waits for its walsenders before it is
- * down, so normally they are there already. */
-static bool waited_enough(const struct view *v, uint64_t *ret_until_ms)
-{
-    *ret_until_ms =
-        v->busy.done_action == ACTION_STOP_FAST ? v->busy.done_ms + v->config.ttl_ms : 0;
-    return v->now_ms >= *ret_until_ms;
 }
 
 static bool hand_over(const struct view *v, const struct member_rec *to, struct plan *p)
@@ -187,29 +187,23 @@ bool rule_switch_handover(const struct view *v, struct plan *p)
     if (!view_is_leader(v) || !wanted(v) || v->pg.proc != PG_PROC_STOPPED ||
         v->leader.timeline == 0 || v->leader.standby)
         return false;
-    uint64_t until_ms;
-    bool late = waited_enough(v, &until_ms);
-    const struct member_rec *to = receiver(v, p);
     if (!v->pg.clean || v->pg.shutdown_lsn == 0)
         return give_up(v, "PostgreSQL did not stop cleanly in time", p);
+    bool said;
+    const struct member_rec *to = receiver(v, p, &said);
     if (to == NULL)
-        return v->has_failover ? refuse(p) : false;
+        return said;
     if (has_shutdown_checkpoint(v, to))
         return hand_over(v, to, p);
-    if (!late) {
+    /* PostgreSQL waits for its walsenders before it is down: normally the last record is there already. */
+    uint64_t until_ms = ttl_after(v, ACTION_STOP_FAST);
+    if (v->now_ms < until_ms) {
         (void)plan_say(p, "waiting for %s to have the shutdown checkpoint", to->name);
         return plan_wait(p, until_ms);
     }
     char why[120];
     (void)snprintf(why, sizeof why, "%s did not get the shutdown checkpoint in time", to->name);
     return give_up(v, why, p);
-}
-
-/* How long a candidate may need for what a standby leader had received before it was cut off. */
-static bool waited_for_tail(const struct view *v, uint64_t *ret_until_ms)
-{
-    *ret_until_ms = v->busy.done_action == ACTION_SEAL ? v->busy.done_ms + v->config.ttl_ms : 0;
-    return v->now_ms >= *ret_until_ms;
 }
 
 /* A standby leader hands over as it runs: cut off from the other site first, so that what it has received ends
@@ -223,7 +217,7 @@ bool rule_site_hand_over(const struct view *v, struct plan *p)
     if (refuse_order(v, p))
         return true;
     bool said;
-    const struct member_rec *to = receiver_now(v, p, &said);
+    const struct member_rec *to = receiver(v, p, &said);
     if (to == NULL)
         return said;
     if (v->pg.upstream[0] != '\0' || v->pg.walreceiver) {
@@ -231,14 +225,13 @@ bool rule_site_hand_over(const struct view *v, struct plan *p)
         p->token = v->leader.token - 1;
         return plan_say(p, "switchover to %s: cut off from the other site first", to->name);
     }
-    uint64_t until_ms;
-    bool late = waited_for_tail(v, &until_ms);
     if (has_received_all(v, to)) {
         (void)hand_over(v, to, p);
         return plan_say(p, "%s has all that was received here: handing over", to->name);
     }
     (void)plan_say(p, "waiting for %s to have all that was received here", to->name);
-    if (!late)
+    uint64_t until_ms = ttl_after(v, ACTION_SEAL);
+    if (v->now_ms < until_ms)
         return plan_wait(p, until_ms);
     (void)plan_say(p,
                    "%s did not get all that was received here in time: nothing was handed over",

@@ -337,6 +337,21 @@ def test_a_killed_daemon_that_is_restarted_adopts_postgresql(c):
     assert_nothing_lost(c, w)
 
 
+def test_a_standby_streams_on_while_its_daemon_is_restarted(c):
+    node = c.standbys()[0]
+    receiver = "SELECT pid FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+
+    def reloads():
+        return sum("received SIGHUP" in line for line in node.postgres_log())
+    before, reloaded = wait_until(lambda: node.value(receiver), f"{node} streams"), reloads()
+    node.signal("regentd", signal.SIGKILL)
+    node.process.wait(5)
+    node.start()
+    wait_until(lambda: reloads() > reloaded, "the new daemon has written the files")
+    c.wait_healthy()
+    assert node.value(receiver) == before
+
+
 def test_a_killed_daemon_that_stays_down_takes_postgresql_along(c):
     with load(c) as w:
         old = c.primary()
