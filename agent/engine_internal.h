@@ -46,6 +46,7 @@ struct engine {
     uint64_t challenge;   /* of the fence, last answered or being answered */
     uint64_t challenge_n; /* renewal that answers it; 0: none under way */
     bool adopt_tried;     /* the lease of a daemon before us has been looked for */
+    uint64_t adopt_nonce; /* of the newest try */
     /* Ours was granted or the old one is gone. Before that what the daemon before us held is ours: its
      * lease, and the deadline that the fence keeps for it. */
     bool lease_settled;

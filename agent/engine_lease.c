@@ -3,6 +3,7 @@
 
 #include "agent/engine_internal.h"
 #include "base/log.h"
+#include "base/mutant.h"
 
 enum { LEASE_RETRY_MS = 200 };
 
@@ -56,7 +57,7 @@ static void on_adopt(void *arg, const struct client_reply *reply)
         g->lease_retry_ms = engine_now(g) + LEASE_RETRY_MS; /* nothing known: ask again */
         g->adopt_tried = false;
     } else if (msg_decode(&msg_lease_state, reply->result, &s, &e) != ERR_OK || s.gone ||
-               s.nonce != g->fence.nonce + 1) {
+               s.nonce != g->adopt_nonce) {
         log_event(LOG_INFO, "lease_gone", KV(KV_U64("lease", g->fence.lease)),
                   "the lease of the daemon before has run out");
         g->lease_retry_ms = 0;
@@ -67,16 +68,26 @@ static void on_adopt(void *arg, const struct client_reply *reply)
     engine_wake(g);
 }
 
+/* The store answers a renewal that it has seen like any other, and the deadline counts from this try: so no try has
+ * the nonce of another, also not of a daemon that died before its answer. */
+static void adopt(struct engine *g, uint64_t ttl_ms)
+{
+    g->adopt_tried = true;
+    g->adopt_nonce = g->fence.nonce + 1;
+    struct lease_renew r = {
+        .id = g->fence.lease, .nonce = g->adopt_nonce, .n = 1, .ttl_ms = ttl_ms};
+    if (!MUTANT(adoption_resent))
+        g->o.ports->remember(g->o.arg, r.id, r.nonce);
+    g->o.ports->call(g->o.arg, METHOD_LEASE_RENEW, &r, ttl_ms, on_adopt, g);
+}
+
 static void ask_lease(struct engine *g, uint64_t now_ms)
 {
     g->lease_asked = true;
     g->lease_asked_ms = now_ms;
     uint64_t ttl_ms = g->view.config.ttl_ms;
-    if (!g->adopt_tried && g->fence.lease != 0) {
-        g->adopt_tried = true;
-        struct lease_renew r = {
-            .id = g->fence.lease, .nonce = g->fence.nonce + 1, .n = 1, .ttl_ms = ttl_ms};
-        g->o.ports->call(g->o.arg, METHOD_LEASE_RENEW, &r, ttl_ms, on_adopt, g);
+    if (!g->adopt_tried && g->fence.connected && g->fence.lease != 0) {
+        adopt(g, ttl_ms);
         return;
     }
     g->adopt_tried = true;

@@ -1,0 +1,340 @@
+/* The engine by itself, over ports that only take notes: what it asks of the store, and what it makes of answers
+ * that are late, unknown or unreadable. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "agent/core/plan.h"
+#include "agent/engine.h"
+#include "base/assert.h"
+#include "base/log.h"
+#include "base/str.h"
+
+enum { CALLS = 64, TTL_MS = 5000, MARGIN_MS = 500 };
+
+struct call {
+    enum method method;
+    client_cb *cb; /* NULL: answered */
+    void *arg;
+    struct lease_renew renew; /* METHOD_LEASE_RENEW */
+    bool keys_only;           /* METHOD_KV_RANGE: the proof */
+};
+
+struct node {
+    struct engine *g;
+    uint64_t now_ms;
+    struct fence_state fence;
+    struct view_pg pg;
+    struct call calls[CALLS];
+    size_t calls_n;
+    enum plan_action ran; /* the newest action ordered */
+    postgres_cb *ran_cb;
+    void *ran_arg;
+};
+
+static struct node node;
+
+/* ---- ports ---- */
+
+static uint64_t port_now(void *arg)
+{
+    return ((struct node *)arg)->now_ms;
+}
+
+static void port_call(void *arg, enum method m, const void *params, uint64_t deadline_ms,
+                      client_cb *cb, void *cb_arg)
+{
+    struct node *x = arg;
+    (void)deadline_ms;
+    assert_true(x->calls_n < CALLS);
+    struct call *c = &x->calls[x->calls_n++];
+    *c = (struct call){.method = m, .cb = cb, .arg = cb_arg};
+    if (m == METHOD_LEASE_RENEW)
+        c->renew = *(const struct lease_renew *)params;
+    if (m == METHOD_KV_RANGE)
+        c->keys_only = ((const struct range_req *)params)->keys_only;
+}
+
+static void port_watch(void *arg, struct slice key, struct slice end, uint64_t start_revision)
+{
+    (void)arg;
+    (void)key;
+    (void)end;
+    (void)start_revision;
+}
+
+static void port_observe(void *arg, struct view_pg *ret_pg)
+{
+    *ret_pg = ((struct node *)arg)->pg;
+}
+
+static void port_run(void *arg, const struct plan *p, const struct postgres_upstream *up,
+                     uint64_t deadline_ms, postgres_cb *cb, void *cb_arg)
+{
+    struct node *x = arg;
+    (void)up;
+    (void)deadline_ms;
+    x->ran = p->action;
+    x->ran_cb = cb;
+    x->ran_arg = cb_arg;
+}
+
+static void port_nothing(void *arg)
+{
+    (void)arg;
+}
+
+static void port_configure(void *arg, const struct postgres_dynamic *d)
+{
+    (void)arg;
+    (void)d;
+}
+
+static void port_watch_closely(void *arg, bool on)
+{
+    (void)arg;
+    (void)on;
+}
+
+static uint64_t port_catalogue(void *arg, struct slice *ret_json)
+{
+    (void)arg;
+    (void)ret_json;
+    return 0;
+}
+
+static void port_fence(void *arg, struct fence_state *ret_state)
+{
+    *ret_state = ((struct node *)arg)->fence;
+}
+
+static void port_arm(void *arg, uint64_t token, uint64_t deadline_ms)
+{
+    struct node *x = arg;
+    x->fence.armed = true;
+    x->fence.token = token;
+    x->fence.deadline_ms = deadline_ms;
+}
+
+static void port_number(void *arg, uint64_t number)
+{
+    (void)arg;
+    (void)number;
+}
+
+static void port_remember(void *arg, uint64_t lease, uint64_t nonce)
+{
+    struct node *x = arg;
+    x->fence.lease = lease;
+    x->fence.nonce = nonce;
+}
+
+static void port_published(void *arg, const struct view *v, const struct plan *p)
+{
+    (void)arg;
+    (void)v;
+    (void)p;
+}
+
+static const struct engine_ports ports = {
+    .now_ms = port_now,
+    .wall_ms = port_now,
+    .call = port_call,
+    .watch = port_watch,
+    .observe = port_observe,
+    .run = port_run,
+    .cancel = port_nothing,
+    .configure = port_configure,
+    .watch_closely = port_watch_closely,
+    .catalogue = port_catalogue,
+    .fence = port_fence,
+    .arm = port_arm,
+    .extend = port_number,
+    .disarm = port_nothing,
+    .confirm = port_number,
+    .kill = port_nothing,
+    .remember = port_remember,
+    .wake_at = port_number,
+    .published = port_published,
+};
+
+/* ---- a node ---- */
+
+/* A daemon that has just begun; fence and PostgreSQL are as they were. */
+static void begin(struct node *x)
+{
+    static struct config_rec boot;
+    struct errmsg e;
+    config_defaults(&boot);
+    struct engine_options o = {.scope = "demo",
+                               .name = "n1",
+                               .conn_host = "h1",
+                               .conn_port = 5432,
+                               .api_url = "",
+                               .pg_version = "",
+                               .bootstrap = &boot,
+                               .election_ms = 1000,
+                               .kill_budget_ms = 200,
+                               .failover_priority = 1,
+                               .sync_priority = 1,
+                               .ports = &ports,
+                               .arg = x};
+    x->calls_n = 0;
+    assert_int_equal(engine_new(&o, &x->g, &e), ERR_OK);
+    engine_connected(x->g, true);
+}
+
+static int setup(void **state)
+{
+    log_setup(LOG_FATAL, LOG_LOGFMT);
+    node = (struct node){.now_ms = 100000};
+    node.fence.connected = true;
+    node.pg.data = PG_DATA_OURS;
+    node.pg.proc = PG_PROC_STOPPED;
+    str_cut(node.pg.incarnation, sizeof node.pg.incarnation, "i1");
+    begin(&node);
+    *state = &node;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    engine_free(((struct node *)*state)->g);
+    return 0;
+}
+
+/* The oldest call of that method without an answer. */
+static struct call *pending(struct node *x, enum method m)
+{
+    for (size_t i = 0; i < x->calls_n; i++)
+        if (x->calls[i].cb != NULL && x->calls[i].method == m)
+            return &x->calls[i];
+    return NULL;
+}
+
+static void answer(struct call *c, const struct msg *msg, const void *result)
+{
+    assert_non_null(c);
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    msg_encode(msg, result, &b);
+    struct client_reply r = {.status = ERR_OK, .result = buf_slice(&b)};
+    client_cb *cb = c->cb;
+    c->cb = NULL;
+    cb(c->arg, &r);
+}
+
+static void refuse(struct call *c, enum err status)
+{
+    assert_non_null(c);
+    struct client_reply r = {.status = status};
+    client_cb *cb = c->cb;
+    c->cb = NULL;
+    cb(c->arg, &r);
+}
+
+struct record {
+    const char *name;
+    const char *json;
+    uint64_t mod;
+    uint64_t lease;
+};
+
+static void answer_range(struct node *x, const struct record *records, size_t n,
+                         uint64_t revision)
+{
+    struct msg_list l = {0};
+    char key[MIRROR_KEY_MAX];
+    for (size_t i = 0; i < n; i++) {
+        (void)snprintf(key, sizeof key, "/regent/demo/%s", records[i].name);
+        struct kv kv = {.key = slice_str(key),
+                        .value = slice_str(records[i].json),
+                        .mod_revision = records[i].mod,
+                        .lease = records[i].lease};
+        msg_list_append(&l, &msg_kv, &kv);
+    }
+    struct buf b CLEANUP(buf_close) = BUF_INIT;
+    msg_list_end(&l, &b);
+    struct range_reply r = {.revision = revision, .kvs = buf_slice(&b)};
+    answer(pending(x, METHOD_KV_RANGE), &msg_range_reply, &r);
+}
+
+/* Both ranges of a fill. */
+static void fill(struct node *x, const struct record *records, size_t n, uint64_t revision)
+{
+    answer_range(x, records, n, revision);
+    answer_range(x, NULL, 0, revision);
+}
+
+static void tick_at(struct node *x, uint64_t now_ms)
+{
+    x->now_ms = now_ms;
+    engine_tick(x->g);
+}
+
+static void lease_answer(struct call *c, uint64_t id, uint64_t nonce, uint64_t n)
+{
+    struct lease_state s = {.id = id, .ttl_ms = TTL_MS, .nonce = nonce, .n = n};
+    answer(c, &msg_lease_state, &s);
+}
+
+/* ---- lease ---- */
+
+/* Whether the renewal of a try before counted nobody can tell: the store answers one that it has seen like any
+ * other. So none is like another, also not of another daemon. */
+static void each_try_to_adopt_has_a_number_of_its_own(void **state)
+{
+    struct node *x = *state;
+    x->fence.lease = 7;
+    x->fence.nonce = 5;
+    fill(x, NULL, 0, 9);
+    tick_at(x, 100000);
+    struct call *c = pending(x, METHOD_LEASE_RENEW);
+    assert_non_null(c);
+    assert_int_equal(c->renew.id, 7);
+    assert_int_equal(c->renew.nonce, 6);
+    assert_int_equal(x->fence.nonce, 6); /* before it is sent: this daemon may die here */
+    refuse(c, ERR_OUTCOME_UNKNOWN);
+    tick_at(x, 101000);
+    c = pending(x, METHOD_LEASE_RENEW);
+    assert_non_null(c);
+    assert_int_equal(c->renew.nonce, 7);
+    engine_free(x->g); /* killed without an answer */
+    x->now_ms = 102000;
+    begin(x);
+    fill(x, NULL, 0, 9);
+    tick_at(x, 102000);
+    c = pending(x, METHOD_LEASE_RENEW);
+    assert_non_null(c);
+    assert_int_equal(c->renew.nonce, 8);
+    x->now_ms = 103000;
+    lease_answer(c, 7, 8, 1);
+    tick_at(x, 103000);
+    assert_int_equal(engine_view(x->g)->lease, 7);
+    assert_int_equal(engine_view(x->g)->deadline_ms, 102000 + TTL_MS - MARGIN_MS);
+}
+
+/* The store has counted somebody else's renewal: the lease is not ours. */
+static void a_lease_that_another_renews_is_not_adopted(void **state)
+{
+    struct node *x = *state;
+    x->fence.lease = 7;
+    x->fence.nonce = 5;
+    fill(x, NULL, 0, 9);
+    tick_at(x, 100000);
+    lease_answer(pending(x, METHOD_LEASE_RENEW), 7, 9, 3);
+    tick_at(x, 100100);
+    assert_non_null(pending(x, METHOD_LEASE_GRANT));
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(each_try_to_adopt_has_a_number_of_its_own),
+        TEST(a_lease_that_another_renews_is_not_adopted),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
