@@ -122,6 +122,10 @@ enum err state_leases(struct state *s, const struct lease_ref *r, uint64_t now_m
                       struct buf *ret_reply, struct errmsg *e) MUST_CHECK;
 enum err state_tokens(struct state *s, struct token_list *ret_list, struct errmsg *e)
     MUST_CHECK;
+/* Of a token that is redeemed: does it exist, is `sha256` (64 hex digits) that of its secret, and has it not
+ * expired by wall_ms? ERR_DENIED else. */
+enum err state_token_check(struct state *s, const char *id, const char *sha256,
+                           uint64_t wall_ms, struct errmsg *e) MUST_CHECK;
 /* The reply of cert.list. */
 void state_certs(struct state *s, struct buf *ret_reply);
 /* Is a client's certificate of this name and serial number (0: not from this store) refused? */

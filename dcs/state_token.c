@@ -46,6 +46,30 @@ enum err state_tokens(struct state *s, struct token_list *ret_list, struct errms
     return ERR_OK;
 }
 
+/* Unknown and wrong are one answer: ids are public. */
+static enum err check_secret(struct state *s, const char *id, const char *sha256,
+                             uint64_t wall_ms, struct token_info *ret, struct errmsg *e)
+{
+    if (!find_token(s, id, ret) || strcmp(ret->token, sha256) != 0)
+        return err_set(
+            e, ERR_DENIED,
+            "this token is unknown or was revoked; make a new one with `regentctl token "
+            "create`");
+    if (ret->expires_ms <= wall_ms)
+        return err_set(e, ERR_DENIED,
+                       "token %s has expired; make a new one with `regentctl token create`",
+                       id);
+    return ERR_OK;
+}
+
+enum err state_token_check(struct state *s, const char *id, const char *sha256,
+                           uint64_t wall_ms, struct errmsg *e)
+{
+    struct token_info t;
+    CHECK_MAGIC(s, STATE_MAGIC);
+    return check_secret(s, id, sha256, wall_ms, &t, e);
+}
+
 /* ---- commands ---- */
 
 static bool is_sha256(const char *hex)
@@ -113,7 +137,7 @@ enum err cmd_token_revoke(struct apply *a, const void *req)
     return ERR_OK;
 }
 
-/* r->token is "ID:SHA256HEX". Unknown and wrong are one answer: ids are public. */
+/* r->token is "ID:SHA256HEX". */
 static enum err find_redeemed(struct apply *a, const struct token_redeem *r,
                               struct token_info *ret_token)
 {
@@ -122,16 +146,7 @@ static enum err find_redeemed(struct apply *a, const struct token_redeem *r,
     if (colon == NULL || !is_sha256(colon + 1) ||
         str_copy_slice(id, sizeof id, slice_of(r->token, (size_t)(colon - r->token))) != ERR_OK)
         return err_set(&a->error, ERR_INVALID, "token: not \"ID:SHA-256 of the secret\"");
-    if (!find_token(a->s, id, ret_token) || strcmp(ret_token->token, colon + 1) != 0)
-        return err_set(
-            &a->error, ERR_DENIED,
-            "this token is unknown or was revoked; make a new one with `regentctl token "
-            "create`");
-    if (ret_token->expires_ms <= a->wall_ms)
-        return err_set(&a->error, ERR_DENIED,
-                       "token %s has expired; make a new one with `regentctl token create`",
-                       id);
-    return ERR_OK;
+    return check_secret(a->s, id, colon + 1, a->wall_ms, ret_token, &a->error);
 }
 
 static void grant_result(struct apply *a, const struct member *m)

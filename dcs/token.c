@@ -81,13 +81,18 @@ static enum err prepare_redeem(struct node *n, struct request *r, struct errmsg 
     enum err err = need_ca_key(n, e);
     err = err == ERR_OK ? msg_decode(&msg_token_redeem, slice_of(r->params, r->n), &t, e) : err;
     err = err == ERR_OK ? pki_token_parse(t.token, &token, e) : err;
+    if (err != ERR_OK) {
+        return err;
+    }
+    /* Strangers may ask: nothing that costs time is done for who has no token. */
+    pki_token_hash(&token, hash);
+    err = state_token_check(n->state, token.id, hash, n->ops->wall_ms(n->arg), e);
     /* A request that cannot be signed must not cost a use of the token. */
     err = err == ERR_OK ? sign(n, &t, 0, &trial, e) : err;
     err = err == ERR_OK ? pki_csr_key_hash(t.csr, key_hash, e) : err;
     if (err != ERR_OK) {
         return err;
     }
-    pki_token_hash(&token, hash);
     (void)snprintf(t.token, sizeof t.token, "%s:%s", token.id, hash);
     t.csr = slice_str(key_hash);
     msg_encode(&msg_token_redeem, &t, &r->command);
@@ -134,6 +139,11 @@ bool token_prepare(struct node *n, struct request *r)
 {
     struct errmsg e = {.text = ""};
     buf_clear(&r->command);
+    /* A token that the leader before this one made may not be applied here yet. */
+    if (raft_core_applied_index(n->raft) < raft_core_term_start(n->raft)) {
+        request_wait(n, r, NODE_RETRY_MS);
+        return false;
+    }
     enum err err = prepare(n, r, &e);
     if (err != ERR_OK) {
         request_fail(n, r, err, e.text);

@@ -209,11 +209,31 @@ static bool identity_sound(const struct pki_identity *id)
     return true;
 }
 
+/* The kind that pki_csr_new() makes: what a signature of another costs to verify is up to whoever asks. */
+static bool is_p256(const X509_REQ *req)
+{
+    ASN1_OBJECT *algorithm = NULL;
+    X509_ALGOR *whole = NULL;
+    const void *curve = NULL;
+    int type = 0;
+    if (X509_PUBKEY_get0_param(&algorithm, NULL, NULL, &whole,
+                               X509_REQ_get_X509_PUBKEY((X509_REQ *)req)) != 1 ||
+        OBJ_obj2nid(algorithm) != NID_X9_62_id_ecPublicKey)
+        return false;
+    X509_ALGOR_get0(NULL, &type, &curve, whole);
+    return type == V_ASN1_OBJECT && OBJ_obj2nid(curve) == NID_X9_62_prime256v1;
+}
+
 /* The signature proves that whoever asks holds the key. Its names are not looked at. */
 static X509_REQ *csr_of_pem(struct slice csr, struct errmsg *e)
 {
     BIO *b CLEANUP(bio_cleanup) = BIO_new_mem_buf(csr.p, (int)MIN(csr.n, (size_t)1 << 16));
     X509_REQ *req = b == NULL || csr.n == 0 ? NULL : PEM_read_bio_X509_REQ(b, NULL, NULL, NULL);
+    if (req != NULL && !is_p256(req)) {
+        X509_REQ_free(req);
+        (void)err_set(e, ERR_INVALID, "the key of a certificate request must be of EC P-256");
+        return NULL;
+    }
     EVP_PKEY *key = req == NULL ? NULL : X509_REQ_get0_pubkey(req);
     if (key != NULL && X509_REQ_verify(req, key) == 1)
         return req;

@@ -43,7 +43,7 @@ enum err pki_seconds_left(struct slice cert_pem, int64_t *ret_seconds, struct er
     MUST_CHECK;
 /* From the next handshake on; the key must be the one in use. */
 enum err pki_use_certificate(SSL_CTX *ctx, struct slice cert_pem, struct errmsg *e) MUST_CHECK;
-/* Signs; `hosts`: names or addresses for the SAN. Valid PKI_DAYS from now (an hour back-dated). */
+/* Signs a request for a key of EC P-256; `hosts`: names or addresses for the SAN. Valid PKI_DAYS from now (an hour back-dated). */
 enum err pki_sign(struct slice ca_cert, struct slice ca_key, struct slice csr,
                   const struct pki_identity *id, const char *const *hosts, size_t n_hosts,
                   struct buf *ret_cert, struct errmsg *e) MUST_CHECK;

@@ -15,6 +15,7 @@
 #include "dcs/raft_frame.h"
 #include "dcs/raft_membership.h"
 #include "dcs/wire.h"
+#include "proto/pki.h"
 
 enum { ELECTION_MS = 1000, HEARTBEAT_MS = 100, STEP_MS = 10, WAITING_MAX = 64 };
 
@@ -500,6 +501,82 @@ static void a_watch_goes_on_from_history_as_its_window_opens(void **state)
     buf_close(&reply);
 }
 
+static void redeem(struct lone *x, const struct pki_token *t)
+{
+    struct buf params = BUF_INIT;
+    struct token_redeem r = {.name = "n9", .address = "n9:1", .csr = slice_str("no request")};
+    struct node_caller caller = {.cb = on_reply, .arg = x};
+    pki_token_text(t, r.token);
+    msg_encode(&msg_token_redeem, &r, &params);
+    node_request(x->n, METHOD_TOKEN_REDEEM, buf_slice(&params), &caller);
+    buf_close(&params);
+    run(x, 3 * STEP_MS);
+}
+
+static void add_token(struct lone *x, const struct pki_token *t, uint64_t expires_ms)
+{
+    struct state_batch b = {0};
+    struct buf params = BUF_INIT, entry = BUF_INIT;
+    struct token_info info = {.role = "voter", .uses_left = 1, .expires_ms = expires_ms};
+    memcpy(info.id, t->id, sizeof t->id);
+    pki_token_hash(t, info.token);
+    msg_encode(&msg_token_info, &info, &params);
+    (void)state_batch_add(&b, STATE_CMD_TOKEN_CREATE, buf_slice(&params));
+    state_batch_end(&b, 1000, &entry);
+    state_apply(x->s, state_db_applied(x->s) + 1, buf_slice(&entry), x->now_ms, NULL, NULL);
+    buf_close(&params);
+    buf_close(&entry);
+    buf_close(&b.body);
+}
+
+/* There is neither a CA nor a request here that could be worked with: who gets beyond the token fails with
+ * another error. */
+static void nothing_is_signed_or_verified_for_a_token_that_is_not_valid(void **state)
+{
+    struct lone *x = *state;
+    char fingerprint[PKI_FINGERPRINT_LEN + 1];
+    struct pki_token good, late, unknown;
+    struct node_authority a = {.ca_cert = slice_str("none"), .ca_key = slice_str("none")};
+    memset(fingerprint, 'a', sizeof fingerprint - 1);
+    fingerprint[sizeof fingerprint - 1] = '\0';
+    pki_token_new(fingerprint, &good);
+    pki_token_new(fingerprint, &late);
+    pki_token_new(fingerprint, &unknown);
+    node_set_authority(x->n, &a);
+    lead(x);
+    add_token(x, &late, 1001);
+    add_token(x, &good, 1000 * 1000 * 1000);
+    redeem(x, &unknown);
+    assert_true(x->replies == 1 && x->status == ERR_DENIED);
+    redeem(x, &late);
+    assert_true(x->replies == 2 && x->status == ERR_DENIED);
+    memcpy(unknown.id, good.id, sizeof good.id); /* the id is public, the secret is not */
+    redeem(x, &unknown);
+    assert_true(x->replies == 3 && x->status == ERR_DENIED);
+    redeem(x, &good);
+    assert_true(x->replies == 4 && x->status == ERR_INVALID);
+}
+
+/* The leader before it may have made the token: what is not applied yet is waited for. */
+static void a_new_leader_looks_no_token_up_before_an_entry_of_its_own(void **state)
+{
+    struct lone *x = *state;
+    char fingerprint[PKI_FINGERPRINT_LEN + 1];
+    struct pki_token t;
+    struct node_authority a = {.ca_cert = slice_str("none"), .ca_key = slice_str("none")};
+    memset(fingerprint, 'a', sizeof fingerprint - 1);
+    fingerprint[sizeof fingerprint - 1] = '\0';
+    pki_token_new(fingerprint, &t);
+    node_set_authority(x->n, &a);
+    for (int i = 0; i < 1000 && !node_is_leader(x->n); i++)
+        step(x);
+    redeem(x, &t);
+    assert_int_equal(x->replies, 0);
+    x->peers_store = true;
+    run(x, 3 * HEARTBEAT_MS);
+    assert_true(x->replies == 1 && x->status == ERR_DENIED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -513,6 +590,10 @@ int main(void)
             the_largest_value_is_written_and_a_larger_request_stops_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(a_node_that_stops_tells_of_what_is_applied, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(
+            nothing_is_signed_or_verified_for_a_token_that_is_not_valid, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            a_new_leader_looks_no_token_up_before_an_entry_of_its_own, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,9 @@
 #include <sys/stat.h>
 
 #include <cmocka.h>
+#include <openssl/ec.h>
+#include <openssl/pem.h>
+#include <openssl/rsa.h>
 
 #include "proto_fixture.h"
 
@@ -110,6 +113,39 @@ static void what_cannot_go_into_a_certificate_is_refused(void **state)
                      ERR_INVALID);
 }
 
+static void request_of(EVP_PKEY *key, struct buf *ret)
+{
+    X509_REQ *req = X509_REQ_new();
+    BIO *b = BIO_new(BIO_s_mem());
+    char *data = NULL;
+    assert_true(key != NULL && req != NULL && b != NULL);
+    assert_int_equal(X509_REQ_set_pubkey(req, key), 1);
+    assert_true(X509_REQ_sign(req, key, EVP_sha256()) != 0);
+    assert_int_equal(PEM_write_bio_X509_REQ(b, req), 1);
+    long n = BIO_get_mem_data(b, &data);
+    buf_append(ret, data, (size_t)n);
+    BIO_free(b);
+    X509_REQ_free(req);
+    EVP_PKEY_free(key);
+}
+
+/* Verifying one of 16384 bits takes a thousand times as long. */
+static void a_request_of_another_kind_of_key_is_refused(void **state)
+{
+    (void)state;
+    EVP_PKEY *keys[] = {EVP_RSA_gen(1024), EVP_EC_gen("P-384")};
+    struct pki_identity id = {.cluster_id = CERT_CLUSTER, .name = "x", .kind = "client"};
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        struct buf csr CLEANUP(buf_close) = BUF_INIT, cert CLEANUP(buf_close) = BUF_INIT;
+        struct errmsg e;
+        request_of(keys[i], &csr);
+        assert_int_equal(pki_sign(buf_slice(&certs.ca), buf_slice(&certs.ca_key),
+                                  buf_slice(&csr), &id, NULL, 0, &cert, &e),
+                         ERR_INVALID);
+        assert_non_null(strstr(e.text, "P-256"));
+    }
+}
+
 static void the_ca_itself_is_no_member(void **state)
 {
     (void)state;
@@ -210,6 +246,7 @@ int main(void)
         cmocka_unit_test(the_signer_names_the_holder_not_the_request),
         cmocka_unit_test(a_serial_number_is_the_one_given_or_none),
         cmocka_unit_test(what_cannot_go_into_a_certificate_is_refused),
+        cmocka_unit_test(a_request_of_another_kind_of_key_is_refused),
         cmocka_unit_test(the_ca_itself_is_no_member),
         cmocka_unit_test(mixed_up_files_are_named_with_reason_and_remedy),
         cmocka_unit_test(an_expired_certificate_can_still_be_loaded_to_be_renewed),
