@@ -124,17 +124,57 @@ static void mark(struct session *x)
     }
 }
 
+/* Would n bytes more be too much for all clients together, which may have max? */
+static bool crowded(struct session *x, size_t n, size_t max)
+{
+    struct server *s = x->server;
+    if (x->peer || conn_pending_bytes(x->conn) + n <= SERVER_UNREAD_FREE) {
+        return false;
+    }
+    if (s->unread + n > max) {
+        s->unread = 0;
+        for (struct list *l = s->sessions.next; l != &s->sessions; l = l->next) {
+            struct session *other = container_of(l, struct session, link);
+            s->unread +=
+                other->conn == NULL || other->peer ? 0 : conn_memory_bytes(other->conn);
+        }
+    }
+    bool over = s->unread + n > max;
+    s->unread += over ? 0 : n;
+    return over;
+}
+
+/* Only a read's answer can be refused: without room for any other the connection ends, and its client asks again
+ * on another. */
+static bool cut_off(struct session *x, size_t n)
+{
+    if (!conn_is_open(x->conn) ||
+        !crowded(x, n, (size_t)SERVER_UNREAD_MAX + SERVER_UNREAD_RESERVE)) {
+        return false;
+    }
+    log_event(LOG_WARN, "too_slow", KV(KV_STR("peer", conn_peer_text(x->conn))),
+              "clients do not read their answers (%d MiB wait): its connection is closed",
+              SERVER_UNREAD_MAX / 1024 / 1024);
+    conn_close(x->conn);
+    return true;
+}
+
+static void answer(struct session *x, uint64_t msgid, struct slice result)
+{
+    conn_reply(x->conn, msgid, result);
+    mark(x);
+}
+
 void session_reply(struct session *x, uint64_t msgid, struct slice result)
 {
-    if (x->conn != NULL) {
-        conn_reply(x->conn, msgid, result);
-        mark(x);
+    if (x->conn != NULL && !cut_off(x, result.n)) {
+        answer(x, msgid, result);
     }
 }
 
 void session_error(struct session *x, uint64_t msgid, enum err code, const char *text)
 {
-    if (x->conn == NULL) {
+    if (x->conn == NULL || cut_off(x, strlen(text))) {
         return;
     }
     struct member leader = {.id = 0};
@@ -166,26 +206,6 @@ struct ticket *session_begin(struct session *x, uint64_t msgid, size_t n)
     return t;
 }
 
-/* Would n bytes more be too much for all clients together? */
-static bool crowded(struct session *x, size_t n)
-{
-    struct server *s = x->server;
-    if (x->peer || conn_pending_bytes(x->conn) + n <= SERVER_UNREAD_FREE) {
-        return false;
-    }
-    if (s->unread + n > SERVER_UNREAD_MAX) {
-        s->unread = 0;
-        for (struct list *l = s->sessions.next; l != &s->sessions; l = l->next) {
-            struct session *other = container_of(l, struct session, link);
-            s->unread +=
-                other->conn == NULL || other->peer ? 0 : conn_memory_bytes(other->conn);
-        }
-    }
-    bool over = s->unread + n > SERVER_UNREAD_MAX;
-    s->unread += over ? 0 : n;
-    return over;
-}
-
 /* Many large answers in one pass would close the connection; a read can be asked for again. */
 static bool room_for(struct session *x, size_t n)
 {
@@ -196,21 +216,7 @@ static bool room_for(struct session *x, size_t n)
     if (conn_pending_bytes(x->conn) + n > max) {
         conn_flush(x->conn);
     }
-    return conn_pending_bytes(x->conn) + n <= max && !crowded(x, n);
-}
-
-/* The result of a write cannot be refused: without room the connection ends, and its client asks again
- * on another. */
-static void deliver(struct session *x, const struct ticket *t, struct slice result)
-{
-    if (!t->read && x->conn != NULL && crowded(x, result.n)) {
-        log_event(LOG_WARN, "too_slow", KV(KV_STR("peer", conn_peer_text(x->conn))),
-                  "clients do not read their answers (%d MiB wait): its connection is closed",
-                  SERVER_UNREAD_MAX / 1024 / 1024);
-        conn_close(x->conn);
-        return;
-    }
-    session_reply(x, t->msgid, result);
+    return conn_pending_bytes(x->conn) + n <= max && !crowded(x, n, SERVER_UNREAD_MAX);
 }
 
 void session_done(void *ticket, uint64_t tag, enum err status, const char *text,
@@ -227,8 +233,10 @@ void session_done(void *ticket, uint64_t tag, enum err status, const char *text,
         session_error(
             x, t->msgid, ERR_LIMIT,
             "too many answers wait on this connection to be read; ask for less at once");
+    } else if (status == ERR_OK && t->read && x->conn != NULL) {
+        answer(x, t->msgid, result);
     } else if (status == ERR_OK) {
-        deliver(x, t, result);
+        session_reply(x, t->msgid, result);
     } else {
         session_error(x, t->msgid, status, text);
     }
@@ -244,7 +252,7 @@ bool session_watch_send(void *session, struct slice event, bool must)
     CHECK_MAGIC(x, SESSION_MAGIC);
     if (x->conn == NULL ||
         (!must && (conn_pending_bytes(x->conn) + event.n > SERVER_WATCH_PENDING_MAX ||
-                   crowded(x, event.n)))) {
+                   crowded(x, event.n, SERVER_UNREAD_MAX)))) {
         return false;
     }
     conn_notify(x->conn, "watch.event", event);
@@ -292,6 +300,7 @@ static void on_ready(void *arg, const struct pki_identity *id)
         return;
     }
     if (id == NULL) {
+        conn_set_write_max(x->conn, SERVER_STRANGER_WRITE_MAX);
         conn_set_dead_after(x->conn, SERVER_STRANGER_MS);
         conn_set_frame_max(x->conn, SERVER_STRANGER_FRAME_MAX);
         return;

@@ -721,6 +721,16 @@ def test_a_crowd_that_reads_no_answers_costs_bounded_memory(one):
         with contextlib.closing(Wire(node)) as client, pytest.raises(DcsError) as refused:
             client("kv.range", key="b")
         assert refused.value.name == "limit"
+        errors = b"".join(pack([0, i, "no.such.method.of.a.name.that.is.rather.long", [{}]]) for i in range(1000))
+        for _ in range(4):  # errors are answers, too: the first ones fill what is left
+            client = Wire(node, timeout=20)
+            crowd.append(client)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(60):
+                    client.sock.sendall(errors)
+        with pytest.raises(ConnectionError):
+            while True:
+                client.frame()
     finally:
         for client in crowd:
             client.close()
@@ -815,6 +825,25 @@ def test_without_a_certificate_nothing_but_the_open_methods_is_answered(one):
             client(method, key="a")
         assert refused.value.name in ("unauthenticated", "denied"), method
     client.close()
+
+
+def test_without_a_certificate_few_answers_may_wait_to_be_read(one):
+    node, request, got = one.nodes[0], b"", 0
+    plain = socket.socket()
+    plain.settimeout(20)
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    plain.connect(("127.0.0.1", port_of(node)))
+    for i in range(500):
+        request += pack([0, i, "kv.range", [{"key": "a"}]])
+    with contextlib.closing(tls(node, plain, certificate=False)) as client:
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            for _ in range(300):  # of 20 MiB of answers
+                client.sendall(request)
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            while more := client.recv(1 << 16):
+                got += len(more)
+    assert got < 10 * 1024 * 1024, "what the kernel keeps, and a little"
+    assert_serves(node)
 
 
 def test_a_watcher_that_does_not_read_is_cut_off_and_can_resume(one):
