@@ -297,6 +297,9 @@ void member_add(struct apply *a, struct member *m, const char *token, const char
 bool member_of_key(struct state *s, const char *token, const char *key,
                    struct member *ret_member);
 
+/* ---- state_query_text.c ---- */
+void query_text_functions(sqlite3 *db); /* before the views that use them */
+
 /* ---- state_query.c ---- */
 /* Leaves its authorizer on the connection: for nothing else afterwards. */
 enum err query_database(sqlite3 *db, const struct sql_req *q, struct buf *ret_reply,

@@ -13,9 +13,14 @@ enum {
     CELLS_MAX = 10000, /* a message is bounded in elements */
     TIME_MS = 2000,
     TIME_MAX_MS = 10000,
-    VALUE_MAX = 4 * 1024 * 1024,
+    COLUMNS_MAX = 100,
+    ARGUMENTS_MAX = 32,
+    PATTERN_MAX = 256,      /* of LIKE and GLOB */
+    MADE_MAX = 128 * 1024,  /* bytes of a value, when none is stored that is as long; */
+    BESIDE_MAX = 16 * 1024, /* what may stand beside the longest one in a row */
     BYTES_MAX = 1024 * 1024,
-    STEPS = 1000 /* of SQLite's machine between two looks at the clock */
+    ROW_MAX = 1792 * 1024, /* of the first row: with the largest value */
+    STEPS = 50             /* of SQLite's machine between two looks at the clock */
 };
 
 /* Views over the records of the HA tier (proto/records.def), which are JSON in kv. The others are in the
@@ -66,6 +71,8 @@ static int authorize(void *arg, int action, const char *a, const char *b, const 
     (void)arg;
     (void)db;
     (void)inner;
+    if (action == SQLITE_FUNCTION && b != NULL && strstr(b, "_patch") != NULL)
+        return SQLITE_DENY; /* json_patch() takes the product of both lengths */
     if (action == SQLITE_READ)
         return a != NULL && b != NULL && strcmp(a, "token") == 0 &&
                        strcmp(b, "secret_sha256") == 0
@@ -105,7 +112,8 @@ static void put_column(struct msg_list *l, const char *name)
     msg_list_append(l, &msg_sql_cell, &c);
 }
 
-static void put_cell(struct msg_list *l, sqlite3_stmt *st, int i)
+/* The length before the bytes: zeroblob() makes them only when they are asked for. */
+static bool put_cell(struct msg_list *l, sqlite3_stmt *st, int i, size_t max)
 {
     static const char *const names[] = {[SQLITE_INTEGER] = "integer",
                                         [SQLITE_FLOAT] = "real",
@@ -115,43 +123,56 @@ static void put_cell(struct msg_list *l, sqlite3_stmt *st, int i)
     struct sql_cell c = {.type = ""};
     int type = sqlite3_column_type(st, i);
     memcpy(c.type, names[type], strlen(names[type]) + 1);
+    size_t n = type == SQLITE_NULL ? 0 : (size_t)sqlite3_column_bytes(st, i);
+    if (l->body.len + n > max)
+        return false;
     const void *p = type == SQLITE_BLOB   ? sqlite3_column_blob(st, i)
                     : type == SQLITE_NULL ? NULL
                                           : (const void *)sqlite3_column_text(st, i);
-    c.value = slice_of(p, p != NULL ? (size_t)sqlite3_column_bytes(st, i) : 0);
+    c.value = slice_of(p, p != NULL ? n : 0);
     msg_list_append(l, &msg_sql_cell, &c);
+    return true;
 }
 
-static void put_row(struct answer *a, sqlite3_stmt *st)
+static enum err put_row(struct answer *a, sqlite3_stmt *st, struct errmsg *e)
 {
     struct msg_list cells = {0};
-    struct buf b = BUF_INIT;
+    struct buf CLEANUP(buf_close) b = BUF_INIT;
     int n = sqlite3_column_count(st);
-    for (int i = 0; i < n; i++)
-        put_cell(&cells, st, i);
+    size_t max =
+        a->rows.n == 0 ? ROW_MAX : BYTES_MAX - MIN(a->rows.body.len, (size_t)BYTES_MAX);
+    bool fits = true;
+    for (int i = 0; fits && i < n; i++)
+        fits = put_cell(&cells, st, i, max);
     msg_list_end(&cells, &b);
+    if (!fits && a->rows.n == 0)
+        return err_set(e, ERR_LIMIT,
+                       "the first row has more than the %d bytes that fit into an answer",
+                       (int)ROW_MAX);
     struct sql_row row = {.cells = buf_slice(&b)};
-    if (a->rows.n > 0 && a->rows.body.len + b.len > BYTES_MAX)
-        a->more = true;
-    else
+    if (fits)
         msg_list_append(&a->rows, &msg_sql_row, &row);
+    a->more = !fits;
     a->cells += (size_t)n;
-    buf_close(&b);
+    return ERR_OK;
 }
 
 static enum err collect(sqlite3 *db, sqlite3_stmt *st, uint64_t limit, struct answer *a,
                         struct errmsg *e)
 {
     int rc = SQLITE_ROW;
+    enum err err = ERR_OK;
     size_t n = (size_t)sqlite3_column_count(st);
     for (int i = 0; i < (int)n; i++)
         put_column(&a->columns, sqlite3_column_name(st, i));
-    while (!a->more && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+    while (err == ERR_OK && !a->more && (rc = sqlite3_step(st)) == SQLITE_ROW) {
         a->more = a->rows.n >= limit || a->cells + n > CELLS_MAX;
         if (!a->more)
-            put_row(a, st);
+            err = put_row(a, st, e);
     }
-    return rc == SQLITE_ROW || rc == SQLITE_DONE ? ERR_OK : query_error(db, rc, e);
+    return err != ERR_OK                           ? err
+           : rc == SQLITE_ROW || rc == SQLITE_DONE ? ERR_OK
+                                                   : query_error(db, rc, e);
 }
 
 /* ---- the query ---- */
@@ -198,6 +219,27 @@ static void encode(sqlite3 *db, struct answer *a, struct buf *ret_reply)
     buf_close(&rows);
 }
 
+/* What is stored can be read, and nothing much longer can be made: of so many functions each may make one. */
+static enum err set_limits(sqlite3 *db, struct errmsg *e)
+{
+    static const char longest[] =
+        "SELECT max(n) FROM (SELECT max(length(value)) AS n FROM kv UNION ALL SELECT "
+        "max(length(value)) FROM event)";
+    sqlite3_stmt *st = NULL;
+    int rc = sqlite3_prepare_v2(db, longest, -1, &st, NULL);
+    rc = rc == SQLITE_OK ? sqlite3_step(st) : rc;
+    int n = rc == SQLITE_ROW ? sqlite3_column_int(st, 0) : 0;
+    (void)sqlite3_finalize(st);
+    if (rc != SQLITE_ROW)
+        return query_error(db, rc, e);
+    (void)sqlite3_limit(db, SQLITE_LIMIT_LENGTH, MAX((int)MADE_MAX, n + (int)BESIDE_MAX));
+    (void)sqlite3_limit(db, SQLITE_LIMIT_COLUMN, COLUMNS_MAX);
+    (void)sqlite3_limit(db, SQLITE_LIMIT_FUNCTION_ARG, ARGUMENTS_MAX);
+    (void)sqlite3_limit(db, SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_MAX);
+    (void)sqlite3_limit(db, SQLITE_LIMIT_ATTACHED, 0);
+    return ERR_OK;
+}
+
 enum err query_database(sqlite3 *db, const struct sql_req *q, struct buf *ret_reply,
                         struct errmsg *e)
 {
@@ -207,14 +249,14 @@ enum err query_database(sqlite3 *db, const struct sql_req *q, struct buf *ret_re
     if (q->sql.n == 0 || q->sql.n > SQL_MAX || memchr(q->sql.p, 0, q->sql.n) != NULL)
         return err_set(e, ERR_INVALID, "one SELECT of at most %d bytes is needed",
                        (int)SQL_MAX);
+    query_text_functions(db);
     for (size_t i = 0; i < ARRAY_LEN(views); i++)
         if (sqlite3_exec(db, views[i], NULL, NULL, NULL) != SQLITE_OK)
             return err_set(e, ERR_INTERNAL, "%s", sqlite3_errmsg(db));
-    (void)sqlite3_limit(db, SQLITE_LIMIT_LENGTH, VALUE_MAX);
-    (void)sqlite3_limit(db, SQLITE_LIMIT_ATTACHED, 0);
-    (void)sqlite3_set_authorizer(db, authorize, NULL);
     sqlite3_progress_handler(db, STEPS, on_progress, &until_ms);
-    enum err rc = run(db, q, &a, e);
+    enum err rc = set_limits(db, e);
+    (void)sqlite3_set_authorizer(db, authorize, NULL);
+    rc = rc == ERR_OK ? run(db, q, &a, e) : rc;
     sqlite3_progress_handler(db, 0, NULL, NULL);
     if (rc == ERR_OK) {
         encode(db, &a, ret_reply);

@@ -1,4 +1,4 @@
-foreach(module kv lease session open)
+foreach(module kv lease session open query)
     regent_unit_test(test_dcs_state_${module}
         SOURCES test_dcs_state_${module}.c dcs_state_script.c
         LIBS regent_dcs)
