@@ -277,7 +277,8 @@ uint64_t member_deadline(const struct node *n);
 
 /* token.c, tokens and certificates: what the leader proposes for a request, and the reply it makes of the
  * result. */
-bool token_prepare(struct node *n, struct request *r) MUST_CHECK; /* false: it was answered, or waits */
+/* false: it was answered, or waits */
+bool token_prepare(struct node *n, struct request *r) MUST_CHECK;
 enum err token_finish(struct node *n, const struct request *r, struct slice result,
                       struct buf *ret_result, struct errmsg *e) MUST_CHECK;
 bool token_handles(unsigned method);
