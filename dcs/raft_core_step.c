@@ -10,6 +10,14 @@ void core_clock(struct raft_core *c, uint64_t now_ms)
 
 /* ---- the update of one step, in the order it must reach the disk and the network ---- */
 
+static bool has_change(const struct raft_update *u)
+{
+    for (unsigned i = 0; (u->flags & (RAFT_UPDATE_ENTRIES)) && i < u->entries.n; i++)
+        if ((enum raft_entry_type)u->entries.batch[i].type == RAFT_ENTRY_CHANGE)
+            return true;
+    return false;
+}
+
 static void on_entries(struct raft_core *c, const struct raft_update *u)
 {
     ASSERT(u->entries.n > 0 && u->entries.index > 0);
@@ -24,25 +32,26 @@ static void on_entries(struct raft_core *c, const struct raft_update *u)
 }
 
 /* The library says nothing when a membership comes, goes back or is restored: compare. */
-static void on_membership(struct raft_core *c, bool new_entries)
+static void on_membership(struct raft_core *c, bool new_change)
 {
     uint64_t index = c->raft.configuration_uncommitted_index != 0
                          ? c->raft.configuration_uncommitted_index
                          : c->raft.configuration_committed_index;
-    if (index != c->membership.index || new_entries)
+    if (index != c->membership.index || new_change)
         core_membership_of(&c->raft.configuration, index, &c->membership);
 }
 
 static void on_update(struct raft_core *c, struct raft_update *u)
 {
     bool entries = u->flags & (RAFT_UPDATE_ENTRIES);
+    bool change = has_change(u); /* asked before the entries are handed on */
     if (c->raft.current_term != c->meta_term || c->raft.voted_for != c->meta_vote)
         core_store_meta(c);
     if (entries)
         on_entries(c, u);
     if (u->flags & (RAFT_UPDATE_SNAPSHOT))
         core_install_begin(c, u);
-    on_membership(c, entries);
+    on_membership(c, change);
     ASSERT(raft_last_index(&c->raft) == core_last_index(c));
     if (u->flags & (RAFT_UPDATE_MESSAGES)) {
         for (unsigned i = 0; i < u->messages.n; i++)

@@ -219,9 +219,19 @@ static void decode_body(struct reader *r, struct raft_frame *f)
     }
 }
 
+/* A membership is long, and most frames have none. */
+static void clear(struct raft_frame *f, enum raft_frame_type type, uint64_t term)
+{
+    size_t some = offsetof(struct raft_frame, append) + sizeof f->append;
+    memset(f, 0, type == RAFT_FRAME_INSTALL ? sizeof *f : some);
+    f->type = type;
+    f->term = term;
+}
+
 enum err raft_frame_decode(struct slice bytes, struct raft_frame *ret_frame, struct errmsg *e)
 {
-    *ret_frame = (struct raft_frame){.type = RAFT_FRAME_TIMEOUT_NOW};
+    _Static_assert(sizeof ret_frame->append >= sizeof ret_frame->vote, "append is the longest");
+    clear(ret_frame, RAFT_FRAME_TIMEOUT_NOW, 0);
     struct reader r = {.rest = bytes};
     uint64_t version = read_be(&r, 1);
     uint64_t type = read_be(&r, 1);
@@ -231,13 +241,13 @@ enum err raft_frame_decode(struct slice bytes, struct raft_frame *ret_frame, str
         return err_set(e, ERR_INVALID,
                        "a raft frame of %zu bytes, version %u, type %u is unsound", bytes.n,
                        (unsigned)version, (unsigned)type);
-    struct raft_frame f = {.type = (enum raft_frame_type)type, .term = term};
-    decode_body(&r, &f);
+    clear(ret_frame, (enum raft_frame_type)type, term);
+    decode_body(&r, ret_frame);
     if (r.bad || r.rest.n != 0) {
-        raft_frame_close(&f);
+        raft_frame_close(ret_frame);
+        clear(ret_frame, RAFT_FRAME_TIMEOUT_NOW, 0);
         return err_set(e, ERR_INVALID, "a raft frame of type %u is damaged", (unsigned)type);
     }
-    *ret_frame = f;
     return ERR_OK;
 }
 

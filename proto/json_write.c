@@ -32,10 +32,24 @@ static bool is_text(struct slice s)
     return true;
 }
 
+/* How many bytes at the front stand for themselves. */
+static size_t plain(struct slice s)
+{
+    size_t n = 0;
+    while (n < s.n && s.p[n] >= 0x20 && s.p[n] < 0x7f && s.p[n] != '"' && s.p[n] != '\\')
+        n++;
+    return n;
+}
+
 static void put_string(struct buf *out, struct slice s)
 {
     buf_append_u8(out, '"');
     for (size_t i = 0, n; i < s.n; i += n) {
+        n = plain(slice_of(s.p + i, s.n - i));
+        if (n > 0) {
+            buf_append(out, s.p + i, n);
+            continue;
+        }
         n = utf8_char(slice_of(s.p + i, s.n - i));
         uint8_t c = s.p[i];
         if (n == 0) {

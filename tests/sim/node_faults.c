@@ -376,7 +376,8 @@ static void on_fault(struct sim *w, struct sim_node *none, void *arg)
     uint64_t for_us = faults_left(w, sim_between(w, k->from_ms * MS, to_ms * MS));
     if (!k->inside || x->frozen_until_us <= w->now_us)
         k->fn(w, x, for_us);
-    uint64_t next_us = daemons              ? sim_between(w, 6 * SEC, 9 * SEC)
+    bool rush = w->scenario == SCENARIO_RUSH; /* has an order of its own */
+    uint64_t next_us = daemons || rush      ? sim_between(w, 6 * SEC, 9 * SEC)
                        : sim_chance(w, 300) ? sim_random(w, 200 * MS)
                                             : sim_random(w, 5 * SEC);
     sim_at(w, NULL, WORLD, next_us, "fault", on_fault, NULL);

@@ -3,7 +3,7 @@
  * comes here twenty times. */
 #include "tests/sim/node_world.h"
 
-enum { LOOK_MS = 40, FRESH_MS = 100, LONG_MS = 4000 };
+enum { LOOK_MS = 40, FRESH_MS = 100, LONG_MS = 2000 };
 
 /* Somebody could take over: mostly it is waited for. */
 static bool has_heir(const struct sim *w, const struct sim_node *x)
@@ -20,13 +20,13 @@ static bool has_heir(const struct sim *w, const struct sim_node *x)
 static void strike(struct sim *w, struct sim_node *x)
 {
     uint64_t how = sim_random(w, 100);
-    if (how < 45)
+    if (how < 50)
         fault_postmaster(w, x, 0);
-    else if (how < 75)
-        order_switchover(w, x, 0);
     else if (how < 85)
+        order_switchover(w, x, 0);
+    else if (how < 95)
         fault_fence(w, x, 0);
-    else if (how < 93)
+    else if (how < 98)
         fault_machine(w, x, faults_left(w, sim_between(w, 300 * MS, 3 * SEC)));
     else
         fault_daemon(w, x, faults_left(w, sim_between(w, 50 * MS, 6 * SEC)));

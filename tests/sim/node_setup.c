@@ -119,8 +119,10 @@ struct sim *sim_new(uint64_t seed, const struct sim_options *o)
     w->delay_us = sim_chance(w, 800) ? 800 : 5 * MS;
     w->late_reload = sim_chance(w, 500) ? 400 : 0;
     w->snapshot_every = sim_chance(w, 500) ? sim_between(w, 40, 200) : 8192;
-    if (w->scenario == SCENARIO_KILL)
+    if (w->scenario == SCENARIO_KILL || w->scenario == SCENARIO_RUSH)
         w->delay_us = 800, w->late_reload = 0;
+    if (w->scenario == SCENARIO_RUSH && sim_chance(w, 800))
+        w->snapshot_every = 8192;
     init_config(w, o->mode);
     (void)snprintf(w->dir, sizeof w->dir, "%s/node_sim.XXXXXX",
                    access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");

@@ -28,6 +28,12 @@ bool sim_chance(struct sim *w, unsigned permille)
 uint64_t sim_hash(uint64_t h, const void *p, size_t n)
 {
     const uint8_t *b = p;
+    uint64_t eight;
+    for (; n >= sizeof eight; n -= sizeof eight, b += sizeof eight) {
+        memcpy(&eight, b, sizeof eight);
+        h = (h ^ eight) * 0x9e3779b97f4a7c15;
+        h ^= h >> 29;
+    }
     for (size_t i = 0; i < n; i++)
         h = (h ^ b[i]) * 0x100000001b3;
     return h;
