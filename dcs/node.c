@@ -392,6 +392,7 @@ void node_pass(struct node *n)
     }
     notice_role(n);
     requests_expire(n);
+    requests_tell_slow(n);
     requests_route(n);
     if (n->out == NODE_IN) {
         member_drive(n);

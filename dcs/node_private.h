@@ -196,6 +196,8 @@ void request_wait(struct node *n, struct request *r, uint64_t delay_ms);
 /* It was sent and its answer is lost: sent again when that is safe, else the outcome is unknown. */
 void request_lost(struct node *n, struct request *r, const char *text);
 void request_set_phase(struct node *n, struct request *r, enum request_phase phase);
+/* How many slow requests the log has not told of: when no other line does. */
+void requests_tell_slow(struct node *n);
 
 /* node_route.c */
 void requests_route(struct node *n);

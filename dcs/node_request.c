@@ -225,6 +225,17 @@ static void say_slow(struct node *n, struct request *r)
     n->slow_unsaid = 0;
 }
 
+/* No later line has told of them. */
+void requests_tell_slow(struct node *n)
+{
+    if (n->slow_unsaid == 0 || n->now < n->slow_ms + (uint64_t)2 * NODE_SLOW_MS) {
+        return;
+    }
+    log_event(LOG_WARN, "slow_requests", KV(KV_U64("others", n->slow_unsaid)),
+              "as many more took a second or longer in the second behind the last one told");
+    n->slow_unsaid = 0;
+}
+
 void request_set_phase(struct node *n, struct request *r, enum request_phase phase)
 {
     leave(n, r);

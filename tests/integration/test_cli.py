@@ -490,8 +490,15 @@ def test_keys_end_with_their_lease(demo):
     assert demo.ctl("n1", "dcs", "put", "/t/leased", "1", "--lease", lease).returncode == DONE
     leases = {str(x["id"]): x["keys"] for x in json.loads(demo.ctl("n1", "dcs", "lease", "list", "-f", "json").stdout)}
     assert leases[lease] == 1
+    assert demo.ctl("n1", "dcs", "lease", "keep-alive", lease, "--once").stdout == f"lease {lease} keepalived with TTL(60)\n"
+    told = demo.ctl("n1", "dcs", "lease", "timetolive", lease).stdout
+    assert told.startswith(f"lease {lease} granted with TTL(60s), remaining(") and told.endswith("attached keys(1)\n")
+    agents = next(x for x in leases if x != lease)
+    says(demo.ctl("n1", "dcs", "lease", "keep-alive", agents, "--once"), REFUSED, "is that of an agent")
     assert demo.ctl("n1", "dcs", "lease", "revoke", lease).returncode == DONE
     assert demo.ctl("n1", "dcs", "get", "/t/leased").stdout == ""
+    says(demo.ctl("n1", "dcs", "lease", "timetolive", lease), FAILED, "has ended")
+    says(demo.ctl("n1", "dcs", "lease", "keep-alive", lease), FAILED, "has ended")
     says(demo.ctl("n1", "dcs", "lease", "revoke", "soon"), USAGE, "one ID of `dcs lease list` is needed")
 
 

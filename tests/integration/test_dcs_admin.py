@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -274,21 +275,34 @@ def test_a_slow_request_is_in_the_log_with_what_it_waited_for(lab):
 
     def said():
         return [x for x in leader.log().splitlines() if "event=slow_request method=kv.put" in x]
-    with contextlib.closing(leader.client()) as client:
-        # Of a session: it is kept when the leader steps down, and not answered at once that its outcome is unknown.
-        session = client("session.open", nonce=7)["session"]
-        # Where this test does not come to its put for two seconds, there is no leader to be waited for any more: again.
+
+    def others():
+        return sum(int(n) for n in re.findall(r"event=slow_requests? .*?others=(\d+)", leader.log()))
+
+    def put(client, session, seq):
+        with contextlib.suppress(DcsError):
+            client("kv.put", key="a", value="2", session=session, seq=seq, deadline_ms=1500)
+    with contextlib.ExitStack() as stack:
+        # Of sessions: they are kept when the leader steps down, and not answered at once that their outcome is unknown.
+        clients = [stack.enter_context(contextlib.closing(leader.client())) for _ in range(3)]
+        sessions = [c("session.open", nonce=7 + i)["session"] for i, c in enumerate(clients)]
+        # Where this test does not come to its puts in time, there is no leader to be waited for any more: again.
         for seq in range(1, 6):
             lab.leader()
             for node in followers:
                 node.signal(signal.SIGSTOP)
-            with contextlib.suppress(DcsError):
-                client("kv.put", key="a", value="2", session=session, seq=seq, deadline_ms=1500)
+            puts = [threading.Thread(target=put, args=(c, s, seq)) for c, s in zip(clients, sessions, strict=True)]
+            for t in puts:
+                t.start()
+            for t in puts:
+                t.join()
             for node in followers:
                 node.signal(signal.SIGCONT)
-            if said():
+            with contextlib.suppress(AssertionError):
+                wait_for("each is told or counted", lambda: len(said()) + others() >= 3, 5)
                 break
     assert "commit " in said()[0] or "leader " in said()[0]
+    assert others() > 0
 
 
 # ---- addresses ----
