@@ -27,7 +27,10 @@ enum {
     NODE_COPY_AGAIN_MS = 10000, /* after a copy of the state failed for want of room */
     NODE_MEMBER_MS = 100,       /* how often the leader looks at the membership */
     NODE_ENTRY_COMMANDS_MAX = 8192,
-    NODE_EXPIRE_MAX = 64, /* leases in one entry */
+    NODE_EXPIRE_MAX = 64,               /* leases in one entry */
+    NODE_EXPIRE_KEYS_MAX = 32768,       /* and their keys, as of one request that deletes */
+    NODE_RESULTS_MAX = 4 * 1024 * 1024, /* bytes that wait for the end of the pass */
+    NODE_RESULTS_KEEP = 256 * 1024,     /* of their memory, beyond it */
     /* parameters of a write: they and what goes with them fit into an entry */
     NODE_WRITE_MAX = RAFT_FRAME_ENTRY_MAX - 8 * 1024,
     NODE_REPLAY_BYTES = 64 * 1024,

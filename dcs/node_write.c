@@ -155,13 +155,49 @@ static bool admitted(struct node *n, const struct request *r, size_t bytes, stru
     return state_admit(n->state, bytes + r->n, reserved, e) == ERR_OK;
 }
 
-static void add_requests(struct node *n, struct state_batch *b, struct flight *f)
+static bool any_end(struct slice many, const struct msg *m, void *one, const struct slice *end,
+                    const char *op)
+{
+    struct msg_iter it;
+    if (many.n == 0 || msg_iter_init(&it, many) != ERR_OK) {
+        return false;
+    }
+    while (msg_iter_next(&it, m, one, NULL) == ERR_OK) {
+        if (end->n > 0 || strcmp(op, "txn") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* May it take the loop as long as the bound on the keys of one request allows? */
+static bool wide(const struct request *r)
+{
+    struct slice params = slice_of(r->params, r->n);
+    struct delete_req del;
+    struct txn_req t;
+    struct compare c = {.op = ""};
+    struct txn_op op;
+    if (r->method == METHOD_KV_DELETE) {
+        return msg_decode(&msg_delete_req, params, &del, NULL) != ERR_OK || del.end.n > 0;
+    }
+    if (r->method != METHOD_KV_TXN) {
+        return r->method == METHOD_LEASE_REVOKE;
+    }
+    return msg_decode(&msg_txn_req, params, &t, NULL) != ERR_OK ||
+           any_end(t.compare, &msg_compare, &c, &c.end, c.op) ||
+           any_end(t.then, &msg_txn_op, &op, &op.end, op.op) ||
+           any_end(t.otherwise, &msg_txn_op, &op, &op.end, op.op);
+}
+
+/* false: the entry takes nothing more. */
+static bool add_requests(struct node *n, struct state_batch *b, struct flight *f)
 {
     while (!list_empty(&n->batch) && f->n < NODE_ENTRY_COMMANDS_MAX) {
         struct request *r = container_of(n->batch.next, struct request, link);
         struct errmsg e;
         if (b->n > 0 && state_batch_bytes(b) + r->n > NODE_ENTRY_MAX) {
-            return;
+            return true;
         }
         if (!admitted(n, r, state_batch_bytes(b), &e)) {
             request_fail(n, r, ERR_NO_SPACE, e.text);
@@ -169,15 +205,22 @@ static void add_requests(struct node *n, struct state_batch *b, struct flight *f
         }
         struct slice command =
             r->command.len > 0 ? buf_slice(&r->command) : slice_of(r->params, r->n);
+        bool last = wide(r);
         board(n, f, r, state_batch_add(b, commands[r->method], command));
+        if (last) {
+            return false;
+        }
     }
+    return true;
 }
 
 static void add_expiries(struct node *n, struct state_batch *b, struct flight *f)
 {
     struct state_expired gone[NODE_EXPIRE_MAX];
     size_t n_gone = state_expired(n->state, n->now, gone, NODE_EXPIRE_MAX);
-    for (size_t i = 0; i < n_gone; i++) {
+    uint64_t keys = 0;
+    for (size_t i = 0; i < n_gone && keys + gone[i].keys <= NODE_EXPIRE_KEYS_MAX; i++) {
+        keys += gone[i].keys;
         flight_extend(f, state_batch_expire(b, gone[i].id, gone[i].nonce, gone[i].n));
         f->expires = true;
         log_event(LOG_INFO, "lease_expire", KV(KV_U64("lease", gone[i].id)),
@@ -245,9 +288,10 @@ void write_submit(struct node *n)
     struct state_batch *b = &n->building;
     ASSERT(b->n == 0 && b->body.len == 0);
     add_renewals(n, b, f);
-    add_requests(n, b, f);
-    if (expire && renew_may_expire(&n->renew, raft_core_applied_index(n->raft),
-                                   raft_core_term_start(n->raft))) {
+    bool room = add_requests(n, b, f);
+    if (expire && room &&
+        renew_may_expire(&n->renew, raft_core_applied_index(n->raft),
+                         raft_core_term_start(n->raft))) {
         add_expiries(n, b, f);
     }
     if (b->n == 0) {
@@ -309,6 +353,9 @@ static void keep(struct node *n, struct request *r, enum err status, struct slic
     buf_append_slice(&n->results, bytes);
     buf_append_u8(&n->results, 0); /* texts are read as C strings */
     request_set_phase(n, r, REQUEST_DONE);
+    if (n->results.len > NODE_RESULTS_MAX) {
+        write_deliver(n); /* from here on the bounds of connections hold */
+    }
 }
 
 static void on_result(void *arg, uint64_t index, size_t i, enum err status, const char *error,
@@ -412,6 +459,7 @@ void write_deliver(struct node *n)
         request_reply(n, r, status, text, status == ERR_OK ? bytes : slice_of(NULL, 0));
     }
     buf_clear(&n->results);
+    buf_trim(&n->results, NODE_RESULTS_KEEP);
 }
 
 /* Submitted entries may still be committed by the next leader; the others never left. */

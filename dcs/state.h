@@ -157,9 +157,9 @@ enum err state_admit(struct state *s, size_t bytes, bool reserved, struct errmsg
 /* Every lease's expiry becomes now + TTL: after a start or a restored snapshot. */
 void state_leases_restart(struct state *s, uint64_t now_ms);
 uint64_t state_next_expiry(const struct state *s); /* UINT64_MAX: none */
-/* Leases whose expiry has passed: up to max (id, nonce, n). */
+/* Leases whose expiry has passed: up to max. keys: that go with it. */
 struct state_expired {
-    uint64_t id, nonce, n;
+    uint64_t id, nonce, n, keys;
 };
 size_t state_expired(const struct state *s, uint64_t now_ms, struct state_expired *ret,
                      size_t max);

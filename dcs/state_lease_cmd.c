@@ -174,7 +174,8 @@ size_t state_expired(const struct state *s, uint64_t now_ms, struct state_expire
     for (size_t i = 0; t->started && i < t->n && n < max; i++) {
         const struct lease *l = &t->v[i];
         if (l->expiry_ms <= now_ms)
-            ret[n++] = (struct state_expired){.id = l->id, .nonce = l->nonce, .n = l->n};
+            ret[n++] = (struct state_expired){
+                .id = l->id, .nonce = l->nonce, .n = l->n, .keys = l->keys};
     }
     return n;
 }

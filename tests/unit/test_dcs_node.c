@@ -398,6 +398,19 @@ static void lead(struct lone *x)
     assert_true(node_is_leader(x->n));
 }
 
+/* What the peers and the disk have to say, without a pass, up to the next change of the state. */
+static void deliver_until_applied(struct lone *x)
+{
+    uint64_t revision = node_revision(x->n);
+    while (node_revision(x->n) == revision) {
+        assert_true(x->n_waiting > 0);
+        struct waiting next = x->waiting[0];
+        x->n_waiting--;
+        memmove(x->waiting, x->waiting + 1, x->n_waiting * sizeof next);
+        deliver(x, &next);
+    }
+}
+
 static void the_largest_value_is_written_and_a_larger_request_stops_nobody(void **state)
 {
     enum { KEY = 4096, VALUE = 1536 * 1024 };
@@ -419,17 +432,10 @@ static void a_node_that_stops_tells_of_what_is_applied(void **state)
 {
     struct lone *x = *state;
     lead(x);
-    uint64_t revision = node_revision(x->n);
     ask_put(x, slice_str("b"), slice_str("1"));
     node_pass(x->n);
     ask_put(x, slice_str("b"), slice_str("2"));
-    while (node_revision(x->n) == revision) {
-        assert_true(x->n_waiting > 0);
-        struct waiting next = x->waiting[0];
-        x->n_waiting--;
-        memmove(x->waiting, x->waiting + 1, x->n_waiting * sizeof next);
-        deliver(x, &next);
-    }
+    deliver_until_applied(x);
     assert_int_equal(x->replies, 0);
     node_abandon(x->n);
     /* the second one was in no entry yet; the first was told of before it */
@@ -501,6 +507,108 @@ static void a_watch_goes_on_from_history_as_its_window_opens(void **state)
     buf_close(&reply);
 }
 
+static void ask_to(struct lone *x, enum method method, const struct msg *m, const void *req)
+{
+    struct buf params = BUF_INIT;
+    struct node_caller caller = {.cb = on_reply, .arg = x};
+    msg_encode(m, req, &params);
+    node_request(x->n, method, buf_slice(&params), &caller);
+    buf_close(&params);
+}
+
+static void answers_that_take_much_memory_do_not_wait_for_the_end_of_the_pass(void **state)
+{
+    enum { VALUE = 1000 * 1000, TIMES = 20 };
+    struct lone *x = *state;
+    char *value = mem_alloc(VALUE);
+    struct msg_list ops = {0};
+    struct buf list = BUF_INIT;
+    struct txn_op get = {.op = "range", .key = slice_str("big")},
+                  put_small = {.op = "put", .key = slice_str("a"), .value = slice_str("1")};
+    memset(value, 'v', VALUE);
+    lead(x);
+    ask_put(x, slice_str("big"), slice_of(value, VALUE));
+    run(x, 3 * STEP_MS);
+    msg_list_append(&ops, &msg_txn_op, &get);
+    msg_list_append(&ops, &msg_txn_op, &put_small);
+    msg_list_end(&ops, &list);
+    struct txn_req txn = {.then = buf_slice(&list)};
+    x->replies = 0;
+    for (int i = 0; i < TIMES; i++)
+        ask_to(x, METHOD_KV_TXN, &msg_txn_req, &txn);
+    node_pass(x->n);
+    deliver_until_applied(x);
+    assert_true(x->replies >= TIMES - 4 && x->status == ERR_OK);
+    node_pass(x->n);
+    assert_int_equal(x->replies, TIMES);
+    buf_close(&list);
+    mem_free(value);
+}
+
+/* Each may take a fifth of a second of the loop. */
+static void what_deletes_a_range_ends_its_entry(void **state)
+{
+    struct lone *x = *state;
+    struct delete_req del = {.key = slice_str("a"), .end = slice_str("c")};
+    lead(x);
+    uint64_t index = node_last_index(x->n);
+    ask_to(x, METHOD_KV_DELETE, &msg_delete_req, &del);
+    ask_to(x, METHOD_KV_DELETE, &msg_delete_req, &del);
+    ask_put(x, slice_str("a"), slice_str("1"));
+    ask_put(x, slice_str("a"), slice_str("2"));
+    run(x, 10 * STEP_MS);
+    assert_int_equal(x->replies, 4);
+    assert_int_equal(node_last_index(x->n), index + 3);
+}
+
+static void apply_here(struct lone *x, struct state_batch *b)
+{
+    struct buf entry = BUF_INIT;
+    state_batch_end(b, 1000, &entry);
+    state_apply(x->s, state_db_applied(x->s) + 1, buf_slice(&entry), x->now_ms, NULL, NULL);
+    buf_close(&entry);
+    buf_close(&b->body);
+}
+
+static void add_lease(struct lone *x, size_t keys)
+{
+    struct state_batch grant = {0}, puts = {0};
+    struct buf params = BUF_INIT;
+    struct lease_grant g = {.ttl_ms = 2000, .nonce = 1};
+    char key[32];
+    msg_encode(&msg_lease_grant, &g, &params);
+    (void)state_batch_add(&grant, STATE_CMD_LEASE_GRANT, buf_slice(&params));
+    apply_here(x, &grant);
+    uint64_t lease = state_db_applied(x->s) << 16;
+    for (size_t i = 0; i < keys; i++) {
+        (void)snprintf(key, sizeof key, "%llu-%zu", (unsigned long long)lease, i);
+        struct put_req r = {.key = slice_str(key), .lease = lease};
+        buf_clear(&params);
+        msg_encode(&msg_put_req, &r, &params);
+        (void)state_batch_add(&puts, STATE_CMD_PUT, buf_slice(&params));
+    }
+    apply_here(x, &puts);
+    buf_close(&params);
+}
+
+static void leases_with_many_keys_end_in_several_entries(void **state)
+{
+    enum { LEASES = 5, KEYS = 8192 };
+    struct lone *x = *state;
+    lead(x);
+    for (int i = 0; i < LEASES; i++)
+        add_lease(x, KEYS);
+    /* the log goes on behind what was applied beside it */
+    while (node_last_index(x->n) < state_db_applied(x->s)) {
+        ask_put(x, slice_str("a"), slice_str("1"));
+        run(x, 3 * STEP_MS);
+    }
+    uint64_t index = node_last_index(x->n);
+    run(x, 4000);
+    assert_int_equal(state_next_expiry(x->s), UINT64_MAX);
+    assert_int_equal(node_last_index(x->n), index + 2);
+}
+
 static void redeem(struct lone *x, const struct pki_token *t)
 {
     struct buf params = BUF_INIT;
@@ -516,17 +624,14 @@ static void redeem(struct lone *x, const struct pki_token *t)
 static void add_token(struct lone *x, const struct pki_token *t, uint64_t expires_ms)
 {
     struct state_batch b = {0};
-    struct buf params = BUF_INIT, entry = BUF_INIT;
+    struct buf params = BUF_INIT;
     struct token_info info = {.role = "voter", .uses_left = 1, .expires_ms = expires_ms};
     memcpy(info.id, t->id, sizeof t->id);
     pki_token_hash(t, info.token);
     msg_encode(&msg_token_info, &info, &params);
     (void)state_batch_add(&b, STATE_CMD_TOKEN_CREATE, buf_slice(&params));
-    state_batch_end(&b, 1000, &entry);
-    state_apply(x->s, state_db_applied(x->s) + 1, buf_slice(&entry), x->now_ms, NULL, NULL);
+    apply_here(x, &b);
     buf_close(&params);
-    buf_close(&entry);
-    buf_close(&b.body);
 }
 
 /* There is neither a CA nor a request here that could be worked with: who gets beyond the token fails with
@@ -589,6 +694,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             the_largest_value_is_written_and_a_larger_request_stops_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(a_node_that_stops_tells_of_what_is_applied, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(
+            answers_that_take_much_memory_do_not_wait_for_the_end_of_the_pass, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_deletes_a_range_ends_its_entry, setup, teardown),
+        cmocka_unit_test_setup_teardown(leases_with_many_keys_end_in_several_entries, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(
             nothing_is_signed_or_verified_for_a_token_that_is_not_valid, setup, teardown),
