@@ -90,6 +90,10 @@ enum err cmd_cert_issue(struct apply *a, const void *req)
         return rc;
     sql_bind_u64(s, SQL_CERT_SWEEP, 1, a->wall_ms);
     sql_write(s, SQL_CERT_SWEEP);
+    /* The new one stands for both in the list: a revocation, by name and number, reaches the old one all the same. */
+    sql_bind_u64(s, SQL_CERT_RENEWED, 1, r->renews);
+    sql_bind_text(s, SQL_CERT_RENEWED, 2, r->name);
+    sql_write(s, SQL_CERT_RENEWED);
     hash_small(s);
     if (sql_one_u64(s, SQL_CERT_COUNT) >= STATE_CERTS_MAX)
         return err_set(&a->error, ERR_LIMIT,

@@ -221,7 +221,8 @@ static void what_renews_a_revoked_certificate_is_refused(void **t)
 {
     (void)t;
     SCRIPT({"issue ann admin", "#1"}, {"issue ann admin renews=1", "#2"},
-           {"unissue ann", "2 to #3"}, {"issue ann admin renews=2", "denied"},
+           {"certs", "ann admin #2"}, {"unissue ann", "1 to #3"}, {"refused ann 1", "yes"},
+           {"refused ann 2", "yes"}, {"issue ann admin renews=2", "denied"},
            {"issue ann admin", "#5"}, {"issue ann admin renews=5", "#6"});
 }
 
@@ -235,11 +236,15 @@ static void certificates_end_by_themselves_and_are_bounded(void **t)
         assert_int_equal(script_run(x, line)[0], '#');
     }
     assert_string_equal(script_run(x, "issue more viewer"), "limit");
-    assert_string_equal(script_run(x, "unissue c7"), "1 to #514");
-    assert_string_equal(script_run(x, "issue more viewer"), "#515");
+    /* one that is renewed takes no further place, and takes nobody else's */
+    assert_string_equal(script_run(x, "issue c8 viewer renews=8"), "limit");
+    assert_string_equal(script_run(x, "issue c8 viewer renews=9"), "#515");
+    assert_string_equal(script_run(x, "issue c8 viewer renews=515"), "#516");
+    assert_string_equal(script_run(x, "unissue c7"), "1 to #517");
+    assert_string_equal(script_run(x, "issue more viewer"), "#518");
     assert_string_equal(script_run(x, "wall 31536001000"), ""); /* a year later */
-    assert_string_equal(script_run(x, "issue last admin"), "#516");
-    assert_string_equal(script_run(x, "certs"), "last admin #516; no c7 to #514");
+    assert_string_equal(script_run(x, "issue last admin"), "#519");
+    assert_string_equal(script_run(x, "certs"), "last admin #519; no c7 to #517");
     script_free(x);
 }
 
