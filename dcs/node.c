@@ -166,7 +166,8 @@ static void restore_beside(struct node *n, const struct raft_snapshot_info *info
     struct errmsg e = {.text = ""};
     struct state_restoring *r = NULL;
     n->ops->snapshot_path(n->arg, info->index, path, sizeof path);
-    commit_state(n);
+    node_commit_full(n);
+    n->uncommitted_bytes = 0;
     enum err status = state_restore_begin(n->state, path, info->index, &r, &e);
     check_restore(n, status, e.text);
     n->ops->restore(n->arg, r);
@@ -369,8 +370,7 @@ static void begin_snapshot(struct node *n)
     struct state_copy *copy = NULL;
     struct errmsg e;
     raft_core_snapshot_begin(n->raft, info);
-    state_commit_full(n->state,
-                      MIN(raft_core_stored_index(n->raft), raft_core_commit_index(n->raft)));
+    node_commit_full(n);
     if (state_copy_begin(n->state, &copy, &e) == ERR_OK) {
         n->copying = true;
         n->ops->snapshot_copy(n->arg, copy, info);

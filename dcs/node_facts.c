@@ -166,6 +166,12 @@ void node_status(struct node *n, struct status_reply *ret_status)
     s->watches_behind = watch_hub_behind(&n->hub);
 }
 
+void node_commit_full(struct node *n)
+{
+    state_commit_full(n->state,
+                      MIN(raft_core_stored_index(n->raft), raft_core_commit_index(n->raft)));
+}
+
 enum err node_copy(struct node *n, struct state_copy **ret_copy, struct snapshot_info *ret_info,
                    struct errmsg *e)
 {
@@ -174,8 +180,13 @@ enum err node_copy(struct node *n, struct state_copy **ret_copy, struct snapshot
     if (out != ERR_OK) {
         return out;
     }
-    state_commit_full(n->state,
-                      MIN(raft_core_stored_index(n->raft), raft_core_commit_index(n->raft)));
+    if (state_is_restoring(n->state)) {
+        return err_set(
+            e, ERR_UNAVAILABLE,
+            "the state of this node is being replaced by a snapshot; ask another node, "
+            "or try again");
+    }
+    node_commit_full(n);
     *ret_info = (struct snapshot_info){.index = state_db_applied(n->state),
                                        .term = raft_core_term(n->raft),
                                        .revision = state_revision(n->state)};
@@ -192,8 +203,7 @@ void node_hash_begin(struct node *n, uint64_t index)
     if (n->ops->hash == NULL || n->hashing) {
         return; /* one at a time: a log may hold many marks */
     }
-    state_commit_full(n->state,
-                      MIN(raft_core_stored_index(n->raft), raft_core_commit_index(n->raft)));
+    node_commit_full(n);
     if (state_copy_begin(n->state, &copy, &e) != ERR_OK) {
         log_event(LOG_WARN, "hash_failed", NO_KV, "%s", e.text);
         return;

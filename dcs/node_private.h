@@ -240,6 +240,8 @@ bool read_local(struct node *n, unsigned method, struct slice params,
 uint64_t read_deadline(const struct node *n);
 
 /* node_facts.c */
+/* The state with what renewals changed alone. */
+void node_commit_full(struct node *n);
 /* The state is at `index`, which carries a mark: its hash is taken beside the loop. */
 void node_hash_begin(struct node *n, uint64_t index);
 const struct raft_server *member_server(const struct raft_membership *m,

@@ -191,7 +191,7 @@ enum err state_file_check(const char *path, struct errmsg *e) MUST_CHECK;
  * below the entry before the log's first one (a crash came between recording the snapshot and this). */
 enum err state_restore(struct state *s, const char *path, uint64_t index, uint64_t now_ms,
                        struct errmsg *e) MUST_CHECK;
-/* The same in three steps, so that the loop goes on meanwhile. begin(): everything applied is committed;
+/* The same in three steps, so that the loop goes on meanwhile. begin(): everything applied is committed, renewals too;
  * until end() nothing may be applied, and whoever reads sees the old state. run() on any thread, once; the
  * file becomes the state in one transaction. end() on the loop, whatever run() gave; frees. A run that failed
  * leaves the old state. state_close() without end() is allowed when run() has returned. */
@@ -201,4 +201,5 @@ enum err state_restore_begin(struct state *s, const char *path, uint64_t index,
 enum err state_restore_run(struct state_restoring *r, struct errmsg *e) MUST_CHECK;
 void state_restore_end(struct state *s, struct state_restoring *r, uint64_t now_ms);
 void state_restore_cancel(struct state_restoring *r); /* instead of end; NULL is allowed */
+bool state_is_restoring(const struct state *s);       /* between begin() and end() */
 #endif

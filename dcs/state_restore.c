@@ -109,6 +109,12 @@ void state_restore_end(struct state *s, struct state_restoring *r, uint64_t now_
     state_restore_cancel(r);
 }
 
+bool state_is_restoring(const struct state *s)
+{
+    CHECK_MAGIC(s, STATE_MAGIC);
+    return s->restoring;
+}
+
 void state_restore_cancel(struct state_restoring *r)
 {
     if (r == NULL)

@@ -41,6 +41,8 @@ struct lone {
     size_t replies;
     enum err status, first_status; /* of the last one, and of the first */
     struct buf reply;
+    struct raft_snapshot_info fetching; /* index 0: nothing */
+    struct state_restoring *restoring;  /* NULL: nothing */
 };
 
 static struct waiting *wait_for(struct lone *x, int what)
@@ -149,6 +151,35 @@ static void snapshot_sweep(void *arg, uint64_t index)
     (void)index;
 }
 
+static void store_snapshot(void *arg, const struct raft_snapshot_info *info, uint64_t trim_to,
+                           bool installed)
+{
+    (void)arg;
+    (void)info;
+    (void)trim_to;
+    assert_true(installed);
+}
+
+static void snapshot_fetch(void *arg, uint64_t from, const struct raft_snapshot_info *info)
+{
+    struct lone *x = arg;
+    (void)from;
+    x->fetching = *info;
+}
+
+static void snapshot_path(void *arg, uint64_t index, char *ret_path, size_t size)
+{
+    const struct lone *x = arg;
+    (void)index;
+    assert_int_equal(str_format(ret_path, size, "%s/snapshot.db", x->dir), ERR_OK);
+}
+
+static void restore(void *arg, struct state_restoring *r)
+{
+    struct lone *x = arg;
+    x->restoring = r;
+}
+
 static void fatal(void *arg, const char *what)
 {
     (void)arg;
@@ -167,6 +198,10 @@ static const struct node_ops node_ops = {.now_ms = now_ms,
                                          .linked = linked,
                                          .flush = nothing,
                                          .membership = membership,
+                                         .store_snapshot = store_snapshot,
+                                         .snapshot_fetch = snapshot_fetch,
+                                         .snapshot_path = snapshot_path,
+                                         .restore = restore,
                                          .snapshot_sweep = snapshot_sweep,
                                          .fatal = fatal};
 
@@ -570,15 +605,98 @@ static void apply_here(struct lone *x, struct state_batch *b)
     buf_close(&b->body);
 }
 
+static void grant_lease(struct lone *x, uint64_t ttl_ms)
+{
+    struct state_batch b = {0};
+    struct buf params = BUF_INIT;
+    struct lease_grant g = {.ttl_ms = ttl_ms, .nonce = 1};
+    msg_encode(&msg_lease_grant, &g, &params);
+    (void)state_batch_add(&b, STATE_CMD_LEASE_GRANT, buf_slice(&params));
+    apply_here(x, &b);
+    buf_close(&params);
+}
+
+static void renew_lease(struct lone *x, uint64_t lease)
+{
+    struct state_batch b = {0};
+    struct buf params = BUF_INIT;
+    struct lease_renew r = {.id = lease, .nonce = 1, .n = 1};
+    msg_encode(&msg_lease_renew, &r, &params);
+    (void)state_batch_add(&b, STATE_CMD_LEASE_RENEW, buf_slice(&params));
+    apply_here(x, &b);
+    buf_close(&params);
+}
+
+static void copy_into_snapshot(struct lone *x)
+{
+    struct state_copy *copy;
+    struct snapshot_info info;
+    struct errmsg e;
+    char path[128];
+    snapshot_path(x, 0, path, sizeof path);
+    assert_int_equal(node_copy(x->n, &copy, &info, &e), ERR_OK);
+    assert_int_equal(state_copy_run(copy, path, &e), ERR_OK);
+}
+
+/* A leader that is far ahead: its entry 100, as a file. */
+static void offer_snapshot(struct lone *x)
+{
+    struct buf bytes = BUF_INIT;
+    struct errmsg e;
+    struct raft_frame f = {.type = RAFT_FRAME_INSTALL, .term = 9};
+    f.install = (struct raft_snapshot_info){
+        .index = 100, .term = 9, .size = 1, .membership = {.n = 3, .index = 1}};
+    for (size_t i = 0; i < 3; i++) {
+        struct raft_server *s = &f.install.membership.servers[i];
+        *s = (struct raft_server){.id = i + 1, .role = RAFT_ROLE_VOTER};
+        (void)snprintf(s->address, sizeof s->address, "n%zu:1", i + 1);
+    }
+    raft_frame_encode(&f, &bytes);
+    assert_int_equal(node_frame(x->n, 2, buf_slice(&bytes), &e), ERR_OK);
+    buf_close(&bytes);
+}
+
+/* Renewals alone leave what a copy would have to commit, which cannot be done meanwhile. */
+static void while_a_snapshot_is_put_in_place_no_copy_is_made(void **state)
+{
+    struct lone *x = *state;
+    struct state_copy *copy;
+    struct snapshot_info info;
+    struct errmsg e = {.text = ""};
+    char path[128];
+    x->peers_dead = true;
+    run(x, STEP_MS);
+    grant_lease(x, 60000);
+    uint64_t lease = state_db_applied(x->s) << 16;
+    copy_into_snapshot(x);
+    renew_lease(x, lease);
+    assert_false(state_uncommitted(x->s));
+    offer_snapshot(x);
+    for (int i = 0; i < 100 && x->fetching.index == 0; i++)
+        step(x);
+    node_snapshot_fetched(x->n, &x->fetching, true);
+    for (int i = 0; i < 100 && x->restoring == NULL; i++) {
+        step(x);
+        node_snapshot_stored(x->n);
+    }
+    assert_non_null(x->restoring);
+    assert_int_equal(node_copy(x->n, &copy, &info, &e), ERR_UNAVAILABLE);
+    run(x, 2 * NODE_DEADLINE_MS);
+    assert_int_equal(state_restore_run(x->restoring, &e), ERR_OK);
+    node_restored(x->n, x->restoring, ERR_OK, NULL);
+    assert_int_equal(state_db_applied(x->s), 100);
+    assert_int_equal(node_copy(x->n, &copy, &info, &e), ERR_OK);
+    state_copy_cancel(copy);
+    snapshot_path(x, 0, path, sizeof path);
+    (void)unlink(path);
+}
+
 static void add_lease(struct lone *x, size_t keys)
 {
-    struct state_batch grant = {0}, puts = {0};
+    struct state_batch puts = {0};
     struct buf params = BUF_INIT;
-    struct lease_grant g = {.ttl_ms = 2000, .nonce = 1};
     char key[32];
-    msg_encode(&msg_lease_grant, &g, &params);
-    (void)state_batch_add(&grant, STATE_CMD_LEASE_GRANT, buf_slice(&params));
-    apply_here(x, &grant);
+    grant_lease(x, 2000);
     uint64_t lease = state_db_applied(x->s) << 16;
     for (size_t i = 0; i < keys; i++) {
         (void)snprintf(key, sizeof key, "%llu-%zu", (unsigned long long)lease, i);
@@ -699,6 +817,8 @@ int main(void)
             answers_that_take_much_memory_do_not_wait_for_the_end_of_the_pass, setup, teardown),
         cmocka_unit_test_setup_teardown(what_deletes_a_range_ends_its_entry, setup, teardown),
         cmocka_unit_test_setup_teardown(leases_with_many_keys_end_in_several_entries, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(while_a_snapshot_is_put_in_place_no_copy_is_made, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(
             nothing_is_signed_or_verified_for_a_token_that_is_not_valid, setup, teardown),
