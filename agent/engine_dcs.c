@@ -107,12 +107,39 @@ void engine_watch(struct engine *g, enum err status, const struct watch_event *e
     engine_wake(g);
 }
 
+static void on_own_config(void *arg, const struct client_reply *reply)
+{
+    struct engine *g = arg;
+    CHECK_MAGIC(g, ENGINE_MAGIC);
+    struct errmsg e = {0};
+    struct range_reply r;
+    if (reply->status != ERR_OK || g->mirror.complete || g->mirror.config_meta.present ||
+        msg_decode(&msg_range_reply, reply->result, &r, &e) != ERR_OK)
+        return;
+    if (mirror_config(&g->mirror, &r, &e) != ERR_OK)
+        log_event(LOG_WARN, "dcs_read", NO_KV, "%s", e.text);
+    engine_wake(g);
+}
+
+/* As this node's own store has it, without a quorum: the best there is for a PostgreSQL that is started alone. */
+static void read_own_config(struct engine *g)
+{
+    char key[MIRROR_KEY_MAX];
+    if (mirror_key(&g->mirror, key, "config") != ERR_OK)
+        return;
+    struct range_req r = {.key = slice_str(key), .local = true};
+    g->o.ports->call(g->o.arg, METHOD_KV_RANGE, &r, 0, on_own_config, g);
+}
+
 void engine_connected(struct engine *g, bool connected)
 {
     CHECK_MAGIC(g, ENGINE_MAGIC);
     g->connected = connected;
-    if (connected && !g->mirror.complete)
+    if (connected && !g->mirror.complete) {
+        if (!g->mirror.config_meta.present)
+            read_own_config(g);
         engine_fill(g);
+    }
     engine_wake(g);
 }
 

@@ -300,11 +300,12 @@ static void note_member(const struct engine *g, const struct member_rec *m,
 void engine_configure(struct engine *g)
 {
     struct postgres_dynamic d;
-    if (!g->mirror.complete)
+    bool present = g->mirror.config_meta.present;
+    if (!g->mirror.complete && (g->config_mod != 0 || !present))
         return;
-    const struct config_rec *c =
-        g->mirror.config_meta.present ? &g->mirror.config : g->o.bootstrap;
+    const struct config_rec *c = present ? &g->mirror.config : g->o.bootstrap;
     memset(&d, 0, sizeof d); /* compared byte by byte; at worst it is told once too often */
+    d.settings_only = !g->mirror.complete;
     d.parameters_json = c->postgresql;
     d.site_json = c->standby_cluster;
     d.retry_interval_ms = g->view.config.retry_interval_ms;

@@ -294,6 +294,17 @@ enum err mirror_fill_two(struct mirror *m, const struct range_reply *first,
     return rv;
 }
 
+enum err mirror_config(struct mirror *m, const struct range_reply *r, struct errmsg *e)
+{
+    struct msg_iter it;
+    struct kv kv;
+    const struct single *config = find_single(slice_str("config"));
+    enum err rv = msg_iter_init(&it, r->kvs);
+    if (rv == ERR_OK)
+        rv = msg_iter_next(&it, &msg_kv, &kv, e);
+    return rv == ERR_OK ? set_single(m, config, &kv, e) : rv == ERR_NOT_FOUND ? ERR_OK : rv;
+}
+
 enum err mirror_fill(struct mirror *m, const struct range_reply *r, uint64_t now_ms,
                      struct errmsg *e)
 {

@@ -53,6 +53,9 @@ enum err mirror_key(const struct mirror *m, char ret[static MIRROR_KEY_MAX], con
 /* mod_revision of members/<name>; 0: there is none. */
 uint64_t mirror_member_mod(const struct mirror *m, const char *name);
 
+/* Before the first fill: the dynamic configuration alone, from a range reply over its key. The mirror stays incomplete. */
+enum err mirror_config(struct mirror *m, const struct range_reply *r, struct errmsg *e)
+    MUST_CHECK;
 /* Starts over from a range reply over the whole prefix (journal excluded or not). ERR_CORRUPT names
  * the record that cannot be read; the others are taken. */
 enum err mirror_fill(struct mirror *m, const struct range_reply *r, uint64_t now_ms,

@@ -294,9 +294,11 @@ void postgres_configure(struct postgres *p, const struct postgres_dynamic *d)
     p->strict = d->strict;
     if (p->stuck && d->leader_token > p->stuck_token)
         stuck_forget(p); /* another leader may be followed as it is */
+    site_configure(p, d->site_json);
+    if (d->settings_only)
+        return;
     p->leader_limits = d->leader;
     p->standby_limits = d->standbys;
-    site_configure(p, d->site_json);
     house_members(p, d);
     slots_configure(p, d);
     memcpy(p->ahead, d->ahead, sizeof p->ahead);

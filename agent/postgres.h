@@ -59,6 +59,9 @@ uint64_t postgres_catalogue(const struct postgres *p, struct slice *ret_json);
 
 /* Dynamic configuration that shapes postgresql.conf; applied at the next start or reload. */
 struct postgres_dynamic {
+    /* What this node's store knew last, without a quorum: the settings alone, nothing of the members. Good for a start;
+     * the files of a running server stay. */
+    bool settings_only;
     /* config_rec.postgresql: JSON object {"parameters": {...}, "pg_hba": [...]} */
     struct slice parameters_json;
     uint64_t retry_interval_ms;

@@ -120,12 +120,18 @@ def test_a_primary_without_a_quorum_is_read_only_soon_and_nothing_is_lost_when_i
     c.wait_healthy()
     old = c.primary()
     old.sql("INSERT INTO acked VALUES (10)")
+    old.ctl("edit-config", "-p", "work_mem=5MB")
+    wait_until(lambda: old.value("SHOW work_mem") == "5MB", "the setting is in force")
     others = c.standbys()
     frozen = [n.signal("regentd", signal.SIGSTOP) for n in others]
     try:
         wait_until(lambda: old.value("SELECT pg_is_in_recovery()"), f"{old} is read-only", PATIENCE_S)
         assert old.log_lines("rule=dcs_not_ready action=start_standby")
         assert old.value("SELECT count(*) FROM acked WHERE id = 10") == 1
+        old.kill()
+        old.start()
+        wait_until(lambda: old.value("SELECT pg_is_in_recovery()"), f"{old} is read-only also after a start alone", PATIENCE_S)
+        assert old.value("SHOW work_mem") == "5MB"
     finally:
         for pid in frozen:
             os.kill(pid, signal.SIGCONT)

@@ -20,7 +20,7 @@ struct call {
     client_cb *cb; /* NULL: answered */
     void *arg;
     struct lease_renew renew; /* METHOD_LEASE_RENEW */
-    bool keys_only;           /* METHOD_KV_RANGE: the proof */
+    bool keys_only, local;    /* METHOD_KV_RANGE: the proof; this node's own store */
 };
 
 struct node {
@@ -33,6 +33,8 @@ struct node {
     enum plan_action ran; /* the newest action ordered */
     postgres_cb *ran_cb;
     void *ran_arg;
+    bool configured, settings_only;
+    char parameters[64];
 };
 
 static struct node node;
@@ -54,8 +56,10 @@ static void port_call(void *arg, enum method m, const void *params, uint64_t dea
     *c = (struct call){.method = m, .cb = cb, .arg = cb_arg};
     if (m == METHOD_LEASE_RENEW)
         c->renew = *(const struct lease_renew *)params;
-    if (m == METHOD_KV_RANGE)
+    if (m == METHOD_KV_RANGE) {
         c->keys_only = ((const struct range_req *)params)->keys_only;
+        c->local = ((const struct range_req *)params)->local;
+    }
 }
 
 static void port_watch(void *arg, struct slice key, struct slice end, uint64_t start_revision)
@@ -89,8 +93,11 @@ static void port_nothing(void *arg)
 
 static void port_configure(void *arg, const struct postgres_dynamic *d)
 {
-    (void)arg;
-    (void)d;
+    struct node *x = arg;
+    x->configured = true;
+    x->settings_only = d->settings_only;
+    (void)snprintf(x->parameters, sizeof x->parameters, "%.*s", (int)d->parameters_json.n,
+                   (const char *)d->parameters_json.p);
 }
 
 static void port_watch_closely(void *arg, bool on)
@@ -264,6 +271,8 @@ static void answer_range(struct node *x, const struct record *records, size_t n,
 /* Both ranges of a fill. */
 static void fill(struct node *x, const struct record *records, size_t n, uint64_t revision)
 {
+    if (pending(x, METHOD_KV_RANGE)->local)
+        answer_range(x, NULL, 0, revision); /* its own store knows nothing */
     answer_range(x, records, n, revision);
     answer_range(x, NULL, 0, revision);
 }
@@ -329,12 +338,37 @@ static void a_lease_that_another_renews_is_not_adopted(void **state)
     assert_non_null(pending(x, METHOD_LEASE_GRANT));
 }
 
+/* ---- dynamic configuration ---- */
+
+static void without_a_quorum_the_settings_are_what_this_node_knew_last(void **state)
+{
+    struct node *x = *state;
+    const struct record before = {"config", "{\"ttl\":20,\"postgresql\":{\"parameters\":{}}}",
+                                  3, 0};
+    const struct record now = {"config", "{\"ttl\":30,\"postgresql\":{\"pg_hba\":[]}}", 8, 0};
+    tick_at(x, 100000);
+    assert_false(x->configured);
+    assert_true(pending(x, METHOD_KV_RANGE)->local);
+    answer_range(x, &before, 1, 7);
+    tick_at(x, 100100);
+    assert_true(x->configured && x->settings_only);
+    assert_string_equal(x->parameters, "{\"parameters\":{}}");
+    assert_int_equal(engine_view(x->g)->config.ttl_ms, 20000);
+    assert_false(engine_view(x->g)->dcs_ready);
+    fill(x, &now, 1, 9);
+    tick_at(x, 100200);
+    assert_false(x->settings_only);
+    assert_string_equal(x->parameters, "{\"pg_hba\":[]}");
+    assert_int_equal(engine_view(x->g)->config.ttl_ms, 30000);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(each_try_to_adopt_has_a_number_of_its_own),
         TEST(a_lease_that_another_renews_is_not_adopted),
+        TEST(without_a_quorum_the_settings_are_what_this_node_knew_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
