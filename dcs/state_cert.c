@@ -93,8 +93,7 @@ enum err cmd_cert_issue(struct apply *a, const void *req)
     /* The new one stands for both in the list: a revocation, by name and number, reaches the old one all the same. */
     sql_bind_u64(s, SQL_CERT_RENEWED, 1, r->renews);
     sql_bind_text(s, SQL_CERT_RENEWED, 2, r->name);
-    sql_write(s, SQL_CERT_RENEWED);
-    hash_small(s);
+    small_write(s, SQL_CERT_RENEWED);
     if (sql_one_u64(s, SQL_CERT_COUNT) >= STATE_CERTS_MAX)
         return err_set(&a->error, ERR_LIMIT,
                        "there are %d certificates of clients, the most; revoke some "
@@ -110,8 +109,7 @@ enum err cmd_cert_issue(struct apply *a, const void *req)
     sql_bind_text(s, SQL_CERT_INSERT, 3, c.role);
     sql_bind_u64(s, SQL_CERT_INSERT, 4, c.issued_ms);
     sql_bind_u64(s, SQL_CERT_INSERT, 5, c.expires_ms);
-    sql_write(s, SQL_CERT_INSERT);
-    hash_small(s);
+    small_write(s, SQL_CERT_INSERT);
     apply_result(a, &msg_cert_info, &c);
     return ERR_OK;
 }
@@ -150,8 +148,7 @@ enum err cmd_cert_revoke(struct apply *a, const void *req)
     sql_bind_u64(s, SQL_REVOKED_SET, 3, result.at_ms);
     sql_write(s, SQL_REVOKED_SET);
     sql_bind_text(s, SQL_CERT_DELETE, 1, r->name);
-    sql_write(s, SQL_CERT_DELETE);
-    hash_small(s);
+    small_write(s, SQL_CERT_DELETE);
     s->revocations++;
     apply_result(a, &msg_cert_revoked, &result);
     return ERR_OK;

@@ -300,6 +300,12 @@ void hash_small(struct state *s)
                                          sqlite3_column_count(sql_get(s, small[i].sql)));
 }
 
+void small_write(struct state *s, enum sql which)
+{
+    sql_write(s, which);
+    hash_small(s);
+}
+
 uint64_t state_hash(struct state *s)
 {
     CHECK_MAGIC(s, STATE_MAGIC);

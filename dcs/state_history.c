@@ -3,18 +3,6 @@
  * revision asked for is not: said, never guessed. */
 #include "dcs/state_internal.h"
 
-static struct kv past_row(struct state *s, enum sql which)
-{
-    return (struct kv){
-        .key = sql_blob(s, which, 0),
-        .value = sql_blob(s, which, 1),
-        .create_revision = sql_u64(s, which, 2),
-        .mod_revision = sql_u64(s, which, 3),
-        .version = sql_u64(s, which, 4),
-        .lease = sql_u64(s, which, 5),
-    };
-}
-
 /* True: it is on this page; false: for the next one. */
 static bool take(struct kv_page *page, const struct range_req *r, struct kv_room *room,
                  struct kv *kv)
@@ -69,7 +57,7 @@ enum err history_read_page(struct state *s, const struct range_req *r, struct kv
         return rc;
     bind_past(s, which, r, end);
     while (rc == ERR_OK && sql_row(s, which)) {
-        struct kv kv = past_row(s, which);
+        struct kv kv = kv_row(s, which);
         page.count++;
         if (kv.mod_revision == 0 && (picks || !r->count_only))
             rc = lost(s, kv.key, r->revision, e);

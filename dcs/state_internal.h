@@ -213,7 +213,7 @@ struct kv_page {
     uint64_t count;
     bool more;
 };
-/* The row at hand of a statement that reads kv; borrowed from it. */
+/* The row at hand of a statement that reads kv, or keys of the past; borrowed from it. */
 struct kv kv_row(struct state *s, enum sql which);
 /* The range's end as a key; room is where it may be put together. */
 struct slice kv_range_end(struct slice key, struct slice end,
@@ -326,8 +326,10 @@ struct kept_result {
     struct slice body;
 };
 uint64_t hash_result(uint64_t session, uint64_t slot, const struct kept_result *r);
-/* After any change of a token, a certificate or a member. */
+/* Adds up tokens, certificates and members. */
 void hash_small(struct state *s);
+/* Runs a statement that changes them. */
+void small_write(struct state *s, enum sql which);
 #define HASH_TOKENS "SELECT id, role, uses_left, expires_ms, secret_sha256 FROM token"
 #define HASH_CERTS "SELECT serial, name, role, issued_ms, expires_ms FROM cert"
 #define HASH_REVOKED "SELECT name, serial, at_ms FROM revoked"

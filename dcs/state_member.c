@@ -147,8 +147,7 @@ static void insert_member(struct state *s, const struct member *m, const char *t
     sql_bind_text(s, SQL_MEMBER_INSERT, 5, m->state);
     sql_bind_text(s, SQL_MEMBER_INSERT, 6, token);
     sql_bind_text(s, SQL_MEMBER_INSERT, 7, key);
-    sql_write(s, SQL_MEMBER_INSERT);
-    hash_small(s);
+    small_write(s, SQL_MEMBER_INSERT);
 }
 
 void member_add(struct apply *a, struct member *m, const char *token, const char *key)
@@ -204,8 +203,7 @@ enum err cmd_member_state(struct apply *a, const void *req)
         memcpy(m.state, wanted->state, sizeof m.state);
         sql_bind_u64(a->s, SQL_MEMBER_STATE, 1, m.id);
         sql_bind_text(a->s, SQL_MEMBER_STATE, 2, m.state);
-        sql_write(a->s, SQL_MEMBER_STATE);
-        hash_small(a->s);
+        small_write(a->s, SQL_MEMBER_STATE);
     }
     apply_result(a, &msg_member, &m);
     return ERR_OK;
@@ -224,8 +222,7 @@ enum err cmd_member_role(struct apply *a, const void *req)
     memcpy(m.role, wanted->role, sizeof m.role);
     sql_bind_u64(a->s, SQL_MEMBER_ROLE, 1, m.id);
     sql_bind_text(a->s, SQL_MEMBER_ROLE, 2, m.role);
-    sql_write(a->s, SQL_MEMBER_ROLE);
-    hash_small(a->s);
+    small_write(a->s, SQL_MEMBER_ROLE);
     apply_result(a, &msg_member, &m);
     return ERR_OK;
 }

@@ -103,10 +103,9 @@ enum err cmd_token_create(struct apply *a, const void *req)
     if (rc != ERR_OK)
         return rc;
     sql_bind_u64(s, SQL_TOKEN_SWEEP, 1, a->wall_ms);
-    sql_write(s, SQL_TOKEN_SWEEP);
+    small_write(s, SQL_TOKEN_SWEEP);
     if (sql_one_u64(s, SQL_TOKEN_COUNT) >= STATE_TOKENS_MAX)
-        sql_write(s, SQL_TOKEN_SWEEP_SPENT);
-    hash_small(s);
+        small_write(s, SQL_TOKEN_SWEEP_SPENT);
     if (sql_one_u64(s, SQL_TOKEN_COUNT) >= STATE_TOKENS_MAX)
         return err_set(&a->error, ERR_LIMIT, "there are %d live tokens, the most; revoke some",
                        (int)STATE_TOKENS_MAX);
@@ -115,8 +114,7 @@ enum err cmd_token_create(struct apply *a, const void *req)
     sql_bind_u64(s, SQL_TOKEN_INSERT, 3, t.uses_left);
     sql_bind_u64(s, SQL_TOKEN_INSERT, 4, t.expires_ms);
     sql_bind_text(s, SQL_TOKEN_INSERT, 5, t.token);
-    sql_write(s, SQL_TOKEN_INSERT);
-    hash_small(s);
+    small_write(s, SQL_TOKEN_INSERT);
     memset(t.token, 0, sizeof t.token); /* the server puts the secret into the reply */
     apply_result(a, &msg_token_info, &t);
     return ERR_OK;
@@ -130,8 +128,7 @@ enum err cmd_token_revoke(struct apply *a, const void *req)
     if (!find_token(a->s, r->id, &t))
         return err_set(&a->error, ERR_NOT_FOUND, "token %s does not exist", r->id);
     sql_bind_text(a->s, SQL_TOKEN_DELETE, 1, r->id);
-    sql_write(a->s, SQL_TOKEN_DELETE);
-    hash_small(a->s);
+    small_write(a->s, SQL_TOKEN_DELETE);
     memset(&result, 0, sizeof result);
     apply_result(a, &msg_empty, &result);
     return ERR_OK;
@@ -191,8 +188,7 @@ enum err cmd_token_redeem(struct apply *a, const void *req)
     if (rc != ERR_OK)
         return rc;
     sql_bind_text(a->s, SQL_TOKEN_USE, 1, t.id);
-    sql_write(a->s, SQL_TOKEN_USE);
-    hash_small(a->s);
+    small_write(a->s, SQL_TOKEN_USE);
     member_add(a, &m, t.id, key);
     grant_result(a, &m);
     return ERR_OK;

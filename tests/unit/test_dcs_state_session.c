@@ -75,27 +75,30 @@ static void a_long_result_is_kept_in_short(void **t)
     script_free(x);
 }
 
+/* With two others all that there may be. */
+static void fill_with_sessions(struct script *x, int first_nonce)
+{
+    char line[64];
+    for (int i = 0; i < 1022; i++) {
+        (void)snprintf(line, sizeof line, "session %d", first_nonce + i);
+        (void)script_run(x, line);
+    }
+}
+
 /* More than 1024 of them: the ones idle longest go, those with a living lease last. */
 static void idle_sessions_are_evicted_and_a_lease_protects(void **t)
 {
     (void)t;
     struct script *x = script_new();
-    char line[64];
     assert_string_equal(script_run(x, "session 1"), "S1");
     assert_string_equal(script_run(x, "session 2"), "S2");
     assert_string_equal(script_run(x, "session 3"), "S3");
     (void)script_run(x, "grant 5000 1 s=S1/1");
     (void)script_run(x, "put a 1 s=S2/1");
-    for (int i = 0; i < 1022; i++) {
-        (void)snprintf(line, sizeof line, "session %d", 1000 + i);
-        (void)script_run(x, line);
-    }
+    fill_with_sessions(x, 1000);
     assert_string_equal(script_run(x, "put c 1 s=S3/1"), "precondition");
     assert_string_equal(script_run(x, "put a 1 s=S2/1"), "rev 1");
-    for (int i = 0; i < 1022; i++) {
-        (void)snprintf(line, sizeof line, "session %d", 5000 + i);
-        (void)script_run(x, line);
-    }
+    fill_with_sessions(x, 5000);
     assert_string_equal(script_run(x, "put a 1 s=S2/1"), "rev 1");
     assert_string_equal(script_run(x, "put b 1 s=S1/2"), "rev 2 | put b=1 @2");
     assert_string_not_equal(script_run(x, "session 3"), "S3");
