@@ -90,6 +90,7 @@ static void shown(void *arg, const struct pg_sql_reply *r)
     }
     if (sync_text(&p->act.plan.set, names, sizeof names) == ERR_OK &&
         strcmp(pg_sql_text(r->results[0], 0, 0), names) == 0) {
+        p->sync_written = true;
         request(p);
         return;
     }

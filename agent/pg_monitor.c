@@ -30,6 +30,7 @@ struct pg_monitor {
     uv_timer_t timer;
     bool on, eager, closely;
     bool poked;       /* while a look was under way */
+    bool refused;     /* the last look was answered with an error: asked again at once */
     uint64_t long_ms; /* when the long question was asked */
     bool asking;      /* a look or a connection attempt is under way */
     bool answered;    /* the last look was answered */
@@ -74,6 +75,7 @@ static void lost(struct pg_monitor *m, const struct pg_sql_reply *r)
     m->silent = m->opened && r->status == ERR_TIMEOUT;
     m->answered = false;
     m->asking = false;
+    m->refused = false;
     pg_sql_reset(m->sql);
     look_in(m, pause_ms(m));
     m->poked = false;
@@ -177,6 +179,13 @@ static void seen_cb(void *arg, const struct pg_sql_reply *r)
     struct pg_monitor *m = arg;
     CHECK_MAGIC(m, MONITOR_MAGIC);
     struct pg_sql_reply bad = *r;
+    /* A look that spans the promotion asks a primary what only a standby answers. */
+    if (r->status == ERR_PRECONDITION && !m->refused) {
+        m->refused = true;
+        m->asking = false;
+        look(m);
+        return;
+    }
     if (r->status == ERR_OK &&
         ((r->n != 2 && r->n != 3) ||
          pg_seen_parse(r->results[0], r->results[1], r->n == 3 ? r->results[2] : NULL,
@@ -188,6 +197,7 @@ static void seen_cb(void *arg, const struct pg_sql_reply *r)
     }
     m->asking = false;
     m->answered = true;
+    m->refused = false;
     m->silent = false;
     m->opened = true;
     m->eager = false;
@@ -275,7 +285,7 @@ void pg_monitor_run(struct pg_monitor *m, bool on, bool eager)
     if (m->on != on) {
         uint64_t serial = m->seen.serial;
         m->on = on;
-        m->asking = m->answered = m->poked = m->identifying = false;
+        m->asking = m->answered = m->poked = m->refused = m->identifying = false;
         m->knocking = m->shut = m->silent = m->opened = false;
         m->door_ms = clock_boot_ms() + DOOR_EVERY_MS;
         m->identified_lsn = UINT64_MAX;

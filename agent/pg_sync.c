@@ -61,6 +61,7 @@ static void drop_connections(struct postgres *p)
     pg_sql_reset(p->sync_sql);
     pg_sql_reset(p->sync_probe);
     p->sync_busy = false;
+    p->sync_probing = false;
 }
 
 /* ---- the set changes ---------------------------------------------------------------------- */
@@ -148,8 +149,7 @@ static void feed(struct postgres *p, const struct pg_seen *s)
 
 static void begin(struct postgres *p)
 {
-    p->sync_probing = false;
-    p->sync_probe_tries = 0;
+    p->sync_passed = false;
     /* The name nobody bears is in force until the wanted ones are written. */
     syncconf_start(&p->sync, &p->set, p->old, p->old_n, !p->set_known, p->sync_waits,
                    p->sync_written);

@@ -8,7 +8,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 
-enum { SYNC_POLL_MS = 10, SYNC_RETRY_MS = 200, SYNC_OVERRULED_MS = 1000 };
+enum { SYNC_POLL_MS = 10, SYNC_RETRY_MS = 200, SYNC_OVERRULED_MS = 1000, SYNC_TRY_MS = 1000 };
 
 static void again_cb(uv_timer_t *timer)
 {
@@ -157,6 +157,8 @@ static void probe_over(void *arg, const struct pg_sql_reply *r)
 {
     struct postgres *p = arg;
     (void)r;
+    p->sync_passed = true;
+    p->sync_probing = false;
     pg_sql_reset(p->sync_probe); /* it returned without waiting, or was ended: another one */
 }
 
@@ -164,6 +166,7 @@ static void probe_connected(void *arg, const struct pg_sql_reply *r)
 {
     struct postgres *p = arg;
     if (r->status != ERR_OK) {
+        p->sync_probing = false;
         pg_sql_reset(p->sync_probe);
         return;
     }
@@ -172,6 +175,14 @@ static void probe_connected(void *arg, const struct pg_sql_reply *r)
                  "SET synchronous_commit = on; SET statement_timeout = 0; SELECT "
                  "pg_logical_emit_message(true, 'regent', 'probe')",
                  60000, probe_over, p);
+}
+
+static void probe_begin(struct postgres *p)
+{
+    if (p->sync_probing)
+        return;
+    p->sync_probing = true;
+    connect_sync(p, p->sync_probe, probe_connected);
 }
 
 static void probe_looked(void *arg, const struct pg_sql_reply *r)
@@ -186,11 +197,13 @@ static void probe_looked(void *arg, const struct pg_sql_reply *r)
         again(p, 0);
         return;
     }
-    if (!pg_sql_connected(p->sync_probe) && !p->sync_probing) {
-        p->sync_probing = true;
-        connect_sync(p, p->sync_probe, probe_connected);
+    if (p->sync.step == SYNCCONF_TRY &&
+        (p->sync_passed || clock_boot_ms() - p->sync_since_ms > SYNC_TRY_MS)) {
+        syncconf_probe_passed(&p->sync);
+        again(p, 0);
+        return;
     }
-    p->sync_probing = pg_sql_connected(p->sync_probe) || p->sync_probing;
+    probe_begin(p);
     again(p, SYNC_POLL_MS);
 }
 
@@ -203,7 +216,6 @@ static void probe_look(struct postgres *p)
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %d AND wait_event = "
         "'SyncRep')",
         conn != NULL ? PQbackendPID(conn) : 0);
-    p->sync_probing = p->sync_probing && conn == NULL && p->sync_probe_tries++ < 100;
     pg_sql_query(p->sync_sql, sql, PG_SQL_MS, probe_looked, p);
 }
 
@@ -234,6 +246,7 @@ static void mark_written(void *arg, const struct pg_sql_reply *r)
 static void sql_step(struct postgres *p)
 {
     switch (p->sync.step) {
+    case SYNCCONF_TRY:
     case SYNCCONF_PROBE:
         probe_look(p);
         break;
@@ -278,6 +291,13 @@ void sync_step(struct postgres *p)
     case SYNCCONF_NOBODY_SHOW:
     case SYNCCONF_SHOW:
         connect_sync(p, p->sync_sql, show_connected);
+        break;
+    case SYNCCONF_TRY:
+        probe_begin(p); /* at once: soon a standby will be there that answers it */
+        if (pg_sql_ready(p->sync_sql))
+            sql_step(p);
+        else
+            connect_sync(p, p->sync_sql, sql_connected);
         break;
     case SYNCCONF_PROBE:
     case SYNCCONF_MARK:

@@ -33,7 +33,7 @@ void syncconf_start(struct syncconf *c, const struct sync_set *set, const struct
     for (size_t i = 0; i < old_n; i++)
         add_who(c, &old[i]);
     if (set->k > 0 && !waits && !MUTANT(first_set_without_probe))
-        c->step = SYNCCONF_NOBODY;
+        c->step = written ? SYNCCONF_TRY : SYNCCONF_NOBODY;
     else
         c->step = written ? SYNCCONF_SHOW : SYNCCONF_WRITE;
 }
@@ -58,8 +58,16 @@ void syncconf_shown(struct syncconf *c, const char *value, const char *wanted)
 
 void syncconf_probe_waits(struct syncconf *c)
 {
-    if (c->step == SYNCCONF_PROBE)
+    if (c->step == SYNCCONF_TRY)
+        c->step = SYNCCONF_SHOW;
+    else if (c->step == SYNCCONF_PROBE)
         c->step = SYNCCONF_WRITE;
+}
+
+void syncconf_probe_passed(struct syncconf *c)
+{
+    if (c->step == SYNCCONF_TRY)
+        c->step = SYNCCONF_NOBODY;
 }
 
 void syncconf_marked(struct syncconf *c, uint64_t lsn)

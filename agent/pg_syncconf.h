@@ -5,7 +5,10 @@
  * under the old value until then; and from "" to a name the checkpointer sets the shared flag that
  * makes commits wait at all, again in its own time. So
  *
- *   NOBODY   (unless commits are known to wait) a name that nobody bears is written and reloaded,
+ *   TRY      (unless commits are known to wait; the wanted names are in the file since before the first commit) a
+ *            commit of our own may be seen waiting, for after a promotion no standby is there yet: then SHOW. One that
+ *            came back has proven nothing, and for certainty
+ *   NOBODY   a name that nobody bears is written and reloaded,
  *   PROBE    and a commit of our own has been seen waiting: from here on commits wait;
  *   WRITE    the wanted names are written and reloaded;
  *   SHOW     a connection opened afterwards shows them: the postmaster has signalled everybody;
@@ -24,6 +27,7 @@ enum { SYNCCONF_WHO = SYNC_MAX * (VIEW_SETS + 1) };
 
 enum syncconf_step {
     SYNCCONF_OFF,
+    SYNCCONF_TRY,
     SYNCCONF_NOBODY,
     SYNCCONF_NOBODY_SHOW,
     SYNCCONF_PROBE,
@@ -59,8 +63,10 @@ void syncconf_start(struct syncconf *c, const struct sync_set *set, const struct
 void syncconf_written(struct syncconf *c);
 /* NOBODY_SHOW, SHOW: a connection opened after the reload shows this; wanted is what it should. */
 void syncconf_shown(struct syncconf *c, const char *value, const char *wanted);
-/* PROBE: the probe's backend waits on SyncRep. */
+/* TRY, PROBE: the probe's backend waits on SyncRep. */
 void syncconf_probe_waits(struct syncconf *c);
+/* TRY: it was not seen waiting. */
+void syncconf_probe_passed(struct syncconf *c);
 /* MARK: WAL written after SHOW ends there, flushed. */
 void syncconf_marked(struct syncconf *c, uint64_t lsn);
 /* SENDERS, FLUSHED: a look that was asked for after the step began; lsn: flushed by the primary at

@@ -171,8 +171,8 @@ struct postgres {
     bool
         /* SET_SYNC was ordered: confirm although the sets in force are not known */
         sync_wanted;
-    bool sync_probing; /* a probe's connection is being opened */
-    unsigned sync_probe_tries;
+    bool sync_probing;      /* a probe is under way */
+    bool sync_passed;       /* a probe came back */
     uint64_t sync_serial;   /* looks up to this one are too old */
     uint64_t sync_since_ms; /* the value was reloaded */
     struct view_pg told;    /* as last told by ops.changed */

@@ -139,6 +139,16 @@ static void what_a_postmaster_started_with_is_confirmed_all_the_same(void **stat
     struct syncconf c;
     (void)state;
     syncconf_start(&c, &want, NULL, 0, false, false, true);
+    assert_int_equal(c.step, SYNCCONF_TRY);
+    syncconf_written(&c);
+    syncconf_shown(&c, "x", "x");
+    assert_int_equal(c.step, SYNCCONF_TRY);
+    syncconf_probe_waits(&c);
+    assert_int_equal(c.step, SYNCCONF_SHOW);
+    syncconf_probe_passed(&c); /* it is let go now, or was ended: it has waited */
+    assert_int_equal(c.step, SYNCCONF_SHOW);
+    syncconf_start(&c, &want, NULL, 0, false, false, true);
+    syncconf_probe_passed(&c);
     assert_int_equal(c.step, SYNCCONF_NOBODY);
     syncconf_start(&c, &want, NULL, 0, false, true, true);
     assert_int_equal(c.step, SYNCCONF_SHOW);
