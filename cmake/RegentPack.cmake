@@ -2,7 +2,8 @@
 
 set(CPACK_PACKAGE_NAME regent)
 set(CPACK_PACKAGE_VENDOR "The Regent maintainers")
-set(CPACK_PACKAGE_CONTACT "The Regent maintainers <maintainers@regent-ha.org>")
+file(STRINGS ${CMAKE_SOURCE_DIR}/debian/control maintainer REGEX "^Maintainer: ")
+string(REPLACE "Maintainer: " "" CPACK_PACKAGE_CONTACT "${maintainer}")
 set(CPACK_PACKAGE_VERSION ${REGENT_VERSION})
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_DESCRIPTION}")
 set(CPACK_RESOURCE_FILE_LICENSE ${CMAKE_SOURCE_DIR}/LICENSE)
