@@ -263,6 +263,8 @@ int cmd_dcs_status(struct cli *c, int argc, char **argv)
     }
     (void)printf("node           %s (id %" PRIu64 "), %s\n", s.name, s.member_id, s.state);
     (void)printf("cluster        %s\n", s.cluster_id);
+    (void)printf("version        %" PRIu64 ", this program knows %" PRIu64 "\n", s.version,
+                 s.program_version);
     (void)printf("Raft leader    %s, term %" PRIu64 "\n",
                  s.leader[0] != '\0' ? s.leader : "none", s.term);
     (void)printf("quorum         %" PRIu64 " of %" PRIu64 " voters, %" PRIu64 " reachable\n",

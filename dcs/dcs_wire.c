@@ -85,6 +85,11 @@ static bool linked(void *arg, uint64_t member)
     return peers_linked(&((struct dcs *)arg)->peers, member);
 }
 
+static uint64_t version(void *arg, uint64_t member)
+{
+    return peers_version(&((struct dcs *)arg)->peers, member);
+}
+
 static void flush(void *arg)
 {
     peers_flush(&((struct dcs *)arg)->peers);
@@ -164,6 +169,7 @@ const struct node_ops dcs_node_ops = {
     .send_frame = send_frame,
     .call = call,
     .linked = linked,
+    .version = version,
     .flush = flush,
     .membership = membership,
     .snapshot_copy = snapshot_copy,

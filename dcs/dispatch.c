@@ -54,6 +54,16 @@ static void hello(const struct call_in *c)
                       "this protocol version is too old for this node: upgrade the caller");
         return;
     }
+    if (strcmp(in.role, "peer") == 0 && in.version < node_version(o->node)) {
+        struct errmsg e;
+        (void)err_set(&e, ERR_UNSUPPORTED,
+                      "this cluster is at version %llu, and the program of %s knows %llu: "
+                      "upgrade regent there",
+                      (unsigned long long)node_version(o->node), in.name,
+                      (unsigned long long)in.version);
+        session_error(x, c->msgid, ERR_UNSUPPORTED, e.text);
+        return;
+    }
     if (in.cluster_id[0] != '\0' && strcmp(in.cluster_id, o->cluster_id) != 0) {
         session_error(x, c->msgid, ERR_PRECONDITION, "this node belongs to another cluster");
         return;

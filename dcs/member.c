@@ -60,12 +60,13 @@ static struct member_plan admit(const struct member_cluster *c)
             continue;
         }
         if (m->raft == MEMBER_ABSENT && m->presented && !c->change_pending) {
-            return (struct member_plan){MEMBER_ADD, m->id,
-                                        "a registered node presented itself"};
+            return (struct member_plan){
+                .action = MEMBER_ADD, .id = m->id, .why = "a registered node presented itself"};
         }
         if (m->raft != MEMBER_ABSENT && m->match_index > 0) {
-            return (struct member_plan){MEMBER_ACTIVATE, m->id,
-                                        "it has stored its first entries"};
+            return (struct member_plan){.action = MEMBER_ACTIVATE,
+                                        .id = m->id,
+                                        .why = "it has stored its first entries"};
         }
     }
     return (struct member_plan){.action = MEMBER_NOTHING};
@@ -89,9 +90,10 @@ static struct member_plan promote(const struct member_cluster *c, size_t voters)
     if (!go) {
         return (struct member_plan){.action = MEMBER_NOTHING};
     }
-    return (struct member_plan){MEMBER_PROMOTE, first->id,
-                                even ? "makes the number of voters odd"
-                                     : "caught up, as is the next one"};
+    return (struct member_plan){.action = MEMBER_PROMOTE,
+                                .id = first->id,
+                                .why = even ? "makes the number of voters odd"
+                                            : "caught up, as is the next one"};
 }
 
 /* A voter that is to be none, when the others keep the quorum. The leader's turn comes when it has handed
@@ -102,7 +104,8 @@ static struct member_plan demote_unwanted(const struct member_cluster *c)
         const struct member_view *m = &c->m[i];
         if (m->raft == MEMBER_VOTER && !m->wants_vote && m->id != c->self &&
             member_removable(c, m->id, false, NULL) == ERR_OK) {
-            return (struct member_plan){MEMBER_DEMOTE, m->id, "it was demoted on request"};
+            return (struct member_plan){
+                .action = MEMBER_DEMOTE, .id = m->id, .why = "it was demoted on request"};
         }
     }
     return (struct member_plan){.action = MEMBER_NOTHING};
@@ -124,7 +127,7 @@ static struct member_plan demote(const struct member_cluster *c, const char *why
     if (worst == NULL) {
         return (struct member_plan){.action = MEMBER_NOTHING};
     }
-    return (struct member_plan){MEMBER_DEMOTE, worst->id, why};
+    return (struct member_plan){.action = MEMBER_DEMOTE, .id = worst->id, .why = why};
 }
 
 /* A voter above the target, when the others keep the quorum. */
@@ -136,6 +139,20 @@ static struct member_plan demote_excess(const struct member_cluster *c, size_t v
     }
     bool safe = p.action != MEMBER_NOTHING && member_removable(c, p.id, false, NULL) == ERR_OK;
     return safe ? p : (struct member_plan){.action = MEMBER_NOTHING};
+}
+
+static struct member_plan raise_version(const struct member_cluster *c)
+{
+    uint64_t lowest = UINT64_MAX;
+    for (size_t i = 0; i < c->n; i++) {
+        lowest = c->m[i].raft != MEMBER_ABSENT ? MIN(lowest, c->m[i].version) : lowest;
+    }
+    return lowest <= c->version
+               ? (struct member_plan){.action = MEMBER_NOTHING}
+               : (struct member_plan){
+                     .action = MEMBER_RAISE,
+                     .version = lowest,
+                     .why = "every member's program knows it; older programs are refused now"};
 }
 
 struct member_plan member_decide(const struct member_cluster *c)
@@ -157,7 +174,7 @@ struct member_plan member_decide(const struct member_cluster *c)
         c->even_ms >= MEMBER_EVEN_PATIENCE_MS) {
         p = demote(c, "an even number of voters survives no more failures");
     }
-    return p;
+    return p.action == MEMBER_NOTHING ? raise_version(c) : p;
 }
 
 enum err member_removable(const struct member_cluster *c, uint64_t id, bool force,

@@ -6,7 +6,10 @@
  * Learners that are caught up become voters up to the target; voters that are registered as learners
  * become learners, and so do voters above the target: they stay at hand for the place of one that is removed.
  * The number of voters rests at odd
- * numbers only: an even one survives no more failures than the odd one below it. */
+ * numbers only: an even one survives no more failures than the odd one below it.
+ *
+ * The cluster's version rises to the lowest of the programs of all who take part in Raft, when all of them
+ * are linked. */
 #ifndef REGENT_DCS_MEMBER_H
 #define REGENT_DCS_MEMBER_H
 
@@ -27,6 +30,7 @@ struct member_view {
     bool presented;  /* asked to be let in, with this leader */
     bool heard;      /* answered within the last second, or is the leader itself */
     uint64_t match_index;
+    uint64_t version; /* of its program, as far as this one knows it; 0: not linked */
 };
 
 struct member_cluster {
@@ -37,6 +41,7 @@ struct member_cluster {
     bool change_pending;
     uint64_t voters_max; /* the target that was set */
     uint64_t even_ms;    /* how long the number of voters has been even */
+    uint64_t version;    /* the cluster's */
 };
 
 enum member_action {
@@ -44,13 +49,15 @@ enum member_action {
     MEMBER_ADD,      /* as learner */
     MEMBER_ACTIVATE, /* joining -> active */
     MEMBER_PROMOTE,
-    MEMBER_DEMOTE
+    MEMBER_DEMOTE,
+    MEMBER_RAISE /* the cluster's version, to `version` */
 };
 
 struct member_plan {
     enum member_action action;
     uint64_t id;
     const char *why;
+    uint64_t version;
 };
 
 struct member_plan member_decide(const struct member_cluster *c);

@@ -60,6 +60,8 @@ struct node_ops {
     bool (*call)(void *arg, uint64_t member, uint32_t number, const char *method,
                  struct slice params);
     bool (*linked)(void *arg, uint64_t member);
+    /* The version that is spoken with it: the lower of the two programs'; 0 without a link. */
+    uint64_t (*version)(void *arg, uint64_t member);
     void (*flush)(void *arg);
     /* Keep links with these members (and nobody else that was named so before). */
     void (*membership)(void *arg, const struct raft_membership *m);
@@ -128,6 +130,9 @@ void node_free(struct node *n); /* NULL is allowed; outstanding requests are ans
 enum err node_start(struct node *n, const struct raft_core_disk *disk, struct errmsg *e)
     MUST_CHECK;
 void node_set_authority(struct node *n, const struct node_authority *a);
+
+/* The cluster's version: members whose programs do not know it are refused. */
+uint64_t node_version(const struct node *n);
 
 /* Is a client's certificate of this name and serial number refused? The second one changes when that may give
  * another answer than before. */

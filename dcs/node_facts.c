@@ -65,6 +65,17 @@ static void count_voters(const struct node *n, uint64_t *ret_voters, uint64_t *r
     }
 }
 
+uint64_t node_program_version(const struct node *n, uint64_t id)
+{
+    return id == n->o.id ? PROTO_VERSION : n->ops->version(n->arg, id);
+}
+
+uint64_t node_version(const struct node *n)
+{
+    CHECK_MAGIC(n, NODE_MAGIC);
+    return state_version(n->state);
+}
+
 /* Registered members; `role` is what each has in Raft now, and what it asked for while it joins. */
 void member_list_encode(struct node *n, struct buf *ret_reply)
 {
@@ -93,6 +104,7 @@ void member_list_encode(struct node *n, struct buf *ret_reply)
         }
         to->leader = to->id == raft_core_leader(n->raft);
         to->reachable = to->id == n->o.id || n->ops->linked(n->arg, to->id);
+        to->version = node_program_version(n, to->id);
     }
     list->leader_id = raft_core_leader(n->raft);
     list->term = raft_core_term(n->raft);
@@ -164,6 +176,8 @@ void node_status(struct node *n, struct status_reply *ret_status)
     s->leader_changes = n->leader_changes;
     s->watches = n->hub.n;
     s->watches_behind = watch_hub_behind(&n->hub);
+    s->version = state_version(n->state);
+    s->program_version = PROTO_VERSION;
 }
 
 void node_commit_full(struct node *n)

@@ -46,7 +46,9 @@ void member_look(struct node *n, const struct member *all, size_t k,
         v->presented = presented(n, v->id);
         v->heard = s != NULL && heard(n, v->id);
         v->match_index = s == NULL ? 0 : raft_core_match_index(n->raft, v->id);
+        v->version = node_program_version(n, v->id);
     }
+    ret_view->version = state_version(n->state);
     ret_view->n = k;
     ret_view->self = n->o.id;
     ret_view->last_index = raft_core_last_index(n->raft);
@@ -106,7 +108,7 @@ static void carry_out(struct node *n, const struct member *all, size_t k,
     for (size_t i = 0; i < k; i++) {
         who = all[i].id == p->id ? &all[i] : who;
     }
-    ASSERT(who != NULL || p->action == MEMBER_NOTHING);
+    ASSERT(who != NULL || p->action == MEMBER_NOTHING || p->action == MEMBER_RAISE);
     switch (p->action) {
     case MEMBER_NOTHING:
         return;
@@ -122,6 +124,10 @@ static void carry_out(struct node *n, const struct member *all, size_t k,
         return;
     case MEMBER_DEMOTE:
         change_role(n, who, RAFT_ROLE_LEARNER, p);
+        return;
+    case MEMBER_RAISE:
+        write_version(n, p->version, &n->member_index);
+        log_event(LOG_INFO, "cluster_version", KV(KV_U64("version", p->version)), "%s", p->why);
         return;
     }
     UNREACHABLE();

@@ -227,6 +227,7 @@ void write_member_state(struct node *n, uint64_t id, const char *new_state,
                         uint64_t *ret_index);
 void write_member_role(struct node *n, uint64_t id, const char *role, uint64_t *ret_index);
 void write_member_init(struct node *n, const struct member *m, uint64_t *ret_index);
+void write_version(struct node *n, uint64_t version, uint64_t *ret_index);
 
 extern const struct state_ops node_state_ops;
 
@@ -247,6 +248,8 @@ void node_hash_begin(struct node *n, uint64_t index);
 const struct raft_server *member_server(const struct raft_membership *m,
                                         uint64_t id); /* NULL: absent */
 void member_list_encode(struct node *n, struct buf *ret_reply);
+/* The lower of this program's version and a member's; 0: no link to it. */
+uint64_t node_program_version(const struct node *n, uint64_t id);
 
 /* node_compare.c */
 void compare_note(struct node *n, uint64_t index); /* the state is at that entry */

@@ -298,6 +298,7 @@ void write_submit(struct node *n)
         flight_free(f);
         return;
     }
+    b->version = state_version(n->state);
     state_batch_end(b, n->ops->wall_ms(n->arg), &f->entry);
     list_push(&n->flights, &f->link);
     (void)launch(n, f);
@@ -319,6 +320,7 @@ uint64_t write_deadline(const struct node *n)
 static void submit_internal(struct node *n, uint64_t *ret_index)
 {
     struct buf CLEANUP(buf_close) entry = BUF_INIT;
+    n->building.version = state_version(n->state);
     state_batch_end(&n->building, n->ops->wall_ms(n->arg), &entry);
     if (raft_core_submit(n->raft, buf_slice(&entry), n->now, ret_index) != ERR_OK) {
         *ret_index = 0;
@@ -340,6 +342,12 @@ void write_member_role(struct node *n, uint64_t id, const char *role, uint64_t *
 void write_member_init(struct node *n, const struct member *m, uint64_t *ret_index)
 {
     (void)state_batch_member_init(&n->building, m);
+    submit_internal(n, ret_index);
+}
+
+void write_version(struct node *n, uint64_t version, uint64_t *ret_index)
+{
+    (void)state_batch_version(&n->building, version);
     submit_internal(n, ret_index);
 }
 

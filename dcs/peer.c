@@ -24,6 +24,7 @@ struct peer {
     bool complained; /* the present trouble is in the log */
     bool leaving;    /* removed: freed when its handles are closed */
     unsigned handles;
+    uint64_t version; /* spoken on the link that is up */
     uv_timer_t timer; /* DOWN: next attempt; UP: ping */
     struct buf frame;
 };
@@ -119,8 +120,14 @@ static void on_ping(uv_timer_t *t)
     }
 }
 
-static void hello_answered(struct peer *p, enum err status, const struct errmsg *error)
+static void hello_answered(struct peer *p, enum err status, const struct errmsg *error,
+                           struct slice result)
 {
+    struct hello_reply reply;
+    if (status == ERR_OK && msg_decode(&msg_hello_reply, result, &reply, NULL) != ERR_OK) {
+        refuse(p, "its answer to hello is not understood");
+        return;
+    }
     if (status != ERR_OK) {
         refuse(p, error->text);
         if (status == ERR_DENIED) { /* hello is denied for no other reason */
@@ -129,6 +136,7 @@ static void hello_answered(struct peer *p, enum err status, const struct errmsg 
         return;
     }
     p->state = PEER_UP;
+    p->version = MIN(reply.version, (uint64_t)PROTO_VERSION);
     p->refused = false;
     p->complained = false;
     conn_set_dead_after(p->conn, PEER_DEAD_MS);
@@ -148,7 +156,7 @@ static void on_response(void *arg, uint64_t msgid, enum err status, const struct
     }
     if (msgid == NUMBER_HELLO) {
         if (p->state == PEER_HELLO) {
-            hello_answered(p, status, error);
+            hello_answered(p, status, error, result);
         }
     } else if (p->state == PEER_UP && msgid <= UINT32_MAX) {
         p->set->ops->answer(p->set->arg, p->id, (uint32_t)msgid, status, error->text, result);
@@ -266,6 +274,12 @@ void peers_close(struct peers *s)
     while (s->n > 0) {
         release(s, s->n - 1);
     }
+}
+
+uint64_t peers_version(const struct peers *s, uint64_t id)
+{
+    const struct peer *p = find(s, id);
+    return p != NULL && p->state == PEER_UP ? p->version : 0;
 }
 
 bool peers_linked(const struct peers *s, uint64_t id)

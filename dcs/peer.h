@@ -62,6 +62,8 @@ void peers_remove(struct peers *p, uint64_t id);
 /* The owner's loop runs on until every handle is closed. */
 void peers_close(struct peers *p);
 bool peers_linked(const struct peers *p, uint64_t id);
+/* The version that is spoken on the link; 0: none. */
+uint64_t peers_version(const struct peers *p, uint64_t id);
 size_t peers_count(const struct peers *p);
 uint64_t peers_id_at(const struct peers *p, size_t i);
 void peers_send_frame(struct peers *p, uint64_t id, struct slice frame);

@@ -208,7 +208,8 @@ static void write_marks(struct state *s)
     sql_bind_u64(s, SQL_STORE_SET, 12, s->m.rows_sum);
     uint64_t seal = hash_seal(s);
     sql_bind_u64(s, SQL_STORE_SET, 13, s->m.rest_sum);
-    sql_bind_u64(s, SQL_STORE_SET, 14, seal);
+    sql_bind_u64(s, SQL_STORE_SET, 14, s->m.version);
+    sql_bind_u64(s, SQL_STORE_SET, 15, seal);
     sql_write(s, SQL_STORE_SET);
 }
 

@@ -54,6 +54,7 @@ enum state_command {
     /* cert_issue without csr; the result is a cert_info: the server signs */
     STATE_CMD_CERT_ISSUE,
     STATE_CMD_CERT_REVOKE, /* cert_ref */
+    STATE_CMD_VERSION,     /* version_mark: the cluster's version, when that is higher */
 };
 
 /* Before SQLite is used in this process, when it is used by more than states, or by several threads. */
@@ -69,11 +70,14 @@ uint64_t state_db_applied(const struct state *s); /* as of the last apply, also 
 uint64_t state_logged(const struct state *s);
 uint64_t state_revision(const struct state *s);
 uint64_t state_compacted(const struct state *s);
+/* Of the cluster, from 1 on: a leader writes nothing that a program of this version would not understand. */
+uint64_t state_version(const struct state *s);
 
 /* ---- building an entry (leader) ---- */
 struct state_batch {
     struct buf body;
     size_t n;
+    uint64_t version; /* of the cluster; 0: the first */
 };
 /* params: the encoded parameters of the method the command belongs to (put_req, txn_req, ...), already
  * decoded once by the caller and found sound. Returns the position of the command. */
@@ -82,6 +86,7 @@ size_t state_batch_expire(struct state_batch *b, uint64_t lease, uint64_t nonce,
 size_t state_batch_member(struct state_batch *b, uint64_t id, const char *new_state);
 size_t state_batch_member_role(struct state_batch *b, uint64_t id, const char *role);
 size_t state_batch_compact(struct state_batch *b, uint64_t revision);
+size_t state_batch_version(struct state_batch *b, uint64_t version);
 /* Bootstrap: the first leader proposes its own row as the first command it ever writes, when
  * state_members() is empty. An entry, never a local write: a member that replays the log from its
  * start must come to the same rows and ids. */

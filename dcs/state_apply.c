@@ -69,6 +69,7 @@ static const struct command commands[] = {
     [STATE_CMD_HASH] = PLAIN(empty, cmd_hash),
     [STATE_CMD_CERT_ISSUE] = PLAIN(cert_issue, cmd_cert_issue),
     [STATE_CMD_CERT_REVOKE] = PLAIN(cert_ref, cmd_cert_revoke),
+    [STATE_CMD_VERSION] = PLAIN(version_mark, cmd_version),
 };
 
 /* ---- what commands use ---- */
@@ -173,7 +174,7 @@ static enum err read_header(struct mp_reader *r, uint64_t *ret_wall_ms, size_t *
         return err_set(e, ERR_INVALID, "not one whole MessagePack value");
     if (mp_read_array(r, &n) != ERR_OK || n != 3 || mp_read_u64(r, &version) != ERR_OK)
         return err_set(e, ERR_INVALID, "no entry header");
-    if (version != STATE_ENTRY_VERSION)
+    if (version < STATE_FIRST_VERSION || version > PROTO_VERSION)
         return err_set(e, ERR_INVALID, "version %llu is unknown: written by a newer program",
                        (unsigned long long)version);
     if (mp_read_u64(r, ret_wall_ms) != ERR_OK || mp_read_array(r, ret_n) != ERR_OK)

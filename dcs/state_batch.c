@@ -62,6 +62,12 @@ size_t state_batch_compact(struct state_batch *b, uint64_t revision)
     return add_message(b, STATE_CMD_COMPACT, &msg_compact_req, &c);
 }
 
+size_t state_batch_version(struct state_batch *b, uint64_t version)
+{
+    struct version_mark v = {.version = version};
+    return add_message(b, STATE_CMD_VERSION, &msg_version_mark, &v);
+}
+
 size_t state_batch_bytes(const struct state_batch *b)
 {
     return b->body.len;
@@ -70,7 +76,7 @@ size_t state_batch_bytes(const struct state_batch *b)
 void state_batch_end(struct state_batch *b, uint64_t wall_ms, struct buf *ret_entry)
 {
     mp_write_array(ret_entry, 3);
-    mp_write_u64(ret_entry, STATE_ENTRY_VERSION);
+    mp_write_u64(ret_entry, MAX(b->version, (uint64_t)STATE_FIRST_VERSION));
     mp_write_u64(ret_entry, wall_ms);
     mp_write_array(ret_entry, b->n);
     buf_append_slice(ret_entry, buf_slice(&b->body));

@@ -139,7 +139,7 @@ static uint64_t seal_of(const char *cluster_id, const struct state_marks *m)
     h = row_hash_u64(row_hash_u64(h, m->event_next), m->event_bytes);
     h = row_hash_u64(row_hash_u64(h, m->event_bytes_dropped), m->event_sum);
     h = row_hash_u64(row_hash_u64(h, m->event_sum_dropped), m->rows_sum);
-    return row_hash_end(row_hash_u64(h, m->rest_sum));
+    return row_hash_end(row_hash_u64(row_hash_u64(h, m->rest_sum), m->version));
 }
 
 static uint64_t rest_sum(const struct state *s)
@@ -161,15 +161,15 @@ static enum err read_store(sqlite3 *db, const char *path, char ret_cluster[stati
         db,
         "SELECT applied, logged, revision, compacted, next_member, event_first,"
         " event_next, event_bytes, event_bytes_dropped, event_sum,"
-        " event_sum_dropped, rows_sum, rest_sum, seal, cluster_id FROM store",
+        " event_sum_dropped, rows_sum, rest_sum, version, seal, cluster_id FROM store",
         -1, &st, NULL);
     rc = rc == SQLITE_OK ? sqlite3_step(st) : rc;
     *ret_marks = (struct state_marks){0};
     *ret_seal = 0;
     if (rc == SQLITE_ROW) {
         marks_read(st, ret_marks);
-        *ret_seal = (uint64_t)sqlite3_column_int64(st, 13);
-        const char *id = (const char *)sqlite3_column_text(st, 14);
+        *ret_seal = (uint64_t)sqlite3_column_int64(st, 14);
+        const char *id = (const char *)sqlite3_column_text(st, 15);
         (void)snprintf(ret_cluster, 40, "%s", id == NULL ? "" : id);
     }
     enum err err = rc == SQLITE_ROW ? ERR_OK
@@ -216,7 +216,8 @@ static uint64_t content_hash(const struct state_marks *m)
     h = row_hash_u64(row_hash_u64(h, m->event_first), m->event_next);
     h = row_hash_u64(h, m->event_bytes - m->event_bytes_dropped);
     h = row_hash_u64(h, m->event_sum - m->event_sum_dropped);
-    return row_hash_end(row_hash_u64(row_hash_u64(h, m->rows_sum), m->rest_sum));
+    h = row_hash_u64(row_hash_u64(h, m->rows_sum), m->rest_sum);
+    return row_hash_end(row_hash_u64(h, m->version));
 }
 
 static enum err check_sums(const char *path, const struct state_marks *m,

@@ -24,7 +24,7 @@
 #include "dcs/state_lease.h"
 #include "dcs/state_session.h"
 
-enum { STATE_MAGIC = 0x53544154, STATE_SCHEMA_VERSION = 3, STATE_ENTRY_VERSION = 1 };
+enum { STATE_MAGIC = 0x53544154, STATE_SCHEMA_VERSION = 4, STATE_FIRST_VERSION = 1 };
 enum { STATE_APPLICATION_ID = 0x52474e54 }; /* "RGNT" */
 
 enum { WAL_PAGES_LONG = 16384 }; /* 64 MiB: the worker needs a gap, state_wal_long() */
@@ -72,6 +72,7 @@ struct state_marks {
     /* Sums of rows (dcs/row_hash.h): of the history as the bytes; of keys and results; of the rest as
      * of the last commit. */
     uint64_t event_sum, event_sum_dropped, rows_sum, rest_sum;
+    uint64_t version; /* of the cluster; only rises */
 };
 
 struct checkpointer;
@@ -155,6 +156,9 @@ enum err state_schema_check(sqlite3 *db, const char *path, const char *cluster_i
 enum err state_schema_check_whole(sqlite3 *db, const char *path, struct errmsg *e) MUST_CHECK;
 enum err state_exec(sqlite3 *db, const char *path, const char *sql, struct errmsg *e)
     MUST_CHECK;
+/* The cluster goes from one version to another: its layout, in the transaction that is open. */
+enum err state_schema_raise(sqlite3 *db, const char *path, uint64_t from, uint64_t to,
+                            struct errmsg *e) MUST_CHECK;
 void state_load(struct state *s); /* marks, leases, sessions from the tables */
 /* From a row of `store`: the columns in the order of struct state_marks. */
 void marks_read(sqlite3_stmt *st, struct state_marks *ret_marks);
@@ -192,6 +196,7 @@ enum err cmd_member_init(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_hash(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_member_role(struct apply *a, const void *req) MUST_CHECK;
 enum err cmd_compact(struct apply *a, const void *req) MUST_CHECK;
+enum err cmd_version(struct apply *a, const void *req) MUST_CHECK;
 
 /* ---- state_kv.c ---- */
 /* What a result may still take, shared by all operations of a transaction: it has to fit into a

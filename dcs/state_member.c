@@ -1,6 +1,8 @@
 /* Registered members: who may have a certificate and an id. Raft's configuration says who takes part;
  * the server keeps the two in step. Ids come from a counter and are never given twice: a log or a
  * vote of a removed member must not be taken for a new one's. */
+#include <stdio.h>
+
 #include "base/str.h"
 #include "dcs/state_internal.h"
 
@@ -177,6 +179,37 @@ enum err cmd_member_init(struct apply *a, const void *req)
     insert_member(s, &m, "", "");
     apply_result(a, &msg_member, &m);
     return ERR_OK;
+}
+
+/* A program that does not know that version must not go on: another member may use it from the next entry on. */
+enum err cmd_version(struct apply *a, const void *req)
+{
+    const struct version_mark *r = req;
+    struct state *s = a->s;
+    struct errmsg e;
+    char text[300];
+    if (r->version > PROTO_VERSION) {
+        (void)snprintf(text, sizeof text,
+                       "%s: the cluster has come to version %llu, this program knows %d: "
+                       "upgrade regent on this node",
+                       s->path, (unsigned long long)r->version, (int)PROTO_VERSION);
+        state_fatal_text(text);
+    }
+    if (r->version > s->m.version) {
+        state_begin(s);
+        if (state_schema_raise(s->db, s->path, s->m.version, r->version, &e) != ERR_OK)
+            state_fatal_text(e.text);
+        s->m.version = r->version;
+    }
+    struct version_mark result = {.version = s->m.version};
+    apply_result(a, &msg_version_mark, &result);
+    return ERR_OK;
+}
+
+uint64_t state_version(const struct state *s)
+{
+    CHECK_MAGIC(s, STATE_MAGIC);
+    return s->m.version;
 }
 
 /* joining -> active -> removed; to where it is: nothing happens. */

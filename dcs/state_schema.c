@@ -17,7 +17,8 @@ static const char *const schema[] = {
     " event_first INTEGER NOT NULL, event_next INTEGER NOT NULL, event_bytes INTEGER NOT NULL,"
     " event_bytes_dropped INTEGER NOT NULL, event_sum INTEGER NOT NULL, event_sum_dropped "
     "INTEGER"
-    " NOT NULL, rows_sum INTEGER NOT NULL, rest_sum INTEGER NOT NULL, seal INTEGER NOT NULL)",
+    " NOT NULL, rows_sum INTEGER NOT NULL, rest_sum INTEGER NOT NULL, version INTEGER NOT"
+    " NULL, seal INTEGER NOT NULL)",
     "CREATE TABLE snapshot_header(name TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE kv(key BLOB PRIMARY KEY, value BLOB NOT NULL, create_revision INTEGER NOT "
     "NULL,"
@@ -64,6 +65,20 @@ static const char *const schema[] = {
     "CREATE VIEW revocations AS SELECT name, serial, at_ms FROM revoked",
     "CREATE VIEW revision AS SELECT revision, compacted, applied AS raft_index, cluster_id"
     " FROM store",
+};
+
+/* What a version of the cluster adds, by rising versions. The entry that brings the cluster to it makes it, on
+ * every member at the same index. */
+static const struct {
+    uint64_t version;
+    int schema;
+    const char *sql;
+} raises[] = {
+    {STATE_FIRST_VERSION, STATE_SCHEMA_VERSION, ""},
+#ifdef REGENT_PRETEND_NEXT
+    {STATE_FIRST_VERSION + 1, STATE_SCHEMA_VERSION + 1,
+     "CREATE TABLE next(id INTEGER PRIMARY KEY)"},
+#endif
 };
 
 /* synchronous=NORMAL: no fsync per commit. After a power loss the file is an older but whole commit
@@ -126,13 +141,15 @@ static enum err check_kind(sqlite3 *db, const char *path, struct errmsg *e)
         return err_set(e, ERR_CORRUPT,
                        "%s: not a state database of Regent, or its header is damaged; %s", path,
                        STATE_REPLACE_REMEDY);
-    (void)snprintf(wanted, sizeof wanted, "%d", (int)STATE_SCHEMA_VERSION);
-    if (strcmp(version, wanted) != 0)
-        return err_set(e, ERR_UNSUPPORTED,
-                       "%s: has schema version %s, this program knows version %s; run the "
-                       "program that wrote it, or a newer one",
-                       path, version, wanted);
-    return ERR_OK;
+    for (size_t i = 0; i < ARRAY_LEN(raises); i++) {
+        (void)snprintf(wanted, sizeof wanted, "%d", raises[i].schema);
+        if (strcmp(version, wanted) == 0)
+            return ERR_OK;
+    }
+    return err_set(e, ERR_UNSUPPORTED,
+                   "%s: has schema version %s, this program knows version %s; run the "
+                   "program that wrote it, or a newer one",
+                   path, version, wanted);
 }
 
 /* SQLite takes what is missing of the last page for zeros. */
@@ -208,6 +225,11 @@ enum err state_schema_check(sqlite3 *db, const char *path, const char *cluster_i
         rc = check_kind(db, path, e);
     if (rc == ERR_OK)
         rc = hash_check_marks(db, path, cluster, &marks, e);
+    if (rc == ERR_OK && marks.version > PROTO_VERSION)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s: the cluster is at version %llu, this program knows %d: upgrade "
+                       "regent on this node",
+                       path, (unsigned long long)marks.version, (int)PROTO_VERSION);
     if (rc == ERR_OK && cluster_id != NULL && strcmp(cluster, cluster_id) != 0)
         return err_set(
             e, ERR_PRECONDITION,
@@ -226,8 +248,8 @@ static enum err create(sqlite3 *db, const char *path, const char *cluster_id, st
     if (rc == ERR_OK) {
         char *sql =
             sqlite3_mprintf("INSERT INTO store VALUES(%Q, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0,"
-                            " 0, 0, 0)",
-                            cluster_id);
+                            " 0, 0, %d, 0)",
+                            cluster_id, (int)STATE_FIRST_VERSION);
         ASSERT(sql != NULL);
         rc = state_exec(db, path, sql, e);
         sqlite3_free(sql);
@@ -247,6 +269,21 @@ static enum err set_layout(sqlite3 *db, const char *path, struct errmsg *e)
     if (stat(path, &st) == 0 && st.st_size > 0)
         return ERR_OK;
     return state_exec(db, path, "PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL", e);
+}
+
+enum err state_schema_raise(sqlite3 *db, const char *path, uint64_t from, uint64_t to,
+                            struct errmsg *e)
+{
+    char text[300];
+    enum err rc = ERR_OK;
+    for (size_t i = 0; rc == ERR_OK && i < ARRAY_LEN(raises); i++) {
+        if (raises[i].version <= from || raises[i].version > to)
+            continue;
+        (void)snprintf(text, sizeof text, "%s; PRAGMA user_version = %d", raises[i].sql,
+                       raises[i].schema);
+        rc = state_exec(db, path, text, e);
+    }
+    return rc;
 }
 
 enum err state_schema_open(sqlite3 *db, const char *path, const char *cluster_id,
@@ -283,6 +320,7 @@ void marks_read(sqlite3_stmt *st, struct state_marks *ret_marks)
         &ret_marks->event_sum_dropped,
         &ret_marks->rows_sum,
         &ret_marks->rest_sum,
+        &ret_marks->version,
     };
     for (size_t i = 0; i < ARRAY_LEN(to); i++)
         *to[i] = (uint64_t)sqlite3_column_int64(st, (int)i);

@@ -13,7 +13,10 @@ enum { PROTO_VERSION = 2 };
 #else
 enum { PROTO_VERSION = 1 };
 #endif
-/* The oldest version that is still understood. Of two that meet, the lower of their versions is spoken. */
+/* The version of the program: of what it speaks, and of what it may write into the log and the state. Of two that
+ * meet, the lower is spoken. What every member has to understand (a kind of entry, a layout of the state) is used
+ * only when the cluster's version has come to it, docs/decisions/0015-cluster-version.md.
+ * MIN: the oldest that is still understood. */
 enum { PROTO_VERSION_MIN = 1, MEMBERS_MAX = 64, NAME_MAX_LEN = 64, SYNC_MAX = 16 };
 
 /* The key whose value, 3, 5 or 7, is how many voters there shall be at most; without it, or with another

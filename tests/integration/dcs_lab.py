@@ -75,6 +75,7 @@ class Client:
 
 class Node:
     prefix = ()  # what its programs are run by
+    program = "dcs_node"
 
     def __init__(self, lab, number):
         self.lab = lab
@@ -93,7 +94,7 @@ class Node:
         """under: a command that runs it (strace)."""
         more = [x for j in self.join for x in ("--join", j)]
         with self.log_path.open("a") as log:
-            self.process = subprocess.Popen([*self.prefix, *under, build_dir() / "dcs_node", "run", *self.flags(), *more, *self.lab.timing],
+            self.process = subprocess.Popen([*self.prefix, *under, build_dir() / self.program, "run", *self.flags(), *more, *self.lab.timing],
                                             stdout=log, stderr=subprocess.STDOUT)
         if wait:
             wait_for(f"{self.name} is up:\n{self.log()}", self.status)

@@ -49,6 +49,68 @@ def ctl(node, *words, code=0):
     return done.stdout if code == 0 else done.stderr
 
 
+# ---- upgrades ----
+
+def test_nobody_meets_what_his_program_does_not_know(lab):
+    """dcs_node_next is built as the next version: it has entries and a state that this version does not know."""
+    if not (build_dir() / "dcs_node_next").exists():
+        pytest.skip("dcs_node_next is not built")
+
+    def restart(node, program):
+        node.kill(signal.SIGTERM)
+        node.program = program
+        node.start()
+
+    def schema(node):
+        with contextlib.closing(sqlite3.connect(f"file:{node.dir}/state.db?mode=ro", uri=True)) as db:
+            return db.execute("PRAGMA user_version").fetchone()[0]
+
+    def put(key):
+        lab.any().call("kv.put", key=key, value="1")
+
+    last = lab.leader()
+    others = [n for n in lab.nodes if n is not last]
+    first_schema = schema(last)
+    for node in others:
+        restart(node, "dcs_node_next")
+        put(node.name)
+    # The next version leads, and one member is still of this one.
+    restart(last, "dcs_node")
+    wait_for("a leader of the next version", lambda: lab.leader().program == "dcs_node_next")
+    for i in range(100):
+        put(f"k{i}")
+    leader = lab.leader()
+    wait_for("all are linked", lambda: all(m["reachable"] for m in leader.call("member.list")["members"]))
+    assert {m["name"]: m["version"] for m in leader.call("member.list")["members"]} == {n.name: 2 if n in others else 1 for n in lab.nodes}
+    assert all((n.status()["version"], schema(n)) == (1, first_schema) for n in lab.nodes)
+    assert [n.status()["program_version"] for n in others] == [2, 2]
+    # Back is possible for as long as one is of this version.
+    restart(others[0], "dcs_node")
+    put("back")
+    restart(others[0], "dcs_node_next")
+    waits = lab.register(via=others[1])  # it has a certificate, and will be started too late
+    restart(last, "dcs_node_next")
+    wait_for("the cluster is at the next version", lambda: all(n.status()["version"] == 2 for n in lab.nodes))
+    put("next")
+    wait_for("its state is the next version's", lambda: {schema(n) for n in lab.nodes} == {first_schema + 1})
+    # Neither back nor in with the old program, and it says what to do.
+    last.kill(signal.SIGTERM)
+    last.program = "dcs_node"
+    last.start(wait=False)
+    assert last.process.wait(60) != 0
+    assert "upgrade" in last.log() or "newer" in last.log(), last.log()
+    waits.start(wait=False)
+    wait_for("it is refused", lambda: "this cluster is at version 2, and the program of n4 knows 1: upgrade regent there" in waits.log())
+    waits.kill()
+    for node, program in ((waits, "dcs_node_next"), (last, "dcs_node_next")):
+        node.program = program
+        node.start()
+    lab.nodes.append(waits)
+    wait_for("it is in", lambda: {m["name"]: m["state"] for m in lab.leader().call("member.list")["members"]}.get("n4") == "active")
+    put("all")
+    ctl(lab.nodes[0], "dcs", "hash")  # the same state everywhere
+
+
 # ---- history ----
 
 def test_a_put_keeps_what_it_is_told_to_ignore(one):

@@ -280,17 +280,33 @@ def test_the_daemon_kills_postgres_when_the_fence_stalls(cluster):
     say(f"fence stopped: longest gap {w.report['gap_s']} s")
 
 
+def upgrade(m):
+    (m.root / "next.deb").write_bytes(package("-next").read_bytes())
+    m.run("dpkg -i /next.deb")
+    assert "next" in m.out("regentctl version")
+    wait_until(lambda: "next" in m.out("regentctl version; regentd --version"), "the new version")
+
+
+def is_next(m):
+    return "next" in m.out("regentctl version")
+
+
+def versions(cluster):
+    """Of the cluster, as each node has it."""
+    return {json.loads(m.out("regentctl -f json dcs status")).get("version") for m in cluster.n.values()}
+
+
 def test_an_upgrade_leaves_postgres_running(cluster):
+    """All but one node: the next test wants two versions."""
     leader = cluster.leader()
+    last = wait_until(cluster.synchronous, "a synchronous standby")
     before = {name: cluster.postmaster(name) for name in cluster.n}
     fences = {name: m.out(f"systemctl show -p MainPID --value {FENCE}") for name, m in cluster.n.items()}
     with Writer(cluster) as w:
         for name, m in cluster.n.items():
-            (m.root / "next.deb").write_bytes(package("-next").read_bytes())
-            m.run("dpkg -i /next.deb")
-            assert "next" in m.out("regentctl version")
-            wait_until(lambda n=m: "next" in n.out("regentctl version; regentd --version"), "the new version")
-            cluster.healthy()
+            if name != last:
+                upgrade(m)
+                cluster.healthy()
     say(f"rolling upgrade: longest gap {w.report['gap_s']} s, {w.report['failed']} transactions failed")
     assert cluster.leader() == leader and w.report["failed"] == 0
     assert {name: cluster.postmaster(name) for name in cluster.n} == before
@@ -299,19 +315,22 @@ def test_an_upgrade_leaves_postgres_running(cluster):
 
 def test_nodes_of_two_versions_run_in_one_cluster(cluster):
     leader = cluster.leader()
-    older = cluster.synchronous()
-    m = cluster.n[older]
-    m.run("dpkg -i /regent.deb")  # the first version again: that is what a cluster in the middle of an upgrade has
-    assert "next" not in m.out("regentctl version")
-    cluster.healthy()
-    wait_until(lambda: cluster.synchronous() == older, f"{older} is the synchronous standby again")
+    older = next(name for name, m in cluster.n.items() if not is_next(m))
+    assert versions(cluster) == {1}
+    wait_until(lambda: cluster.synchronous() == older, f"{older} is the synchronous standby")
     cluster.n[leader].run(f"regentctl switchover --candidate {older}")
     assert cluster.healthy() == older
     wait_until(cluster.synchronous, "a synchronous standby")
     cluster.n[leader].run("regentctl switchover")
     assert cluster.healthy() != older
-    m.run("dpkg -i /next.deb")
+    back = cluster.n[next(name for name, m in cluster.n.items() if is_next(m) and name != cluster.leader())]
+    back.run("dpkg -i /regent.deb")  # until the last one is upgraded the way back is open
+    assert not is_next(back)
     cluster.healthy()
+    for m in (back, cluster.n[older]):
+        upgrade(m)
+        cluster.healthy()
+    wait_until(lambda: versions(cluster) == {2}, "the cluster is at the next version")
 
 
 def test_a_stop_hands_over_first(cluster):

@@ -67,6 +67,11 @@ static bool linked(void *arg, uint64_t member)
     return ((struct sim_node *)arg)->linked[member - 1];
 }
 
+static uint64_t version(void *arg, uint64_t member)
+{
+    return linked(arg, member) ? PROTO_VERSION : 0;
+}
+
 static void flush(void *arg)
 {
     (void)arg;
@@ -237,6 +242,7 @@ static const struct node_ops node_ops = {
     .send_frame = send_frame,
     .call = call,
     .linked = linked,
+    .version = version,
     .flush = flush,
     .membership = membership,
     .snapshot_copy = snapshot_copy,

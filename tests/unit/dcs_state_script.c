@@ -313,6 +313,7 @@ static void on_result(void *arg, uint64_t index, size_t i, enum err status, cons
     case STATE_CMD_TOKEN_REVOKE:
     case STATE_CMD_COMPACT:
     case STATE_CMD_HASH:
+    case STATE_CMD_VERSION:
         buf_printf(&x->out, "ok");
         break;
     }

@@ -189,6 +189,42 @@ static void test_any_target_is_reached_from_any_other(void **state)
     }
 }
 
+/* The cluster's version follows the lowest program of those who take part, when all are linked. */
+static void test_the_version_rises_with_the_last_member(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what, *cluster;
+        uint64_t versions[4], now, want;
+        bool pending;
+    } raises[] = {
+        {"all know the next", "V V V", {2, 2, 2}, 1, 2, false},
+        {"one does not", "V V V", {2, 1, 2}, 1, 0, false},
+        {"the leader does not", "V V V", {1, 1, 1}, 1, 0, false},
+        {"one is not linked", "V V V", {2, 0, 2}, 1, 0, false},
+        {"a learner counts", "V V V Lw", {2, 2, 2, 1}, 1, 0, false},
+        {"who has not been let in yet is refused later", "V V V -j", {2, 2, 2, 0}, 1, 2, false},
+        {"two at once, as far as all know", "V V V", {4, 3, 4}, 1, 3, false},
+        {"never back", "V V V", {2, 2, 2}, 3, 0, false},
+        {"not while somebody may be on his way in", "V V V", {2, 2, 2}, 1, 0, true},
+        {"alone", "V", {2}, 1, 2, false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(raises); i++) {
+        struct member_cluster c = cluster(raises[i].cluster);
+        c.version = raises[i].now;
+        c.change_pending = raises[i].pending;
+        for (size_t k = 0; k < c.n; k++) {
+            c.m[k].version = raises[i].versions[k];
+        }
+        struct member_plan p = member_decide(&c);
+        if ((p.action == MEMBER_RAISE) != (raises[i].want != 0) ||
+            p.version != raises[i].want) {
+            fail_msg("%s: action %d, version %d", raises[i].what, (int)p.action,
+                     (int)p.version);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -196,6 +232,7 @@ int main(void)
         cmocka_unit_test(test_removals),
         cmocka_unit_test(test_growing_to_any_size_ends_odd),
         cmocka_unit_test(test_any_target_is_reached_from_any_other),
+        cmocka_unit_test(test_the_version_rises_with_the_last_member),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

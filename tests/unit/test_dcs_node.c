@@ -139,6 +139,11 @@ static bool linked(void *arg, uint64_t member)
     return true;
 }
 
+static uint64_t version(void *arg, uint64_t member)
+{
+    return linked(arg, member) ? PROTO_VERSION : 0;
+}
+
 static void membership(void *arg, const struct raft_membership *m)
 {
     (void)arg;
@@ -196,6 +201,7 @@ static const struct node_ops node_ops = {.now_ms = now_ms,
                                          .send_frame = send_frame,
                                          .call = call,
                                          .linked = linked,
+                                         .version = version,
                                          .flush = nothing,
                                          .membership = membership,
                                          .store_snapshot = store_snapshot,

@@ -104,6 +104,16 @@ static void a_newer_schema_is_refused(void **t)
     script_free(x);
 }
 
+static void a_cluster_of_a_newer_version_is_refused(void **t)
+{
+    (void)t;
+    struct script *x = closed_state();
+    exec(x->path, "UPDATE store SET version = 7");
+    reseal(x->path);
+    expect_refused(x->path, "cluster-1", ERR_UNSUPPORTED, "at version 7");
+    script_free(x);
+}
+
 static void a_damaged_page_is_refused(void **t)
 {
     (void)t;
@@ -579,6 +589,7 @@ int main(void)
         cmocka_unit_test(another_clusters_file_is_refused),
         cmocka_unit_test(what_is_no_state_database_is_refused),
         cmocka_unit_test(a_newer_schema_is_refused),
+        cmocka_unit_test(a_cluster_of_a_newer_version_is_refused),
         cmocka_unit_test(a_damaged_page_is_refused),
         cmocka_unit_test(a_flipped_bit_in_a_value_is_refused),
         cmocka_unit_test(a_flipped_bit_changes_nothing_unseen),
