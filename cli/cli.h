@@ -99,6 +99,19 @@ int cli_set_dynamic(struct cli *c, const char *key, const char *json);
 /* Waits until some HA record changes, a quarter of a second at most: the records are read again. */
 void cli_wait_change(struct cli *c);
 
+/* ---- again and again: -W, -w SECONDS (frame.c) ---- */
+enum { CLI_EVERY_S = 2 };
+/* The argument of -w: 0, or the exit code after a complaint. */
+int cli_every(const char *text, uint64_t *ret_s);
+/* What show() prints: on a terminal over what is there, cut to its size, without flicker. show() gives CLI_DONE, or
+ * the exit code when there is nothing to be shown. */
+int cli_frame(struct cli *c, int (*show)(struct cli *c, void *arg), void *arg);
+/* Until the next one is due, or the terminal has another size. false: nobody reads what is written. */
+bool cli_frame_wait(uint64_t every_s);
+/* Frames until the user ends them; every_s 0: one. When the first one fails that is the end, later ones may. */
+int cli_again(struct cli *c, uint64_t every_s, int (*show)(struct cli *c, void *arg),
+              void *arg);
+
 /* ---- output ---- */
 /* Rows of texts under headings, in the format asked for; NULL cells are empty, and absent in JSON
  * and YAML. */

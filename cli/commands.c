@@ -45,8 +45,8 @@ const struct command cli_commands[] = {
      "PostgreSQL nodes: role, state, timeline, lag", cmd_list},
     {"topology", "[CLUSTER] [-e] [-t] [-W] [-w SECONDS]",
      "PostgreSQL nodes as a tree: who streams from whom", cmd_topology},
-    {"status", "", "health in one screen; exit code 0 when all is good, 1 when not",
-     cmd_status},
+    {"status", "[-W] [-w SECONDS]",
+     "health in one screen; exit code 0 when all is good, 1 when not", cmd_status},
     {"doctor", "",
      "checks of this machine, the cluster and the primary, each with its remedy; exit code 1 "
      "when "

@@ -188,8 +188,9 @@ static void say_time(void)
     (void)printf("%s\n", now);
 }
 
-static int show_list(struct cli *c, const struct listing *w)
+static int show_list(struct cli *c, void *arg)
 {
+    const struct listing *w = arg;
     struct output_column columns[] = {
         {.name = "Cluster", .optional = true},
         {.name = "Member"},
@@ -232,7 +233,6 @@ static int show_list(struct cli *c, const struct listing *w)
 /* -W: every two seconds. The cluster's name may stand behind, as with patronictl. */
 static int parse_listing(struct cli *c, int argc, char **argv, struct listing *w)
 {
-    enum { USUAL_S = 2, MOST_S = 3600 };
     static const struct option options[] = {{"extended", no_argument, NULL, 'e'},
                                             {"timestamp", no_argument, NULL, 't'},
                                             {"watch", required_argument, NULL, 'w'},
@@ -245,10 +245,9 @@ static int parse_listing(struct cli *c, int argc, char **argv, struct listing *w
         w->extended = w->extended || option == 'e';
         w->timestamp = w->timestamp || option == 't';
         if (option == 'W')
-            w->every_s = USUAL_S;
-        else if (option == 'w' && (str_parse_u64(optarg, &w->every_s) != ERR_OK ||
-                                   w->every_s == 0 || w->every_s > MOST_S))
-            return cli_usage("-w: \"%s\" is not a number of seconds up to %d", optarg, MOST_S);
+            w->every_s = CLI_EVERY_S;
+        else if (option == 'w' && cli_every(optarg, &w->every_s) != 0)
+            return CLI_USAGE;
     }
     return cli_cluster_argument(c, argc, argv);
 }
@@ -256,17 +255,7 @@ static int parse_listing(struct cli *c, int argc, char **argv, struct listing *w
 static int list(struct cli *c, struct listing *w, int argc, char **argv)
 {
     int rv = parse_listing(c, argc, argv, w);
-    if (rv != 0 || w->every_s == 0)
-        return rv != 0 ? rv : show_list(c, w);
-    for (;;) {
-        if (isatty(STDOUT_FILENO)) /* in place */
-            (void)printf("\033[H\033[J");
-        rv = show_list(c, w);
-        if (rv != CLI_DONE || fflush(stdout) != 0)
-            return rv != CLI_DONE ? rv : CLI_FAILED;
-        (void)sleep((unsigned)w->every_s);
-        (void)printf("\n");
-    }
+    return rv != 0 ? rv : cli_again(c, w->every_s, show_list, w);
 }
 
 int cmd_list(struct cli *c, int argc, char **argv)

@@ -10,7 +10,7 @@
 #include "cli/commands.h"
 #include "cli/pg.h"
 
-enum { COLUMNS_MAX = 1600, FILE_MAX = 1 << 20, USUAL_S = 2, MOST_S = 3600 };
+enum { COLUMNS_MAX = 1600, FILE_MAX = 1 << 20 };
 enum { OID_INT8 = 20, OID_INT2 = 21, OID_INT4 = 23, OID_OID = 26 };
 
 struct query {
@@ -53,14 +53,10 @@ static int take(struct query *q, int option)
         q->ask_password = true;
         return 0;
     case 'W':
-        q->every_s = USUAL_S;
+        q->every_s = CLI_EVERY_S;
         return 0;
     case 'w':
-        return str_parse_u64(optarg, &q->every_s) == ERR_OK && q->every_s > 0 &&
-                       q->every_s <= MOST_S
-                   ? 0
-                   : cli_usage("-w: \"%s\" is not a number of seconds up to %d", optarg,
-                               MOST_S);
+        return cli_every(optarg, &q->every_s);
     default:
         return CLI_USAGE; /* said already */
     }
@@ -130,18 +126,30 @@ static void print(struct cli *c, PGresult *r)
     output_print(o);
 }
 
-static int run(struct cli *c, PGconn *pg, const char *sql)
+/* What a frame shows. */
+struct running {
+    PGconn *pg;
+    const char *sql;
+    bool again;
+};
+
+static int run(struct cli *c, void *arg)
 {
-    char why[600];
+    const struct running *q = arg;
+    char why[600], now[CLOCK_TEXT_MAX];
     int code = CLI_DONE;
-    PGresult *r = PQexec(pg, sql);
+    if (q->again && isatty(STDOUT_FILENO) && c->format == CLI_TABLE) {
+        clock_wall_text(clock_wall_ms(), now);
+        (void)printf("%s\n", now);
+    }
+    PGresult *r = PQexec(q->pg, q->sql);
     ExecStatusType status = PQresultStatus(r);
     if (status == PGRES_TUPLES_OK) {
         print(c, r);
     } else if (status == PGRES_COMMAND_OK) {
         (void)printf("%s\n", PQcmdStatus(r));
-    } else if (PQstatus(pg) != CONNECTION_OK) {
-        pg_error_line(PQerrorMessage(pg), why, sizeof why);
+    } else if (PQstatus(q->pg) != CONNECTION_OK) {
+        pg_error_line(PQerrorMessage(q->pg), why, sizeof why);
         code = cli_fail(ERR_OUTCOME_UNKNOWN,
                         "the connection ended: %s; what was under way may have been done", why);
     } else {
@@ -154,17 +162,13 @@ static int run(struct cli *c, PGconn *pg, const char *sql)
 
 static int repeat(struct cli *c, const struct query *q, PGconn *pg, const char *sql)
 {
-    for (;;) {
-        char now[CLOCK_TEXT_MAX];
-        if (q->every_s != 0 && isatty(STDOUT_FILENO) && c->format == CLI_TABLE) {
-            clock_wall_text(clock_wall_ms(), now);
-            (void)printf("\033[H\033[J%s\n", now);
-        }
-        int code = run(c, pg, sql);
-        if (code != CLI_DONE || q->every_s == 0 || fflush(stdout) != 0)
-            return code;
-        (void)sleep((unsigned)q->every_s);
-    }
+    struct running r = {.pg = pg, .sql = sql, .again = q->every_s != 0};
+    if (!r.again)
+        return run(c, &r);
+    int code = cli_frame(c, run, &r);
+    while (code == CLI_DONE && cli_frame_wait(q->every_s))
+        code = cli_frame(c, run, &r);
+    return code;
 }
 
 int cmd_query(struct cli *c, int argc, char **argv)

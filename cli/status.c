@@ -154,16 +154,13 @@ static void look_at_requests(struct health *h, const struct cluster *cl)
                      cl->failover.candidate[0] != '\0' ? " to " : "", cl->failover.candidate);
 }
 
-int cmd_status(struct cli *c, int argc, char **argv)
+static int show_status(struct cli *c, void *arg)
 {
     static struct cluster cl;
     static const struct empty nothing;
     static struct member_list list;
     struct status_reply s = {0};
     struct health h = {0};
-    int usage = cli_no_arguments(argc, argv);
-    if (usage != 0)
-        return usage;
     enum err rv = cli_config(c);
     if (rv == ERR_OK)
         rv = cli_call(c, METHOD_CLUSTER_STATUS, &nothing, &s);
@@ -193,5 +190,25 @@ int cmd_status(struct cli *c, int argc, char **argv)
     buf_close(&h.warnings);
     buf_close(&h.notes);
     cluster_close(&cl);
-    return h.n == 0 ? CLI_DONE : CLI_FAILED;
+    *(bool *)arg = h.n == 0;
+    return CLI_DONE;
+}
+
+int cmd_status(struct cli *c, int argc, char **argv)
+{
+    static const struct option options[] = {{"watch", required_argument, NULL, 'w'},
+                                            {NULL, 0, NULL, 0}};
+    uint64_t every_s = 0;
+    bool healthy = false;
+    int option;
+    optind = 1;
+    while ((option = cli_option_short(argc, argv, ":Ww:", options)) != -1) {
+        if (option == CLI_BAD_OPTION || (option == 'w' && cli_every(optarg, &every_s) != 0))
+            return CLI_USAGE;
+        every_s = option == 'W' ? CLI_EVERY_S : every_s;
+    }
+    if (optind < argc)
+        return cli_usage("unexpected argument \"%s\"", argv[optind]);
+    int rv = cli_again(c, every_s, show_status, &healthy);
+    return rv != CLI_DONE || healthy ? rv : CLI_FAILED;
 }

@@ -1,16 +1,20 @@
 """Bad input, end to end: one clear line that names the thing, the reason and the remedy; the exit code of its kind;
 nothing changed on disk. And the demo cluster: up, a killed node, down."""
 import contextlib
+import fcntl
 import json
 import os
 import re
 import pathlib
 import pty
+import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
+import termios
 import time
 
 import pytest
@@ -421,6 +425,73 @@ def test_health_in_one_screen(demo):
     assert demo.ctl("n1", "dcs", "health").stdout.startswith("healthy: ")
     assert "n1" in demo.ctl("n1", "topology", "demo").stdout
     says(demo.ctl("n1", "list", "other"), USAGE, 'this node is of cluster "demo"')
+
+
+class Terminal:
+    """A terminal of a size, and a command of regentctl in it."""
+
+    def __init__(self, rows, columns, *words):
+        self.master, slave = pty.openpty()
+        self.resize(rows, columns)
+        self.process = subprocess.Popen([*as_user(), build_dir() / "regentctl", *[str(w) for w in words]], stdin=slave, stdout=slave,
+                                        stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
+                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        os.close(slave)
+        self.text = ""
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def frame(self, more=0):
+        """The lines of the next whole frame."""
+        def whole():
+            if select.select([self.master], [], [], 0.5)[0]:
+                self.text += os.read(self.master, 65536).decode()
+            return self.text.count("\x1b[J") > more
+        wait_until(whole, "a frame")
+        frame, _, self.text = self.text.partition("\x1b[J")
+        assert frame.count("\x1b[H") == 1 and frame.startswith("\x1b[H"), frame
+        lines = frame[len("\x1b[H"):].split("\r\n")
+        assert lines.pop() == "" and all(line.endswith("\x1b[K") for line in lines), frame
+        lines = [line[:-len("\x1b[K")] for line in lines]
+        assert "\x1b" not in "".join(lines)
+        return lines
+
+    def interrupt(self):
+        os.write(self.master, b"\x03")  # Ctrl-C
+        with contextlib.suppress(OSError):
+            while select.select([self.master], [], [], 20)[0]:
+                read = os.read(self.master, 65536).decode()
+                self.text += read
+                if not read:
+                    break
+        assert self.process.wait(20) == -signal.SIGINT
+        os.close(self.master)
+        # The cursor is shown and where lines begin, and no mode was changed.
+        assert not re.search("\x1b\\[[?0-9;]*[hlm]", self.text)
+        return self.text
+
+
+def test_lists_are_drawn_in_place_on_a_terminal(demo):
+    config = demo.dir / "n1" / "regent.yml"
+    for words, mark in ((("list", "-W"), "Leader"), (("status", "-w", "1"), "health")):
+        t = Terminal(30, 100, "-c", config, *words)
+        first = t.frame()
+        assert any(mark in line for line in first), first
+        assert len(t.frame()) == len(first)
+        t.resize(4, 9)  # what does not fit is cut, so that nothing scrolls
+        def small(t=t):
+            lines = t.frame()
+            return lines if len(lines) <= 3 and all(len(line) <= 9 for line in lines) else None
+        assert wait_until(small, "a frame of the new size")
+        t.interrupt()
+    # Not a terminal: no control characters, one list after the other.
+    with subprocess.Popen([*as_user(), build_dir() / "regentctl", "-c", config, "list", "-w", "1"], stdout=subprocess.PIPE, text=True,
+                          cwd="/") as piped:
+        lines = [piped.stdout.readline() for _ in range(12)]
+        piped.stdout.close()
+        assert piped.wait(20) in (FAILED, -signal.SIGPIPE), "it ends when nobody reads"
+    assert sum("Leader" in line for line in lines) >= 2 and "\x1b" not in "".join(lines), lines
 
 
 def test_queries_go_to_a_node_of_the_role(demo, home):
