@@ -147,12 +147,13 @@ static struct member_plan raise_version(const struct member_cluster *c)
     for (size_t i = 0; i < c->n; i++) {
         lowest = c->m[i].raft != MEMBER_ABSENT ? MIN(lowest, c->m[i].version) : lowest;
     }
-    return lowest <= c->version
-               ? (struct member_plan){.action = MEMBER_NOTHING}
-               : (struct member_plan){
-                     .action = MEMBER_RAISE,
-                     .version = lowest,
-                     .why = "every member's program knows it; older programs are refused now"};
+    if (lowest <= c->version) {
+        return (struct member_plan){.action = MEMBER_NOTHING};
+    }
+    return (struct member_plan){
+        .action = MEMBER_RAISE,
+        .version = lowest,
+        .why = "every member's program knows it; older programs are refused now"};
 }
 
 struct member_plan member_decide(const struct member_cluster *c)
