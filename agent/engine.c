@@ -6,6 +6,7 @@
 #include "agent/engine_internal.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/mutant.h"
 #include "base/str.h"
 
 /* ---- life ---- */
@@ -113,14 +114,18 @@ const struct mirror *engine_mirror(const struct engine *g)
 
 /* ---- observe ---- */
 
-/* Since when the DCS is not to be relied on. */
+/* Since when the DCS is not to be relied on, and whether that is more than reading again. */
 static void note_dcs(struct engine *g, struct view *v)
 {
+    bool quorum = v->now_ms < g->contact_ms + v->config.ttl_ms;
+    /* A mirror that no quorum has confirmed for a TTL may tell of a world that is gone. */
+    v->dcs_ready = v->dcs_ready && quorum;
     if (v->dcs_ready)
         g->dcs_lost_ms = 0;
     else if (g->dcs_lost_ms == 0)
         g->dcs_lost_ms = v->now_ms;
     v->dcs_lost_ms = g->dcs_lost_ms;
+    v->dcs_gone = !quorum || (!v->dcs_ready && v->now_ms >= g->dcs_lost_ms + v->config.ttl_ms);
 }
 
 enum { LATE_MS = 30000 }; /* a schedule that is so old has been missed */
@@ -179,8 +184,7 @@ static void observe(struct engine *g)
     *v = (struct view){.now_ms = now_ms};
     mirror_view(&g->mirror, g->o.bootstrap, v);
     str_cut(v->self, sizeof v->self, g->name);
-    /* A mirror that no quorum has confirmed for a TTL may tell of a world that is gone. */
-    v->dcs_ready = v->dcs_ready && now_ms < g->contact_ms + v->config.ttl_ms;
+    note_dcs(g, v);
     see_orders(g, v);
     v->txn_pending = g->txn_pending;
     v->txn_unknown = g->txn_unknown;
@@ -189,7 +193,6 @@ static void observe(struct engine *g)
     v->deadline_ms = !inherits        ? g->keeper.deadline_ms
                      : g->fence.armed ? g->fence.deadline_ms
                                       : 0;
-    note_dcs(g, v);
     note_handover(g);
     v->armed = g->fence.connected && g->fence.armed && g->fence.token == engine_arm_token(v);
     v->has_sync_before = g->has_sync_before;
@@ -294,8 +297,18 @@ static bool has_place(const struct engine *g, const struct plan *p)
     return p->target[0] == '\0' || engine_upstream(g, p->target, &up);
 }
 
+static bool needs_proof(const struct engine *g, const struct plan *p)
+{
+    return plan_action_destructive(p->action) && !p->cancel && g->busy.action == ACTION_NONE &&
+           has_place(g, p);
+}
+
 static void execute(struct engine *g, const struct plan *p)
 {
+    /* A proof serves the plan that asked for it, from tick to tick: what was read before a pause, or for a plan
+     * that was given up, says nothing any more. */
+    if (!needs_proof(g, p) && !MUTANT(proof_keeps))
+        g->proof = (struct engine_proof){0};
     if (p->action == ACTION_KILL) {
         g->o.ports->kill(g->o.arg);
         if (g->busy.action != ACTION_NONE)
@@ -404,7 +417,7 @@ void engine_tick(struct engine *g)
         bool idle = g->view.pg.proc == PG_PROC_STOPPED && g->view.pg.data != PG_DATA_UNKNOWN &&
                     g->busy.action == ACTION_NONE &&
                     /* Without a quorum there is nobody to hand over to: the lease runs out. */
-                    (!view_leader_named(&g->view) || !g->view.dcs_ready);
+                    (!view_leader_named(&g->view) || g->view.dcs_gone);
         if (g->stopping && !g->revoking && idle)
             engine_revoke(g);
     } else if (g->stopping) {

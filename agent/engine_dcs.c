@@ -287,15 +287,18 @@ static uint64_t mod_of(const struct range_reply *r, const char *key)
 
 static void on_proof(void *arg, const struct client_reply *reply)
 {
-    struct engine *g = arg;
+    struct engine_proof_read *read = arg;
+    struct engine *g = read->engine;
     CHECK_MAGIC(g, ENGINE_MAGIC);
     struct range_reply r;
     struct errmsg e;
     char leader[MIRROR_KEY_MAX];
     char sync[MIRROR_KEY_MAX];
-    if (!g->proof.asked)
+    bool wanted = read->number == g->proof.number;
+    read->engine = NULL;
+    if (!wanted)
         return;
-    g->proof.asked = false;
+    g->proof.number = 0;
     if (reply->status != ERR_OK ||
         msg_decode(&msg_range_reply, reply->result, &r, &e) != ERR_OK ||
         mirror_key(&g->mirror, leader, "leader") != ERR_OK ||
@@ -317,15 +320,22 @@ static bool proof_is_for(const struct engine *g, const struct plan *p)
            f->sync_mod == g->mirror.sync_meta.mod_revision;
 }
 
-bool engine_proven(struct engine *g, const struct plan *p)
+static struct engine_proof_read *free_read(struct engine *g)
 {
-    if (g->proof.proven && proof_is_for(g, p)) {
-        g->proof = (struct engine_proof){0};
-        return true;
-    }
-    if (g->proof.asked && proof_is_for(g, p))
-        return false;
-    g->proof = (struct engine_proof){.asked = true,
+    for (size_t i = 0; i < ARRAY_LEN(g->proof_reads); i++)
+        if (g->proof_reads[i].engine == NULL)
+            return &g->proof_reads[i];
+    return NULL;
+}
+
+static void ask_proof(struct engine *g, const struct plan *p)
+{
+    struct engine_proof_read *read = free_read(g);
+    g->proof = (struct engine_proof){0};
+    if (read == NULL)
+        return; /* each ends by its deadline */
+    *read = (struct engine_proof_read){.engine = g, .number = ++g->proof_number};
+    g->proof = (struct engine_proof){.number = read->number,
                                      .action = p->action,
                                      .token = p->token,
                                      .leader_mod = g->mirror.leader_meta.mod_revision,
@@ -334,10 +344,20 @@ bool engine_proven(struct engine *g, const struct plan *p)
     /* leader, members, seals, status and sync, but not the journal, which sorts before them */
     char from[MIRROR_KEY_MAX];
     char end[MIRROR_KEY_MAX];
-    if (mirror_key(&g->mirror, from, "leader") != ERR_OK)
-        return false;
+    enum err rv = mirror_key(&g->mirror, from, "leader");
+    ASSERT(rv == ERR_OK); /* longer keys have been read */
     prefix_end(g->mirror.prefix, end);
     struct range_req r = {.key = slice_str(from), .end = slice_str(end), .keys_only = true};
-    g->o.ports->call(g->o.arg, METHOD_KV_RANGE, &r, g->view.config.ttl_ms, on_proof, g);
+    g->o.ports->call(g->o.arg, METHOD_KV_RANGE, &r, g->view.config.ttl_ms, on_proof, read);
+}
+
+bool engine_proven(struct engine *g, const struct plan *p)
+{
+    if (g->proof.proven && proof_is_for(g, p)) {
+        g->proof = (struct engine_proof){0};
+        return true;
+    }
+    if (g->proof.number == 0 || !proof_is_for(g, p))
+        ask_proof(g, p);
     return false;
 }

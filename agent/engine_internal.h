@@ -12,12 +12,18 @@ enum { ENGINE_MAGIC = 0x52e61e01, ENGINE_HOUSEKEEPING_MS = 1000 };
 /* An action that may destroy something runs only after a linearizable read, begun after the plan was made,
  * has shown leader and sync unchanged. */
 struct engine_proof {
-    bool asked;
+    uint64_t number; /* of the read that answers; 0: none is asked for */
     bool proven;
     enum plan_action action;
     uint64_t token;
     char target[64];
     uint64_t leader_mod, sync_mod; /* the mirror's when it was asked */
+};
+
+/* A read under way. An answer that was asked for another plan, or before a pause, is none. */
+struct engine_proof_read {
+    struct engine *engine; /* NULL: free */
+    uint64_t number;
 };
 
 struct engine {
@@ -67,6 +73,8 @@ struct engine {
 
     struct view_busy busy;
     struct engine_proof proof;
+    struct engine_proof_read proof_reads[8];
+    uint64_t proof_number; /* of the newest read */
     bool may_write; /* a promotion or a start as primary was ordered of this postmaster */
     bool watching_closely;
 

@@ -123,6 +123,20 @@ static void bootstrap_done(struct builder *b, const struct config_rec *first_con
         put(b, "config", &msg_config_rec, first_config, 0);
 }
 
+/* A seal of a loss before this one counts in none to come; its node may be gone for good. */
+static void drop_old_seals(struct builder *b)
+{
+    for (size_t i = 0; i < b->v->seals_n; i++) {
+        const struct seal_rec *s = &b->v->seals[i];
+        char name[MIRROR_KEY_MAX];
+        if (s->token >= b->v->sync.token)
+            continue;
+        if (str_format(name, sizeof name, "seal/%s", s->name) != ERR_OK)
+            b->failed = true;
+        drop(b, name);
+    }
+}
+
 static void acquire(struct builder *b)
 {
     expect(b, "leader", 0);
@@ -146,6 +160,7 @@ static void acquire(struct builder *b)
     str_cut(rec.relieves, sizeof rec.relieves, b->p->leader.relieves);
     put_self_as_leader(b, rec);
     put(b, "sync", &msg_sync_rec, &b->p->sync, 0);
+    drop_old_seals(b);
 }
 
 static void handover(struct builder *b)
@@ -171,11 +186,10 @@ static void handover(struct builder *b)
 static void leader_state(struct builder *b, uint64_t wall_ms)
 {
     expect_leader(b);
+    expect_sync(b);
     put_self_as_leader(b, b->p->leader);
-    if (b->p->has_sync) {
-        expect_sync(b);
+    if (b->p->has_sync)
         put(b, "sync", &msg_sync_rec, &b->p->sync, 0);
-    }
     if (b->p->has_history) {
         struct history_rec h = b->m->history;
         struct history_entry add = b->p->history;
@@ -225,11 +239,10 @@ static void build(struct builder *b, const struct config_rec *first_config, uint
         return;
     case TXN_RELEASE:
         expect_leader(b);
+        expect_sync(b);
         drop(b, "leader");
-        if (b->p->restore_sync) {
-            expect_sync(b);
+        if (b->p->restore_sync)
             put(b, "sync", &msg_sync_rec, &b->p->sync, 0);
-        }
         return;
     case TXN_HANDOVER:
         handover(b);

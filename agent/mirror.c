@@ -163,6 +163,31 @@ static size_t seal_slot(const struct mirror *m, struct slice name, bool *ret_fou
     return i;
 }
 
+static void remove_seal(struct mirror *m, size_t i)
+{
+    m->seals_n--;
+    memmove(&m->seals[i], &m->seals[i + 1], (m->seals_n - i) * sizeof m->seals[0]);
+    memmove(&m->seal_mods[i], &m->seal_mods[i + 1], (m->seals_n - i) * sizeof m->seal_mods[0]);
+}
+
+/* Room for one more: of an older loss, which counts in none to come; for our own seal also the least advanced. */
+static bool make_room(struct mirror *m, const struct seal_rec *for_rec)
+{
+    if (m->seals_n < VIEW_MEMBERS)
+        return true;
+    size_t least = 0;
+    for (size_t i = 1; i < m->seals_n; i++) {
+        const struct seal_rec *a = &m->seals[i];
+        const struct seal_rec *b = &m->seals[least];
+        if (a->token < b->token || (a->token == b->token && a->lsn < b->lsn))
+            least = i;
+    }
+    if (m->seals[least].token >= for_rec->token && strcmp(for_rec->name, m->self) != 0)
+        return false;
+    remove_seal(m, least);
+    return true;
+}
+
 static enum err set_seal(struct mirror *m, struct slice name, const struct kv *kv,
                          struct errmsg *e)
 {
@@ -174,9 +199,10 @@ static enum err set_seal(struct mirror *m, struct slice name, const struct kv *k
         return err_wrap(e, ERR_CORRUPT, "record %sseal/%.*s", m->prefix, (int)name.n,
                         (const char *)name.p);
     if (!found) {
-        if (m->seals_n == VIEW_MEMBERS)
+        if (!make_room(m, &rec))
             return err_set(e, ERR_LIMIT, "more than %d seals; that of %s is left out",
                            VIEW_MEMBERS, rec.name);
+        i = seal_slot(m, name, &found);
         memmove(&m->seals[i + 1], &m->seals[i], (m->seals_n - i) * sizeof m->seals[0]);
         memmove(&m->seal_mods[i + 1], &m->seal_mods[i],
                 (m->seals_n - i) * sizeof m->seal_mods[0]);
@@ -191,11 +217,8 @@ static void drop_seal(struct mirror *m, struct slice name)
 {
     bool found;
     size_t i = seal_slot(m, name, &found);
-    if (!found)
-        return;
-    m->seals_n--;
-    memmove(&m->seals[i], &m->seals[i + 1], (m->seals_n - i) * sizeof m->seals[0]);
-    memmove(&m->seal_mods[i], &m->seal_mods[i + 1], (m->seals_n - i) * sizeof m->seal_mods[0]);
+    if (found)
+        remove_seal(m, i);
 }
 
 /* ---- feeding ---- */

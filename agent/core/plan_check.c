@@ -261,7 +261,8 @@ static bool release_when_stopped(const struct view *v, const struct plan *p)
 static bool restore_before_promotion(const struct view *v, const struct plan *p)
 {
     return p->txn != TXN_RELEASE || !p->restore_sync ||
-           (v->has_sync_before && v->leader.timeline == 0 && p->sync.token == v->sync.token);
+           (v->has_sync_before && v->sync_before.token + 1 == v->leader.token &&
+            v->leader.timeline == 0 && p->sync.token == v->sync.token);
 }
 
 /* A standby leader that is cut off has its last record as well: the last that it received. */

@@ -11,10 +11,11 @@ bool rule_restarting(const struct view *v, struct plan *p)
     return plan_wait(p, UINT64_MAX);
 }
 
-/* A daemon that was told to end does so without a DCS too. */
+/* A daemon that was told to end does so without a DCS too. Records that are just being read again are no reason: after
+ * each transaction that failed they are, and a leader that hands over would leave its key to run out. */
 bool rule_stop_anyway(const struct view *v, struct plan *p)
 {
-    if (!v->stopping || v->dcs_ready || v->busy.action != ACTION_NONE)
+    if (!v->stopping || !v->dcs_gone || v->busy.action != ACTION_NONE)
         return false;
     if (v->pg.proc == PG_PROC_STOPPED) {
         (void)plan_say(p, "PostgreSQL is stopped: the daemon may leave");
@@ -51,7 +52,7 @@ bool rule_dcs_not_ready(const struct view *v, struct plan *p)
     }
     bool startable = v->pg.data == PG_DATA_OURS && v->pg.proc == PG_PROC_STOPPED &&
                      v->busy.action == ACTION_NONE && v->dcs_lost_ms != 0 && !v->config.pause &&
-                     !stopped_by_order(v);
+                     !v->stopping && !stopped_by_order(v);
     if (startable && v->now_ms >= lonely_ms(v)) {
         p->action = ACTION_START_STANDBY;
         return plan_say(p, "the DCS does not answer: read-only until it does");

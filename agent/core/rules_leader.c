@@ -28,13 +28,21 @@ bool token_unspent(const struct view *v)
     return v->leader.timeline == 0 || v->leader.standby;
 }
 
+/* The record that the key's own acquisition or hand-over replaced is known: with an outcome unknown in between it may
+ * be the one of a loss before that. */
+static bool knows_before(const struct view *v)
+{
+    return v->has_sync_before &&
+           (v->sync_before.token + 1 == v->leader.token || MUTANT(restore_any_record));
+}
+
 bool plan_release(const struct view *v, struct plan *p)
 {
     ASSERT(v->pg.proc == PG_PROC_STOPPED);
     p->txn = TXN_RELEASE;
     p->token = v->leader.token;
     bool promoted = v->leader.timeline != 0 && !MUTANT(restore_after_promotion);
-    p->restore_sync = v->has_sync_before && !promoted && view_is_record_leader(v) &&
+    p->restore_sync = knows_before(v) && !promoted && view_is_record_leader(v) &&
                       v->sync.token == v->leader.token;
     if (p->restore_sync) {
         /* The old leader's sets are in force again with its V; the token never goes back. */
@@ -163,7 +171,7 @@ bool rule_leader_crashed(const struct view *v, struct plan *p)
         return false;
     bool promoted = v->leader.timeline != 0;
     /* An acquisition that cannot be used: undone, so that another of the sealed may try. */
-    if (!promoted && v->has_sync_before && failed_with_key(v)) {
+    if (!promoted && knows_before(v) && failed_with_key(v)) {
         (void)plan_say(p, "PostgreSQL does not start here (%s): the key is given back",
                        v->busy.error);
         return plan_release(v, p);

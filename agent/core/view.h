@@ -174,6 +174,8 @@ struct view {
     /* DCS */
     bool dcs_ready;       /* the mirror below is complete and its watch is live */
     uint64_t dcs_lost_ms; /* since when it is not; 0: it is */
+    /* for a TTL no quorum has answered, or the records could not be had */
+    bool dcs_gone;
     uint64_t revision;
     /* when this node first saw the leader key absent (dcs_ready); 0: present */
     uint64_t lost_ms;

@@ -249,8 +249,8 @@ struct record {
     uint64_t lease;
 };
 
-static void answer_range(struct node *x, const struct record *records, size_t n,
-                         uint64_t revision)
+static void answer_records(struct call *c, const struct record *records, size_t n,
+                           uint64_t revision)
 {
     struct msg_list l = {0};
     char key[MIRROR_KEY_MAX];
@@ -265,16 +265,28 @@ static void answer_range(struct node *x, const struct record *records, size_t n,
     struct buf b CLEANUP(buf_close) = BUF_INIT;
     msg_list_end(&l, &b);
     struct range_reply r = {.revision = revision, .kvs = buf_slice(&b)};
-    answer(pending(x, METHOD_KV_RANGE), &msg_range_reply, &r);
+    answer(c, &msg_range_reply, &r);
 }
 
-/* Both ranges of a fill. */
-static void fill(struct node *x, const struct record *records, size_t n, uint64_t revision)
+static void answer_range(struct node *x, const struct record *records, size_t n,
+                         uint64_t revision)
+{
+    answer_records(pending(x, METHOD_KV_RANGE), records, n, revision);
+}
+
+/* Both ranges of a fill: before the journal and behind it. */
+static void fill_two(struct node *x, const struct record *first, size_t first_n,
+                     const struct record *rest, size_t rest_n, uint64_t revision)
 {
     if (pending(x, METHOD_KV_RANGE)->local)
         answer_range(x, NULL, 0, revision); /* its own store knows nothing */
-    answer_range(x, records, n, revision);
-    answer_range(x, NULL, 0, revision);
+    answer_range(x, first, first_n, revision);
+    answer_range(x, rest, rest_n, revision);
+}
+
+static void fill(struct node *x, const struct record *records, size_t n, uint64_t revision)
+{
+    fill_two(x, records, n, NULL, 0, revision);
 }
 
 static void tick_at(struct node *x, uint64_t now_ms)
@@ -362,6 +374,161 @@ static void without_a_quorum_the_settings_are_what_this_node_knew_last(void **st
     assert_int_equal(engine_view(x->g)->config.ttl_ms, 30000);
 }
 
+/* ---- an end by order ---- */
+
+static const struct record of_leader[] = {
+    {"config", "{\"ttl\":5}", 3, 0},
+    {"initialize", "{\"name\":\"n1\",\"system_id\":77}", 3, 0},
+};
+static const struct record of_leader_rest[] = {
+    {"leader",
+     "{\"name\":\"n1\",\"incarnation\":\"i1\",\"token\":4,\"state\":\"stopping\","
+     "\"timeline\":"
+     "2}",
+     40, 11},
+    {"members/n2",
+     "{\"name\":\"n2\",\"incarnation\":\"i2\",\"lease\":12,\"state\":\"streaming\","
+     "\"role\":"
+     "\"replica\","
+     "\"timeline\":2,\"lsn\":16777216,\"upstream\":\"n1\",\"conn_host\":\"h2\",\"conn_"
+     "port\":"
+     "5432}",
+     41, 12},
+    {"sync",
+     "{\"leader\":\"n1\",\"incarnation\":\"i1\",\"token\":4,\"mode\":\"off\",\"v\":[],"
+     "\"q\":1}",
+     43, 0},
+};
+
+static void fill_as_leader(struct node *x, uint64_t revision)
+{
+    fill_two(x, of_leader, ARRAY_LEN(of_leader), of_leader_rest, ARRAY_LEN(of_leader_rest),
+             revision);
+}
+
+/* Lease 11 with the leader key on it; PostgreSQL has been stopped cleanly. */
+static void lead_stopped(struct node *x)
+{
+    fill_as_leader(x, 50);
+    tick_at(x, 100000);
+    lease_answer(pending(x, METHOD_LEASE_GRANT), 11, 1, 0);
+    x->pg.system_id = 77;
+    x->pg.clean = true;
+    x->pg.timeline = 2;
+    x->pg.lsn = x->pg.shutdown_lsn = 16777216;
+}
+
+/* A transaction that failed has the records read again; for those milliseconds the key is not given up. */
+static void a_handover_that_failed_is_tried_again(void **state)
+{
+    struct node *x = *state;
+    lead_stopped(x);
+    engine_stop(x->g);
+    tick_at(x, 100100);
+    assert_string_equal(engine_plan(x->g)->rule, "switch_handover");
+    assert_int_equal(engine_plan(x->g)->txn, TXN_HANDOVER);
+    struct txn_reply changed = {.succeeded = false};
+    answer(pending(x, METHOD_KV_TXN), &msg_txn_reply, &changed);
+    tick_at(x, 100110);
+    assert_null(pending(x, METHOD_LEASE_REVOKE));
+    fill_as_leader(x, 51);
+    tick_at(x, 100120);
+    assert_int_equal(engine_plan(x->g)->txn, TXN_HANDOVER);
+}
+
+/* Nobody to hand over to: the daemon ends, and its lease with it. */
+static void without_a_quorum_the_end_is_not_put_off(void **state)
+{
+    struct node *x = *state;
+    lead_stopped(x);
+    engine_stop(x->g);
+    tick_at(x, 100100);
+    refuse(pending(x, METHOD_KV_TXN), ERR_OUTCOME_UNKNOWN);
+    tick_at(x, 100000 + TTL_MS - 1);
+    assert_null(pending(x, METHOD_LEASE_REVOKE));
+    tick_at(x, 100000 + TTL_MS);
+    assert_string_equal(engine_plan(x->g)->rule, "stop_anyway");
+    assert_non_null(pending(x, METHOD_LEASE_REVOKE));
+}
+
+/* ---- the proof before what cannot be undone ---- */
+
+static const struct record of_winner[] = {
+    {"leader", "{\"name\":\"n1\",\"incarnation\":\"i1\",\"token\":5,\"state\":\"acquired\"}",
+     40, 11},
+    {"sync",
+     "{\"leader\":\"n1\",\"incarnation\":\"i1\",\"token\":5,\"mode\":\"off\",\"v\":[],"
+     "\"q\":1}",
+     43, 0},
+};
+
+static struct call *pending_proof(struct node *x)
+{
+    for (size_t i = 0; i < x->calls_n; i++)
+        if (x->calls[i].cb != NULL && x->calls[i].keys_only)
+            return &x->calls[i];
+    return NULL;
+}
+
+static void win(struct node *x)
+{
+    x->pg.proc = PG_PROC_RUNNING;
+    x->pg.in_recovery = x->pg.standby_signal = x->pg.accepts = true;
+    x->pg.system_id = 77;
+    fill_two(x, of_leader, ARRAY_LEN(of_leader), of_winner, ARRAY_LEN(of_winner), 50);
+    tick_at(x, 100000);
+    lease_answer(pending(x, METHOD_LEASE_GRANT), 11, 1, 0);
+    tick_at(x, 100010);
+    tick_at(x, 100020);
+    assert_int_equal(engine_plan(x->g)->action, ACTION_PROMOTE);
+}
+
+static void a_promotion_waits_for_its_proof(void **state)
+{
+    struct node *x = *state;
+    win(x);
+    assert_int_equal(x->ran, ACTION_NONE);
+    answer_records(pending_proof(x), of_winner, ARRAY_LEN(of_winner), 51);
+    tick_at(x, 100030);
+    assert_int_equal(x->ran, ACTION_PROMOTE);
+}
+
+/* The loop stood still: what was read before tells of a world that may be gone. Neither does the late answer count for
+ * the read that is asked for after it. */
+static void what_was_read_before_a_pause_proves_nothing(void **state)
+{
+    struct node *x = *state;
+    win(x);
+    struct call *before = pending_proof(x);
+    assert_non_null(before);
+    struct call asked = *before;
+    engine_late(x->g);
+    tick_at(x, 102000);
+    tick_at(x, 102010);
+    before->cb = NULL;
+    struct call *after = pending_proof(x);
+    assert_non_null(after);
+    answer_records(&asked, of_winner, ARRAY_LEN(of_winner), 50);
+    tick_at(x, 102020);
+    assert_int_equal(x->ran, ACTION_NONE);
+    answer_records(after, of_winner, ARRAY_LEN(of_winner), 52);
+    tick_at(x, 102030);
+    assert_int_equal(x->ran, ACTION_PROMOTE);
+}
+
+/* The answer came, and then the loop stood still. */
+static void a_proof_does_not_outlive_a_pause(void **state)
+{
+    struct node *x = *state;
+    win(x);
+    answer_records(pending_proof(x), of_winner, ARRAY_LEN(of_winner), 51);
+    engine_late(x->g);
+    tick_at(x, 102000);
+    tick_at(x, 102010);
+    assert_int_equal(x->ran, ACTION_NONE);
+    assert_non_null(pending_proof(x));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -369,6 +536,11 @@ int main(void)
         TEST(each_try_to_adopt_has_a_number_of_its_own),
         TEST(a_lease_that_another_renews_is_not_adopted),
         TEST(without_a_quorum_the_settings_are_what_this_node_knew_last),
+        TEST(a_handover_that_failed_is_tried_again),
+        TEST(without_a_quorum_the_end_is_not_put_off),
+        TEST(a_promotion_waits_for_its_proof),
+        TEST(what_was_read_before_a_pause_proves_nothing),
+        TEST(a_proof_does_not_outlive_a_pause),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

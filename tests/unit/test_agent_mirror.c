@@ -145,6 +145,53 @@ static const char *shape(const struct txn_req *r)
     return out;
 }
 
+static void put_seal(struct mirror *m, uint64_t revision, const char *name, uint64_t token,
+                     uint64_t lsn)
+{
+    char key[64];
+    char json[128];
+    (void)snprintf(key, sizeof key, "/regent/demo/seal/%s", name);
+    (void)snprintf(json, sizeof json, "{\"name\":\"%s\",\"token\":%llu,\"lsn\":%llu}", name,
+                   (unsigned long long)token, (unsigned long long)lsn);
+    event(m, revision, "put", key, json, 500);
+}
+
+static bool has_seal(const struct mirror *m, const char *name)
+{
+    for (size_t i = 0; i < m->seals_n; i++)
+        if (strcmp(m->seals[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* Seals of nodes that were replaced long ago stay until the next acquisition. */
+static void an_old_seal_makes_room_for_a_newer_one(void **state)
+{
+    (void)state;
+    struct mirror m;
+    char name[16];
+    filled(&m);
+    str_cut(m.self, sizeof m.self, "zz");
+    for (uint64_t i = 0; i < VIEW_MEMBERS; i++) {
+        (void)snprintf(name, sizeof name, "a%02llu", (unsigned long long)i);
+        put_seal(&m, 60 + i, name, i == 5 ? 2 : 3, 100 + i);
+    }
+    put_seal(&m, 100, "b1", 4, 7);
+    assert_true(has_seal(&m, "b1"));
+    assert_false(has_seal(&m, "a05"));
+    for (uint64_t i = 0; i < VIEW_MEMBERS - 1; i++) {
+        (void)snprintf(name, sizeof name, "c%02llu", (unsigned long long)i);
+        put_seal(&m, 101 + i, name, 4, 100 + i);
+    }
+    assert_int_equal(m.seals_n, VIEW_MEMBERS);
+    put_seal(&m, 140, "zz", 4, 50); /* its own: instead of the least advanced */
+    assert_true(has_seal(&m, "zz"));
+    assert_false(has_seal(&m, "b1"));
+    for (size_t i = 1; i < m.seals_n; i++)
+        assert_true(strcmp(m.seals[i - 1].name, m.seals[i].name) < 0);
+    mirror_close(&m);
+}
+
 static void every_transaction_compares_what_it_rests_on(void **state)
 {
     (void)state;
@@ -158,6 +205,7 @@ static void every_transaction_compares_what_it_rests_on(void **state)
           500);
     event(&m, 54, "put", "/regent/demo/failover", "{\"kind\":\"switchover\",\"id\":\"r1\"}",
           500);
+    put_seal(&m, 55, "n9", 3, 7); /* of a loss before: it goes with the next acquisition */
     mirror_view(&m, &boot, &v);
     str_cut(v.self, sizeof v.self, "n1");
     v.lease = 11;
@@ -165,13 +213,14 @@ static void every_transaction_compares_what_it_rests_on(void **state)
         enum plan_txn txn;
         const char *shape;
     } rows[] = {
-        {TXN_RELEASE, "leader=40 | delete leader@0 "},
+        {TXN_RELEASE, "leader=40 sync=43 | delete leader@0 "},
         {TXN_SYNC, "leader=40 sync=43 | put sync@0 "},
-        {TXN_ACQUIRE, "leader=0 sync=43 seal/n2=53 | put leader@11 | put sync@0 "},
+        {TXN_ACQUIRE, "leader=0 sync=43 seal/n2=53 | put leader@11 | put sync@0 | delete "
+                      "seal/n9@0 "},
         {TXN_SEAL, "leader=0 sync=43 | put seal/n1@0 "},
         {TXN_HANDOVER, "leader=40 sync=43 members/n2=41 | put leader@12 | put sync@0 | delete "
                        "failover@0 | put status@0 "},
-        {TXN_LEADER_STATE, "leader=40 | put leader@11 "},
+        {TXN_LEADER_STATE, "leader=40 sync=43 | put leader@11 "},
         {TXN_CLEAR_FAILOVER, "failover=54 | delete failover@0 | put status@0 "},
         {TXN_BOOTSTRAP_BEGIN, "initialize=0 | put initialize@11 "},
         {TXN_BOOTSTRAP_DONE, "initialize=0 leader=0 sync=0 | put initialize@0 | put leader@11 "
@@ -288,6 +337,7 @@ int main(void)
         cmocka_unit_test(a_filled_mirror_makes_a_view),
         cmocka_unit_test(events_move_it_on_and_old_ones_do_not),
         cmocka_unit_test(a_damaged_record_counts_as_unchanged),
+        cmocka_unit_test(an_old_seal_makes_room_for_a_newer_one),
         cmocka_unit_test(every_transaction_compares_what_it_rests_on),
         cmocka_unit_test(a_leader_says_where_it_is_also_without_a_member_record),
         cmocka_unit_test(dynamic_configuration_is_checked_by_name),

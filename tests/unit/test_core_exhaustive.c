@@ -56,7 +56,7 @@ static const struct dimension every[] = {
 
 /* ... each with a draw of these. */
 static const struct dimension some[] = {
-    {{"", "", "", "dcs_ready=0\ndcs_lost_ms=1"}},
+    {{"", "", "", "dcs_ready=0\ndcs_lost_ms=1\ndcs_gone=1"}},
     {{"", "", "", "", "tilt=1", "pg.data=unknown"}},
     {{"", "", "", "txn_pending=1", "txn_unknown=1"}},
     {{"", "", "", "busy.action=checkpoint", "busy.action=clone\nbusy.target=n3"}},
