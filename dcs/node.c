@@ -128,8 +128,8 @@ static void rewatch(struct node *n)
         struct watch *w = container_of(l, struct watch, link);
         if (w->next_revision <= state_compacted(n->state)) {
             watch_end_compacted(&n->hub, w, state_compacted(n->state));
-        } else {
-            node_watch_start(n, w);
+        } else if (!w->behind) {
+            watch_catch_up(&n->hub, w, true);
         }
     }
 }
@@ -409,6 +409,7 @@ void node_pass(struct node *n)
     }
     write_deliver(n);
     read_serve(n);
+    watches_catch_up(n);
     begin_snapshot(n);
     n->commit_due = n->now >= commit_deadline(n);
     n->ops->store_flush(n->arg);
@@ -434,7 +435,7 @@ uint64_t node_deadline(const struct node *n)
     }
     at = MIN(at, commit_deadline(n));
     at = n->settling ? MIN(at, n->now + NODE_SETTLE_MS) : at;
-    return list_empty(&n->done) ? at : n->now;
+    return list_empty(&n->done) && n->hub.n_catching_up == 0 ? at : n->now;
 }
 
 /* ---- what comes in ------------------------------------------------------------------------- */

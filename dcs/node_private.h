@@ -33,7 +33,8 @@ enum {
     NODE_RESULTS_KEEP = 256 * 1024,     /* of their memory, beyond it */
     /* parameters of a write: they and what goes with them fit into an entry */
     NODE_WRITE_MAX = RAFT_FRAME_ENTRY_MAX - 8 * 1024,
-    NODE_REPLAY_BYTES = 64 * 1024,
+    NODE_REPLAY_BYTES = 64 * 1024, /* of history in a piece, and */
+    NODE_REPLAY_PIECES = 4,        /* in a pass */
     NODE_RANGE_MAX = 1024 * 1024 + 512 * 1024
 };
 
@@ -239,6 +240,7 @@ void read_answer(struct node *n, uint64_t from, enum err status, struct slice re
 bool read_local(struct node *n, unsigned method, struct slice params,
                 const struct node_caller *caller);
 uint64_t read_deadline(const struct node *n);
+void watches_catch_up(struct node *n);
 
 /* node_facts.c */
 /* The state with what renewals changed alone. */

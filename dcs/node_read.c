@@ -197,21 +197,37 @@ enum err node_watch(struct node *n, const struct watch_req *req, watch_send *sen
     return ERR_OK;
 }
 
-/* In pieces: what a window does not let through need not be read. */
-void node_watch_start(struct node *n, struct watch *w)
+/* One piece: what a window does not let through need not be read, and others wait for the loop. */
+static void replay(struct node *n, struct watch *w)
 {
     uint64_t next = w->next_revision;
-    while (!w->behind && next <= state_revision(n->state)) {
-        watch_replay_begin(&n->hub, w);
-        enum err err =
-            state_replay_some(n->state, next, NODE_REPLAY_BYTES, &node_state_ops, n, &next);
-        if (!watch_replay_end(&n->hub)) {
-            return;
-        }
-        if (err != ERR_OK) {
-            watch_end_compacted(&n->hub, w, state_compacted(n->state));
-            return;
-        }
+    watch_replay_begin(&n->hub, w);
+    enum err err =
+        state_replay_some(n->state, next, NODE_REPLAY_BYTES, &node_state_ops, n, &next);
+    if (!watch_replay_end(&n->hub)) {
+        return;
+    }
+    if (err != ERR_OK) {
+        watch_end_compacted(&n->hub, w, state_compacted(n->state));
+    } else if (w->behind || next > state_revision(n->state)) {
+        watch_catch_up(&n->hub, w, false);
+    }
+}
+
+void node_watch_start(struct node *n, struct watch *w)
+{
+    if (!w->behind && w->next_revision <= state_revision(n->state)) {
+        watch_catch_up(&n->hub, w, true);
+        replay(n, w);
+    }
+}
+
+void watches_catch_up(struct node *n)
+{
+    struct watch *w;
+    for (int i = 0; i < NODE_REPLAY_PIECES && (w = watch_next_catching_up(&n->hub)) != NULL;
+         i++) {
+        replay(n, w);
     }
 }
 

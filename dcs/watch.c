@@ -71,6 +71,7 @@ struct watch *watch_find(struct watch_hub *h, uint64_t id, const void *arg)
 void watch_free(struct watch_hub *h, struct watch *w)
 {
     ASSERT(h->n > 0 && h->only != w);
+    watch_catch_up(h, w, false);
     list_remove(&w->link);
     h->n--;
     buf_close(&w->key);
@@ -172,8 +173,8 @@ static void offer(struct watch_hub *h, struct watch *w, bool deleted, const stru
                   const struct kv *prev)
 {
     bool old = kv->mod_revision < w->next_revision + (MUTANT(watch_skips_one) ? 1 : 0);
-    if (old || w->over || w->slow || w->behind || (deleted ? w->no_delete : w->no_put) ||
-        !covers(w, kv->key)) {
+    if (old || w->over || w->slow || w->behind || (w->catching_up && !h->replaying) ||
+        (deleted ? w->no_delete : w->no_put) || !covers(w, kv->key)) {
         return;
     }
     bool with_prev = w->prev_kv && prev != NULL && prev->mod_revision != 0;
@@ -208,7 +209,7 @@ void watch_event(struct watch_hub *h, bool deleted, const struct kv *kv, const s
 /* false: the watch has ended. */
 static bool report(struct watch_hub *h, struct watch *w, uint64_t revision)
 {
-    if (w->behind) {
+    if (w->behind || (w->catching_up && !h->replaying)) {
         w->next_revision = MUTANT(window_skips_missed) ? revision + 1 : w->next_revision;
         return true;
     }
@@ -250,7 +251,7 @@ void watch_progress(struct watch_hub *h, uint64_t elapsed_ms, uint64_t revision)
         struct watch *w = container_of(l, struct watch, link);
         w->quiet_ms += elapsed_ms;
         if (w->progress_ms == 0 || w->quiet_ms < w->progress_ms || w->behind ||
-            w->next_revision > revision + 1) {
+            w->catching_up || w->next_revision > revision + 1) {
             continue;
         }
         struct watch_event ev = {.watch = w->id, .revision = revision};
@@ -273,6 +274,27 @@ void watch_revision_done(struct watch_hub *h, uint64_t revision)
             watch_free(h, w);
         }
     }
+}
+
+void watch_catch_up(struct watch_hub *h, struct watch *w, bool yes)
+{
+    h->n_catching_up += yes && !w->catching_up;
+    h->n_catching_up -= !yes && w->catching_up;
+    w->catching_up = yes;
+}
+
+struct watch *watch_next_catching_up(struct watch_hub *h)
+{
+    for (struct list *l = h->watches.next; h->n_catching_up > 0 && l != &h->watches;
+         l = l->next) {
+        struct watch *w = container_of(l, struct watch, link);
+        if (w->catching_up) {
+            list_remove(&w->link);
+            list_push(&h->watches, &w->link);
+            return w;
+        }
+    }
+    return NULL;
 }
 
 void watch_replay_begin(struct watch_hub *h, struct watch *w)

@@ -51,14 +51,15 @@ struct watch {
     bool window;
     /* window: bytes that may still be sent; a revision that was begun is sent whole */
     uint64_t credit;
-    bool behind; /* window: it was closed at next_revision and is not yet open again */
+    bool behind;      /* window: it was closed at next_revision and is not yet open again */
+    bool catching_up; /* from next_revision on it is told by replays alone */
     watch_send *send;
     void *arg;
 };
 
 struct watch_hub {
     struct list watches;
-    size_t n;
+    size_t n, n_catching_up;
     uint64_t last_id;
     bool replaying;              /* events come from history, for `only` alone */
     struct watch *only;          /* NULL when it ended meanwhile */
@@ -86,6 +87,10 @@ void watch_progress(struct watch_hub *h, uint64_t elapsed_ms, uint64_t revision)
 /* More credit for a watch with a window. true: it was closed and is open again: what it has missed is to
  * be replayed. */
 bool watch_grant(struct watch *w, uint64_t credit) MUST_CHECK;
+/* History is to be replayed for it, or no more. */
+void watch_catch_up(struct watch_hub *h, struct watch *w, bool yes);
+/* The one that has waited longest to go on; NULL: none. */
+struct watch *watch_next_catching_up(struct watch_hub *h);
 /* Between these two the events come from history and are for w alone; false: it ended on the way. */
 void watch_replay_begin(struct watch_hub *h, struct watch *w);
 bool watch_replay_end(struct watch_hub *h) MUST_CHECK;

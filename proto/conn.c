@@ -38,6 +38,7 @@ static void shut(struct conn *c)
     }
     uv_close((uv_handle_t *)&c->timer, conn_on_handle_closed);
     uv_close((uv_handle_t *)&c->flusher, conn_on_handle_closed);
+    uv_close((uv_handle_t *)&c->later, conn_on_handle_closed);
     if (c->stream_state == STREAM_OPEN)
         uv_close(&c->u.handle, conn_on_handle_closed);
 }

@@ -2,7 +2,8 @@
  * sockets). Both sides of every connection, between peers too, use it.
  *
  * Bounded: a frame over CONN_FRAME_MAX, an unsound one, or more than `write_max` bytes waiting to be
- * sent closes the connection. Writes made in one loop pass are gathered and flushed together
+ * sent closes the connection. When the owner's callbacks for its frames have taken CONN_TURN_MS, the rest of them
+ * is left to the loop's next turn, and nothing is read meanwhile. Writes made in one loop pass are gathered and flushed together
  * (conn_flush, or by itself at the end of the pass); what is written before `ready` waits for it.
  *
  * Life: conn_connect() and conn_from_fd() always give a connection; what goes wrong shows in
@@ -28,6 +29,7 @@ enum {
     CONN_FRAME_MAX = 2 * 1024 * 1024 + 4096,
     CONN_DEPTH_MAX = 16,
     CONN_ELEMENTS_MAX = 65536,
+    CONN_TURN_MS = 5, /* for the frames of one connection in a turn of the loop */
     CONN_OPEN_MS = 5000
 };
 

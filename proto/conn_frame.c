@@ -101,7 +101,12 @@ void conn_frames_parse(struct conn *c)
 {
     const struct mp_limits limits = {c->frame_max, CONN_DEPTH_MAX, CONN_ELEMENTS_MAX};
     size_t done = 0;
+    uint64_t until_ns = uv_hrtime() + (uint64_t)CONN_TURN_MS * 1000000;
     while (c->state == CONN_READY && done < c->in.len) {
+        if (done > 0 && uv_hrtime() >= until_ns) {
+            conn_put_off(c);
+            break;
+        }
         struct slice rest = slice_of(c->in.p + done, c->in.len - done);
         enum err rc = mp_scanner_run(&c->scan, rest, &limits);
         if (rc == ERR_UNAVAILABLE)

@@ -15,7 +15,8 @@ enum conn_state {
     CONN_OPENING, /* resolving, connecting, or waiting for the first loop pass */
     CONN_HANDSHAKE,
     CONN_READY,
-    CONN_LINGER, /* over; only the peer's own end is awaited, so that our alert is not lost to a reset */
+    /* over; only the peer's own end is awaited, so that our alert is not lost to a reset */
+    CONN_LINGER,
     CONN_CLOSING /* handles are being closed; nothing is called but `closed` */
 };
 
@@ -53,6 +54,7 @@ struct conn {
     } u;
     uv_timer_t timer;     /* until READY: the deadline to open; then: dead_after */
     uv_prepare_t flusher; /* active while something waits to be flushed */
+    uv_idle_t later;      /* active while frames are left to the next turn */
 
     /* connecting */
     struct conn_lookup *lookup;
@@ -70,6 +72,9 @@ struct conn {
     struct buf in;          /* plain bytes from the start of an unfinished frame */
     struct mp_scanner scan; /* of that frame */
     size_t frame_max;
+    bool put_off;      /* frames are left to the next turn: nothing is read */
+    bool held;         /* nothing is to be read, says the owner */
+    struct errmsg end; /* what came behind those frames */
 
     /* writing: out[out_pos..] waits, wire[..] is being sent */
     struct buf out;
@@ -82,7 +87,8 @@ struct conn {
     uint64_t last_read_ms;
     uint64_t dead_after_ms;
     bool
-        suspect; /* the timer fired once; the socket gets one more look, the loop may have been late */
+        /* the timer fired once; the socket gets one more look, the loop may have been late */
+        suspect;
 
     struct pki_identity expired;
     bool has_expired;
@@ -108,7 +114,10 @@ void conn_io_open(
 void conn_io_close(struct conn *c); /* says goodbye as far as the socket takes it now */
 void conn_io_free(struct conn *c);
 
+void conn_put_off(struct conn *c); /* the rest of c->in is parsed in the next turn */
+
 /* conn_frame.c */
-void conn_frames_parse(struct conn *c); /* calls back for every whole frame in c->in */
+/* calls back for every whole frame in c->in, or puts off */
+void conn_frames_parse(struct conn *c);
 
 #endif

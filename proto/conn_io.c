@@ -167,6 +167,14 @@ static void handshake(struct conn *c)
         handshake_done(c);
 }
 
+static void closed_by_peer(struct conn *c)
+{
+    if (c->put_off)
+        (void)err_set(&c->end, ERR_UNAVAILABLE, "%s closed the connection", c->peer);
+    else
+        conn_fail(c, ERR_UNAVAILABLE, "%s closed the connection", c->peer);
+}
+
 /* Decrypts all that is there into c->in. */
 static void decrypt(struct conn *c)
 {
@@ -180,7 +188,7 @@ static void decrypt(struct conn *c)
             /* Frames that came before the end are still heard. */
             conn_frames_parse(c);
             if (rc == SSL_ERROR_ZERO_RETURN)
-                conn_fail(c, ERR_UNAVAILABLE, "%s closed the connection", c->peer);
+                closed_by_peer(c);
             else if (rc != SSL_ERROR_WANT_READ && c->state == CONN_READY)
                 tls_failed(c);
             return;
@@ -196,6 +204,14 @@ static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *ret)
     CHECK_MAGIC(c, CONN_MAGIC);
     void *to = c->ssl != NULL ? (void *)c->raw : buf_reserve(&c->in, CONN_READ_BYTES);
     *ret = uv_buf_init(to, CONN_READ_BYTES);
+}
+
+/* What is whole was called back for. */
+static void parsed(struct conn *c)
+{
+    buf_trim(&c->in, KEEP_BYTES);
+    if (c->state == CONN_READY && !c->put_off && c->ops->received != NULL)
+        c->ops->received(c->arg, c->in.len);
 }
 
 static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
@@ -223,19 +239,45 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
         if (c->state == CONN_READY && BIO_ctrl_pending(c->to_net) > 0)
             send_wire(c); /* TLS has something of its own to say */
     }
-    buf_trim(&c->in, KEEP_BYTES);
-    if (c->state == CONN_READY && c->ops->received != NULL)
-        c->ops->received(c->arg, c->in.len);
+    parsed(c);
+}
+
+static void read_or_not(struct conn *c)
+{
+    if (c->state != CONN_READY)
+        return;
+    int rc = c->held || c->put_off ? uv_read_stop(&c->u.stream)
+                                   : uv_read_start(&c->u.stream, on_alloc, on_read);
+    if (rc != 0 && rc != UV_EALREADY)
+        conn_fail(c, ERR_IO, "cannot read from %s: %s", c->peer, uv_strerror(rc));
 }
 
 void conn_hold(struct conn *c, bool hold)
 {
     CHECK_MAGIC(c, CONN_MAGIC);
-    if (c->state != CONN_READY)
-        return;
-    int rc = hold ? uv_read_stop(&c->u.stream) : uv_read_start(&c->u.stream, on_alloc, on_read);
-    if (rc != 0 && rc != UV_EALREADY)
-        conn_fail(c, ERR_IO, "cannot read from %s: %s", c->peer, uv_strerror(rc));
+    c->held = hold;
+    read_or_not(c);
+}
+
+static void on_later(uv_idle_t *h)
+{
+    struct conn *c = h->data;
+    CHECK_MAGIC(c, CONN_MAGIC);
+    (void)uv_idle_stop(h);
+    c->put_off = false;
+    c->last_read_ms = clock_boot_ms();
+    conn_frames_parse(c);
+    if (!c->put_off && c->end.code != ERR_OK)
+        conn_fail_with(c, &c->end);
+    parsed(c);
+    read_or_not(c);
+}
+
+void conn_put_off(struct conn *c)
+{
+    c->put_off = true;
+    (void)uv_idle_start(&c->later, on_later);
+    read_or_not(c);
 }
 
 /* ---- life ---- */

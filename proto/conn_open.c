@@ -30,9 +30,11 @@ static struct conn *conn_new(uv_loop_t *loop, SSL_CTX *ctx, bool server,
     ASSERT(ops->ready != NULL && ops->closed != NULL);
     (void)uv_timer_init(loop, &c->timer);
     (void)uv_prepare_init(loop, &c->flusher);
+    (void)uv_idle_init(loop, &c->later);
     c->timer.data = c;
     c->flusher.data = c;
-    c->handles = 2;
+    c->later.data = c;
+    c->handles = 3;
     (void)uv_timer_start(&c->timer, conn_on_timer, CONN_OPEN_MS, 0);
     return c;
 }

@@ -733,6 +733,37 @@ static void leases_with_many_keys_end_in_several_entries(void **state)
     assert_int_equal(node_last_index(x->n), index + 2);
 }
 
+/* Megabytes of it would hold up the loop: the rest comes in the passes to come, and what is new behind it. */
+static void a_long_history_is_told_in_pieces_and_without_a_gap(void **state)
+{
+    enum { TIMES = 60, VALUE = 10000 };
+    struct lone *x = *state;
+    struct buf text = BUF_INIT, want = BUF_INIT, reply = BUF_INIT;
+    struct watch_req req = {.key = slice_str("a"), .start_revision = 1};
+    struct watch *w = NULL;
+    struct errmsg e;
+    char value[VALUE + 1];
+    memset(value, 'v', VALUE);
+    value[VALUE] = '\0';
+    lead(x);
+    for (int i = 0; i < TIMES; i++)
+        put(x, value);
+    for (uint64_t i = 1; i <= node_revision(x->n) + 1; i++)
+        buf_printf(&want, "%llu ", (unsigned long long)i);
+    assert_int_equal(node_watch(x->n, &req, told, &text, &reply, &w, &e), ERR_OK);
+    node_watch_start(x->n, w);
+    assert_true(text.len > 0 && text.len < want.len / 2);
+    assert_int_equal(node_deadline(x->n), x->now_ms);
+    ask_put(x, slice_str("a"), slice_str("new"));
+    run(x, 10 * STEP_MS);
+    assert_string_equal(buf_cstr(&text), buf_cstr(&want));
+    assert_true(node_deadline(x->n) > x->now_ms);
+    assert_true(node_unwatch(x->n, w->id, &text));
+    buf_close(&text);
+    buf_close(&want);
+    buf_close(&reply);
+}
+
 static void redeem(struct lone *x, const struct pki_token *t)
 {
     struct buf params = BUF_INIT;
@@ -824,6 +855,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_deletes_a_range_ends_its_entry, setup, teardown),
         cmocka_unit_test_setup_teardown(leases_with_many_keys_end_in_several_entries, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(a_long_history_is_told_in_pieces_and_without_a_gap,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(while_a_snapshot_is_put_in_place_no_copy_is_made, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(

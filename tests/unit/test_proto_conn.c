@@ -33,7 +33,12 @@ struct end {
     size_t hold_at; /* 0: never; else it holds the connection when so much is unfinished */
     bool held;
     size_t unfinished;
+    uint64_t turn, worked, turns_worked; /* of the loop: now, requests, and in how many turns */
+    uint64_t worked_turn;
+    bool all_worked;
 };
+
+enum { WORKS = 20 };
 
 struct pair {
     uv_loop_t loop;
@@ -55,6 +60,23 @@ static void on_ready(void *arg, const struct pki_identity *id)
         e->id = *id;
 }
 
+/* A request that takes more than half of what a connection has in a turn. */
+static void work(struct end *e)
+{
+    uint64_t until_ns = uv_hrtime() + (CONN_TURN_MS / 2 + 1) * 1000000ULL;
+    while (uv_hrtime() < until_ns) {
+    }
+    e->turns_worked += e->worked == 0 || e->worked_turn != e->turn;
+    e->worked_turn = e->turn;
+    e->all_worked = ++e->worked == WORKS;
+}
+
+static void on_turn(uv_check_t *h)
+{
+    struct end *e = h->data;
+    e->turn++;
+}
+
 static void on_request(void *arg, uint64_t msgid, struct slice method, struct slice params)
 {
     struct end *e = arg;
@@ -65,6 +87,8 @@ static void on_request(void *arg, uint64_t msgid, struct slice method, struct sl
         conn_reply_error(e->conn, msgid, ERR_UNAVAILABLE, "no leader", "10.0.0.9:7400");
     if (slice_eq(method, slice_str("doubt")))
         conn_reply_error(e->conn, msgid, ERR_OUTCOME_UNKNOWN, NULL, NULL);
+    if (slice_eq(method, slice_str("work")))
+        work(e);
     if (slice_eq(method, slice_str("push")))
         conn_notify(e->conn, "event", params);
     if (e->close_in_callback)
@@ -443,6 +467,30 @@ static void a_held_connection_is_not_read_until_it_is_let_go(void **state)
     }
 }
 
+/* One that asks for much does not hold up the others, and all that it has asked for is heard, also when it is
+ * gone by then. */
+static void requests_that_take_long_are_spread_over_turns(void **state)
+{
+    (void)state;
+    for (int tls = 0; tls < 2; tls++) {
+        struct pair p;
+        struct buf b CLEANUP(buf_close) = BUF_INIT;
+        uv_check_t check;
+        pair_open(&p, tls == 1);
+        (void)uv_check_init(&p.loop, &check);
+        check.data = &p.server;
+        (void)uv_check_start(&check, on_turn);
+        for (int i = 0; i < WORKS; i++)
+            conn_request(p.client.conn, 1000, "work", params(&b, 10));
+        conn_close(p.client.conn);
+        assert_true(loop_until(&p.loop, &p.server.all_worked));
+        assert_true(p.server.turns_worked >= WORKS / 2);
+        assert_true(loop_until(&p.loop, &p.server.closed));
+        uv_close((uv_handle_t *)&check, NULL);
+        pair_close(&p);
+    }
+}
+
 static void a_result_too_long_for_a_frame_becomes_an_error(void **state)
 {
     (void)state;
@@ -679,6 +727,7 @@ int main(void)
         cmocka_unit_test(an_oversized_frame_closes_the_connection),
         cmocka_unit_test(a_bound_of_ones_own_closes_the_connection),
         cmocka_unit_test(a_held_connection_is_not_read_until_it_is_let_go),
+        cmocka_unit_test(requests_that_take_long_are_spread_over_turns),
         cmocka_unit_test(a_result_too_long_for_a_frame_becomes_an_error),
         cmocka_unit_test(hostile_frames_close_the_connection),
         cmocka_unit_test(closing_inside_a_callback_ends_all_callbacks),
