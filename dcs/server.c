@@ -124,14 +124,14 @@ static void mark(struct session *x)
     }
 }
 
-/* Would n bytes more be too much for all clients together, which may have max? */
-static bool crowded(struct session *x, size_t n, size_t max)
+/* Would n bytes more be too much for all clients together? */
+static bool crowded(struct session *x, size_t n)
 {
     struct server *s = x->server;
     if (x->peer || conn_pending_bytes(x->conn) + n <= SERVER_UNREAD_FREE) {
         return false;
     }
-    if (s->unread + n > max) {
+    if (s->unread + n > SERVER_UNREAD_MAX) {
         s->unread = 0;
         for (struct list *l = s->sessions.next; l != &s->sessions; l = l->next) {
             struct session *other = container_of(l, struct session, link);
@@ -139,17 +139,21 @@ static bool crowded(struct session *x, size_t n, size_t max)
                 other->conn == NULL || other->peer ? 0 : conn_memory_bytes(other->conn);
         }
     }
-    bool over = s->unread + n > max;
+    bool over = s->unread + n > SERVER_UNREAD_MAX;
     s->unread += over ? 0 : n;
     return over;
 }
 
 /* Only a read's answer can be refused: without room for any other the connection ends, and its client asks again
- * on another. */
+ * on another. Errors, that of a refused read among them, and short answers find some room for a while. */
 static bool cut_off(struct session *x, size_t n)
 {
-    if (!conn_is_open(x->conn) ||
-        !crowded(x, n, (size_t)SERVER_UNREAD_MAX + SERVER_UNREAD_RESERVE)) {
+    enum { OVERHEAD = 100 };
+    if (conn_pending_bytes(x->conn) <= SERVER_UNREAD_FREE) {
+        x->squeezed_in = 0;
+    }
+    x->squeezed_in += n + OVERHEAD;
+    if (!conn_is_open(x->conn) || x->squeezed_in <= SERVER_UNREAD_FREE || !crowded(x, n)) {
         return false;
     }
     log_event(LOG_WARN, "too_slow", KV(KV_STR("peer", conn_peer_text(x->conn))),
@@ -216,7 +220,7 @@ static bool room_for(struct session *x, size_t n)
     if (conn_pending_bytes(x->conn) + n > max) {
         conn_flush(x->conn);
     }
-    return conn_pending_bytes(x->conn) + n <= max && !crowded(x, n, SERVER_UNREAD_MAX);
+    return conn_pending_bytes(x->conn) + n <= max && !crowded(x, n);
 }
 
 void session_done(void *ticket, uint64_t tag, enum err status, const char *text,
@@ -252,7 +256,7 @@ bool session_watch_send(void *session, struct slice event, bool must)
     CHECK_MAGIC(x, SESSION_MAGIC);
     if (x->conn == NULL ||
         (!must && (conn_pending_bytes(x->conn) + event.n > SERVER_WATCH_PENDING_MAX ||
-                   crowded(x, event.n, SERVER_UNREAD_MAX)))) {
+                   crowded(x, event.n)))) {
         return false;
     }
     conn_notify(x->conn, "watch.event", event);

@@ -30,8 +30,7 @@ enum {
     SERVER_WATCH_PENDING_MAX = 8 * 1024 * 1024, /* a slower watcher is cut off */
     SERVER_WRITE_MAX = 16 * 1024 * 1024,        /* of answers that a client does not read */
     SERVER_UNREAD_MAX = 128 * 1024 * 1024,      /* memory of all clients together for that; */
-    SERVER_UNREAD_RESERVE = 16 * 1024 * 1024, /* and so much more of what cannot be refused; */
-    SERVER_UNREAD_FREE = 64 * 1024,           /* what each may have whatever the others do */
+    SERVER_UNREAD_FREE = 64 * 1024,             /* what each may have whatever the others do */
     SERVER_STRANGER_FRAME_MAX = 64 * 1024,
     SERVER_STRANGER_WRITE_MAX = 256 * 1024, /* of answers, until a certificate was shown */
     SERVER_PEER_WRITE_MAX = 128 * 1024 * 1024,
@@ -95,6 +94,8 @@ struct session {
     uint64_t revocations; /* node_revocations() when that was looked up */
     bool peer;            /* a member, as a member */
     size_t in_flight, bytes;
+    /* bytes of errors and the like since no more than SERVER_UNREAD_FREE waited */
+    size_t squeezed_in;
     struct intake_ticket intake;
 };
 
