@@ -11,9 +11,16 @@
  *   15 and later, WaitForWALToBecomeAvailable()).
  * - It is busy, and there has been no walreceiver for two retry intervals.
  *
- * Then what was received can only be read, and the seal is written down. */
+ * Then what was received can only be read, and the seal is written down.
+ *
+ * That is the received position, and there is none since a start until the WAL on the disk is used up: until then
+ * nobody knows how far this standby had confirmed, for it lets people in long before. So without one the seal waits
+ * for that: the startup process is seen in the same sleep, which comes when all sources have failed, or pg_waldump
+ * finds nothing behind the replayed position (a restore_command that takes longer than the interval leaves
+ * no sleep). See docs/decisions/0015. */
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 
 #include "agent/pg_text.h"
 #include "agent/postgres_private.h"
@@ -21,7 +28,7 @@
 #include "base/mutant.h"
 #include "base/str.h"
 
-enum { SEAL_MS = 30000 };
+enum { SEAL_MS = 30000, LOCAL_WAL_MS = 10000, LOCAL_WAL_LOOK_MS = 100, LOOKS = 2 };
 
 static void look_again_cb(uv_timer_t *timer);
 static void fresh(struct postgres *p);
@@ -87,6 +94,11 @@ static void end_walreceiver(struct postgres *p, uint64_t pid)
     action_worker(p, &q, PG_WORKER_MS, ended);
 }
 
+static bool sleeps(const PGresult *process)
+{
+    return strcmp(pg_sql_text(process, 0, 2), "RecoveryRetrieveRetryInterval") == 0;
+}
+
 /* No walreceiver can come any more; and what is observed at the end shows that: the plan that follows is made
  * from it. */
 static bool cut_off(struct postgres *p, const PGresult *process)
@@ -97,8 +109,7 @@ static bool cut_off(struct postgres *p, const PGresult *process)
         a->since_ms = now;
         pg_monitor_poke(p->monitor);
     }
-    bool asleep = PQserverVersion(pg_sql_conn(p->sql)) >= 150000 &&
-                  strcmp(pg_sql_text(process, 0, 2), "RecoveryRetrieveRetryInterval") == 0;
+    bool asleep = PQserverVersion(pg_sql_conn(p->sql)) >= 150000 && sleeps(process);
     bool seen = pg_monitor_seen(p->monitor)->at_ms > a->since_ms || now - a->began_ms > SEAL_MS;
     return seen && (asleep || now - a->since_ms >= 2 * p->retry_interval_ms);
 }
@@ -137,6 +148,38 @@ static bool shows_reload(struct postgres *p, const PGresult *setting)
     return false;
 }
 
+/* ---- is there more on the disk? ---- */
+
+/* Twice in a row: a file that the archive replaces at this moment is missed once. */
+static void wal_looked(struct postgres *p, const struct worker_reply *r)
+{
+    struct action *a = &p->act;
+    a->step = r->more ? 0 : a->step + 1;
+    a->used_up = a->step >= LOOKS;
+    if (!r->more) {
+        action_in(p, a->used_up ? 0 : PG_POLL_MS, look_again_cb);
+        return;
+    }
+    (void)snprintf(
+        p->trouble, sizeof p->trouble,
+        "the WAL on the disk is still being replayed, at %X/%X (startup process: %s)",
+        (unsigned)(a->lsn >> 32), (unsigned)a->lsn, pg_monitor_seen(p->monitor)->startup_wait);
+    if (clock_boot_ms() - a->began_ms > LOCAL_WAL_MS) {
+        action_fail(p, ERR_TIMEOUT, "seal: %s", p->trouble);
+        return;
+    }
+    action_in(p, LOCAL_WAL_LOOK_MS, look_again_cb);
+    postgres_told(p);
+}
+
+static void look_at_wal(struct postgres *p)
+{
+    struct worker_req q;
+    postgres_req(p, &q, "wal");
+    q.lsn = p->act.lsn;
+    action_worker(p, &q, PG_WORKER_MS, wal_looked);
+}
+
 /* The setting, then the processes, then the positions, each in a statement of its own: as they are afterwards. */
 static void looked(void *arg, const struct pg_sql_reply *r)
 {
@@ -160,10 +203,6 @@ static void looked(void *arg, const struct pg_sql_reply *r)
         wait_for_walreceiver(p, pid);
         return;
     }
-    if (!cut_off(p, process)) {
-        action_in(p, PG_POLL_MS / 2, look_again_cb);
-        return;
-    }
     if ((pg_sql_text(position, 0, 0)[0] != '\0' &&
          pg_lsn_parse(pg_sql_text(position, 0, 0), &receive) != ERR_OK) ||
         pg_lsn_parse(pg_sql_text(position, 0, 1), &replay) != ERR_OK) {
@@ -171,7 +210,13 @@ static void looked(void *arg, const struct pg_sql_reply *r)
         return;
     }
     a->lsn = MAX(receive, replay);
-    pg_sql_query(p->sql, "IDENTIFY_SYSTEM", PG_SQL_MS, identified, p);
+    a->used_up = a->used_up || receive != 0 || sleeps(process) || MUTANT(seal_in_replay);
+    if (!a->used_up)
+        look_at_wal(p);
+    else if (!cut_off(p, process))
+        action_in(p, PG_POLL_MS / 2, look_again_cb);
+    else
+        pg_sql_query(p->sql, "IDENTIFY_SYSTEM", PG_SQL_MS, identified, p);
 }
 
 static void look(struct postgres *p)

@@ -26,6 +26,8 @@ void action_end(struct postgres *p, enum err status, const struct errmsg *e)
     pg_sql_reset(p->sql);
     pg_sql_reset(p->remote);
     p->checking = false;
+    if (p->act.plan.action == ACTION_SEAL)
+        p->trouble[0] = '\0'; /* what it waited for */
     p->act = (struct action){.active = false};
     pg_monitor_closely(p->monitor, p->closely);
     cb(arg, status, &copy);

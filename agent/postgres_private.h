@@ -46,6 +46,7 @@ struct action {
     unsigned step;     /* meaning is the action's */
     uint64_t since_ms;
     uint64_t pid; /* SEAL: walreceiver signalled last */
+    bool used_up; /* SEAL: no WAL of before the start is left on the disk */
     uint64_t lsn;
     uint64_t timeline;
 };

@@ -96,6 +96,12 @@ static bool obsolete_start(const struct view *v, uint64_t *ret_at_ms)
     return true;
 }
 
+/* Somebody leads: who was to be compared does not matter any more. */
+static bool obsolete_seal(const struct view *v)
+{
+    return v->busy.action == ACTION_SEAL && v->has_leader;
+}
+
 /* Only the record: the action under way is not touched. */
 static bool sync_beside(const struct view *v, struct plan *p)
 {
@@ -130,7 +136,14 @@ bool rule_busy(const struct view *v, struct plan *p)
                        v->busy.target[0] != '\0' ? v->busy.target : "nobody", v->leader.name);
         return plan_wait(p, UINT64_MAX);
     }
-    (void)plan_say(p, "waiting for %s to end", name);
+    if (obsolete_seal(v)) {
+        p->cancel = true;
+        (void)plan_say(p, "%s given up: %s leads now", name, v->leader.name);
+        return plan_wait(p, UINT64_MAX);
+    }
+    bool told = v->busy.action == ACTION_SEAL && v->pg.trouble[0] != '\0';
+    (void)plan_say(p, "waiting for %s to end%s%s", name, told ? ": " : "",
+                   told ? v->pg.trouble : "");
     return plan_wait(p, late_ms);
 }
 

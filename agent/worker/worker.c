@@ -21,6 +21,7 @@ static const struct {
     {"initdb", op_initdb},   {"clone", op_clone},     {"rewind", op_rewind},
     {"lineage", op_lineage}, {"made", op_made},       {"bootstrap", op_bootstrap},
     {"restore", op_restore}, {"health", op_health},   {"adopt", op_adopt},
+    {"wal", op_wal},
 };
 
 static void send_all(struct worker *w, struct slice s)

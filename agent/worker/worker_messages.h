@@ -34,6 +34,7 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
  *                                                         a copy by a program of the administrator
  * rewind        name data_dir bin_dir host port user passfile files dirs
  * tail          path                                      the end of a log, into text
+ * wal           data_dir bin_dir lsn                      more: does pg_wal go on behind lsn, on any timeline?
  * health        data_dir                                  writes to the disks, and says how much room they have
  * cancel                                                  ends what runs; id is that request's */
 #define WORKER_FILE(U64, BOOL, TEXT, BYTES, MANY)             \
@@ -105,6 +106,7 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
     U64(seal_token)                                                                           \
     U64(seal_lsn)                                                                             \
     U64(seal_timeline)                                                                        \
+    BOOL(more)     /* wal */                                                                  \
     U64(data_free) /* health: bytes */                                                        \
     U64(data_size)                                                                            \
     U64(wal_free)                                                                             \

@@ -23,7 +23,7 @@ typedef enum err worker_op(struct worker *w, const struct worker_req *q, struct 
                            struct errmsg *e);
 
 worker_op op_probe, op_prepare, op_write, op_seal, op_lineage, op_signal, op_tail, op_initdb,
-    op_clone, op_rewind, op_made, op_bootstrap, op_restore, op_health, op_adopt;
+    op_clone, op_rewind, op_made, op_bootstrap, op_restore, op_health, op_adopt, op_wal;
 
 /* ---- shared between them ---- */
 
@@ -37,6 +37,14 @@ enum err programs_version(struct worker *w, const char *bin_dir, char ret[static
 /* pg_controldata of the data directory. */
 enum err control_read(struct worker *w, const char *bin_dir, const char *data_dir,
                       struct control_data *ret, struct errmsg *e) MUST_CHECK;
+/* worker_wal.c: what pg_waldump prints for the first record at or behind that place. ERR_IO: there is none, among
+ * others. */
+struct wal_at {
+    const char *bin_dir, *data_dir;
+    uint64_t timeline, lsn;
+};
+enum err wal_record(struct worker *w, const struct wal_at *at, struct buf *output,
+                    struct errmsg *e) MUST_CHECK;
 /* Of recovery: settings that auto.conf would win with; q->purge. */
 enum err auto_conf_purge(const struct worker_req *q, struct errmsg *e) MUST_CHECK;
 /* worker_recover.c: runs archive recovery to its end, where nobody can connect; the data is a primary's then, shut

@@ -36,23 +36,10 @@ static uint64_t wal_since_redo(const char *data_dir, const struct control_data *
 static uint64_t shutdown_end(struct worker *w, const char *bin_dir, const char *data_dir,
                              const struct control_data *c)
 {
-    char path[FILES_PATH];
-    char wal[FILES_PATH];
-    char lsn[24];
-    char timeline[24];
     uint64_t end = 0;
     struct buf out CLEANUP(buf_close) = BUF_INIT;
-    struct tool t = {.timeout_ms = 10000};
-    if (files_path(path, bin_dir, "pg_waldump", NULL) != ERR_OK ||
-        files_path(wal, data_dir, "pg_wal", NULL) != ERR_OK)
-        return 0;
-    (void)snprintf(lsn, sizeof lsn, "%" PRIX64 "/%" PRIX64, c->checkpoint_lsn >> 32,
-                   c->checkpoint_lsn & 0xffffffffU);
-    (void)snprintf(timeline, sizeof timeline, "%" PRIu64, c->timeline);
-    const char *args[] = {path, "-p", wal, "-s", lsn, "-t", timeline, "-n", "1"};
-    for (size_t i = 0; i < ARRAY_LEN(args); i++)
-        tool_arg(&t, args[i]);
-    if (tool_run(w, &t, &out, NULL) != ERR_OK ||
+    struct wal_at at = {bin_dir, data_dir, c->timeline, c->checkpoint_lsn};
+    if (wal_record(w, &at, &out, NULL) != ERR_OK ||
         strstr(buf_cstr(&out), "CHECKPOINT_SHUTDOWN") == NULL ||
         control_record_end(buf_cstr(&out), c->checkpoint_lsn, c->segment_bytes, &end, NULL) !=
             ERR_OK)

@@ -1,5 +1,6 @@
 """PostgreSQL as the engine orders it: real server, real fence, real worker."""
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -88,6 +89,42 @@ def test_a_seal_holds_while_a_report_holds_up_replay(lab):
     assert n2.psql("SELECT string_agg(id::text, ',') FROM t") == "1"
     report.kill()
     writer.kill()
+
+
+def test_a_seal_waits_until_the_wal_on_the_disk_is_replayed(lab):
+    """A restarted standby lets people in before it has replayed what it had confirmed. The archive holds replay up there."""
+    go = lab.dir / "go"
+    n1 = lab.primary()
+    n2 = lab.standby(n1, "n2")
+    n1.run("set_sync", k=1, s=n2.view()["incarnation"])
+    n1.wait("confirmed", lambda v: v["set_confirmed"])
+    n1.psql("CREATE TABLE t (id int)")
+    n2.wait("replayed", n1.is_replayed())
+    n2.psql("SELECT pg_wal_replay_pause()")  # what follows is confirmed, and behind what a start replays first
+    n1.psql("SELECT pg_switch_wal()")
+    n1.psql("INSERT INTO t VALUES (1)")
+    segment = n1.psql("SELECT pg_walfile_name(pg_current_wal_lsn())")
+    confirmed = n2.wait("held up", lambda v: v["lsn"] > v["replay_lsn"])["lsn"]
+    n2.run("kill")
+    # Longer than wal_retrieve_retry_interval: then the startup process never sleeps.
+    restore = f"""case %f in {segment}) until test -e {go}; do sleep 0.1; done;; esac; sleep 0.3; false"""
+    parameters = {"restore_command": restore}
+    if int(n1.psql("SHOW server_version_num")) >= 150000:
+        parameters["recovery_prefetch"] = "off"  # it would wait for that segment too early
+    n2.send("configure " + json.dumps({"postgresql": {"parameters": parameters}}))
+    n2.wait("looked at", lambda v: v["proc"] == "stopped" and v["data"] == "ours")
+    n2.run("start_standby")
+    n2.start("seal", token=1)
+    told = n2.wait("told what it waits for", lambda v: "still being replayed" in v["trouble"])
+    assert told["sealed_token"] == 0 and told["lsn"] < confirmed
+    go.touch()
+    done = n2.finish()
+    if done["status"] != "ok":  # held up for longer than it waits
+        assert "still being replayed" in done["text"], done
+        n2.run("seal", token=1)
+    view = n2.view()
+    assert view["sealed_token"] == 1 and view["sealed_lsn"] >= confirmed and view["trouble"] == ""
+    assert n2.psql("SELECT count(*) FROM t") == "1"
 
 
 def test_a_sealed_standby_follows_again(lab):

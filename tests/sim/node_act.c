@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "tests/sim/node_world.h"
 
-enum { SEAL_MS = 30000, POSTMASTER_MS = 10000, KILL_AFTER_MS = 5000, SOURCE_MS = 30000 };
+enum { SEAL_REPLAY_MS = 10000, POSTMASTER_MS = 10000, KILL_AFTER_MS = 5000, SOURCE_MS = 30000 };
 enum { SET_ADOPT_MS = 3000 };
 enum { STEP_NONE, STEP_BEGUN, STEP_WAIT, STEP_LATE };
 
@@ -102,7 +102,7 @@ static void initdb_done(struct sim_node *x)
     d->tl[0] = (struct timeline){1, 0};
     d->tl_n = 1;
     d->control_timeline = 1;
-    d->shutdown_n = d->checkpoint_n = d->n;
+    d->shutdown_n = d->checkpoint_n = d->recovery_n = d->n;
     d->clean = true;
     d->standby_signal = false;
     new_incarnation(x);
@@ -295,8 +295,8 @@ static void seal_written(struct sim_node *x)
         return;
     }
     x->data.sealed_token = x->agent.act.plan.token;
-    x->data.sealed_timeline = data_timeline(&x->data);
-    x->data.sealed_n = x->data.n;
+    x->data.sealed_n = pg_has(x);
+    x->data.sealed_timeline = timeline_at(&x->data, x->data.sealed_n);
     see_soon(x, 0);
     ended_well(x);
 }
@@ -312,6 +312,12 @@ static void look_for_receiver(struct sim_node *x)
     if (x->pg.conn != 0) {
         a->since_us = 0;
         wal_cut(x); /* SIGTERM */
+    } else if (x->pg.local && x->w->mutation != MUTATION_SEAL_IN_REPLAY) {
+        a->since_us = 0;
+        if (now - a->began_us > SEAL_REPLAY_MS * MS) {
+            fail(x, "seal: what is on the disk is still being replayed");
+            return;
+        }
     } else if (a->since_us == 0) {
         a->since_us = now;
     } else if (now - a->since_us >= 200 * MS) { /* two retry intervals */

@@ -134,6 +134,33 @@ void fault_machine(struct sim *w, struct sim_node *x, uint64_t for_us)
     sim_at(w, NULL, WORLD, for_us, "power", on_power, mem_dup(&x->id, sizeof x->id));
 }
 
+static void on_outage(struct sim *w, struct sim_node *none, void *arg)
+{
+    struct sim_node *primary = faults_primary(w);
+    (void)none;
+    if (primary == NULL || w->now_us >= w->quiet_us)
+        return;
+    fault_machine(w, primary, faults_left(w, sim_between(w, 8 * SEC, 14 * SEC)));
+    fault_machine(w, &w->node[*(uint64_t *)arg - 1],
+                  faults_left(w, sim_between(w, 300 * MS, 4 * SEC)));
+}
+
+/* The primary and the one standby that has everything lose power; that one is back first. */
+static void outage(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    struct sim_node *primary = faults_primary(w);
+    if (primary == NULL)
+        return;
+    if (x == primary)
+        x = any_other(w, x);
+    sim_note(w, x, "alone is reached by %s for %.1f s", primary->name, (double)for_us / 1e6);
+    for (size_t i = 0; i < w->n; i++)
+        if (&w->node[i] != x && &w->node[i] != primary)
+            w->cut[primary->id - 1][i] = w->cut[i][primary->id - 1] = true;
+    cut_for(w, for_us + SEC); /* what is on its way is lost with its sender */
+    sim_at(w, NULL, WORLD, for_us, "outage", on_outage, mem_dup(&x->id, sizeof x->id));
+}
+
 void fault_daemon(struct sim *w, struct sim_node *x, uint64_t for_us)
 {
     (void)w;
@@ -232,7 +259,8 @@ static void on_unheld(struct sim *w, struct sim_node *x, void *arg)
     (void)w;
     (void)arg;
     x->pg.held = false;
-    x->pg.replayed = x->data.n;
+    if (!x->pg.local)
+        x->pg.replayed = x->data.n;
     if (x->pg.in_recovery && x->pg.upstream != x->data.upstream) {
         x->pg.upstream = x->data.upstream;
         wal_cut(x);
@@ -299,7 +327,7 @@ struct kind {
 };
 
 static const struct kind kinds[] = {
-    /* mix kill daemons fence late orders sick rush */
+    /* mix kill daemons fence late orders sick rush outage */
     {isolate, {6, 0, 0, 8, 5, 3, 2, 1}, 300, 14000, true, false},
     {one_way, {4, 0, 0, 6, 2, 2, 1, 1}, 300, 12000, true, false},
     {ring, {4, 0, 0, 4, 2, 1, 0, 0}, 300, 12000, true, false},
@@ -307,6 +335,7 @@ static const struct kind kinds[] = {
     {late_calls, {4, 0, 0, 2, 0, 2, 0, 0}, 2000, 20000, false, false},
     {break_client, {4, 0, 2, 2, 4, 2, 2, 2}, 0, 0, true, false},
     {fault_machine, {6, 0, 0, 6, 5, 3, 3, 0}, 500, 12000, true, false},
+    {outage, {2, 0, 0, 1, 0, 0, 0, 0, 10}, 50, 500, false, false},
     {fault_daemon, {5, 0, 6, 6, 6, 4, 4, 4}, 50, 9000, true, true},
     {restart_daemon, {3, 0, 3, 1, 0, 2, 2, 1}, 50, 500, true, true},
     {end_daemon, {3, 0, 0, 1, 3, 2, 1, 0}, 0, 0, true, true},

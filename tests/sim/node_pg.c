@@ -17,6 +17,14 @@ uint64_t data_timeline(const struct data *d)
     return d->tl_n == 0 ? 0 : d->tl[d->tl_n - 1].id;
 }
 
+uint64_t timeline_at(const struct data *d, size_t n)
+{
+    size_t i = d->tl_n;
+    while (i > 1 && d->tl[i - 1].start >= n)
+        i--;
+    return i == 0 ? 0 : d->tl[i - 1].id;
+}
+
 void data_append(struct data *d, uint32_t id)
 {
     if (d->n == d->cap) {
@@ -31,7 +39,28 @@ bool pg_writable(const struct sim_node *x)
     return x->up[POSTGRES] && !x->pg.in_recovery && x->pg.accepts;
 }
 
+/* While it replays what it found on its disk, nobody knows how much that is. */
+size_t pg_has(const struct sim_node *x)
+{
+    return x->pg.local ? x->pg.replayed : x->data.n;
+}
+
 /* ---- life ---- */
+
+/* A standby lets people in as soon as it is consistent, and asks for a walreceiver only when nothing on its
+ * own disk is left to be replayed. */
+static void on_replay(struct sim *w, struct sim_node *x, void *arg)
+{
+    (void)arg;
+    if (!x->pg.in_recovery)
+        return;
+    x->pg.replayed += x->pg.replayed < x->data.n && !x->pg.held;
+    x->pg.local = x->pg.replayed < x->data.n;
+    if (x->pg.local)
+        sim_at(w, x, POSTGRES, x->pg.replay_us, "replay", on_replay, NULL);
+    else
+        wal_wake(x);
+}
 
 static void on_accepts(struct sim *w, struct sim_node *x, void *arg)
 {
@@ -41,6 +70,8 @@ static void on_accepts(struct sim *w, struct sim_node *x, void *arg)
         return; /* killed or stopped meanwhile */
     x->pg.waiting = !primary && x->data.n < x->data.consistent_n;
     if (x->pg.waiting) {
+        x->pg.local = false; /* what is missing comes by the network */
+        x->pg.replayed = x->data.n;
         wal_wake(x);
         return;
     }
@@ -50,7 +81,7 @@ static void on_accepts(struct sim *w, struct sim_node *x, void *arg)
     if (primary)
         pg_become_primary(x, x->pg.token);
     else
-        wal_wake(x);
+        on_replay(w, x, NULL);
     see_soon(x, sim_random(w, 20 * MS));
 }
 
@@ -76,9 +107,12 @@ void pg_start(struct sim_node *x, bool primary, uint64_t token)
                         .in_recovery = !primary,
                         .token = token,
                         .starts = starts,
-                        .replayed = x->data.n,
+                        .local = !primary,
+                        .replayed = MIN(x->data.recovery_n, x->data.n),
                         .upstream = x->data.upstream};
     pg_loaded(x);
+    x->pg.replay_us =
+        sim_chance(w, 300) ? sim_between(w, 20 * MS, 600 * MS) : sim_between(w, 50, MS);
     uint64_t recovery_us = x->data.clean ? 0 : sim_between(w, 20 * MS, 600 * MS);
     x->data.clean = false;
     sim_at(w, x, POSTGRES, sim_between(w, 20 * MS, 120 * MS) + recovery_us, "accepts",
@@ -96,8 +130,10 @@ static void gone(struct sim_node *x)
 {
     bool was_primary = !x->pg.in_recovery;
     struct data *d = &x->data;
-    if (!was_primary) /* what was received and not replayed, or not noted, is there all the same */
-        d->recovery_n = d->clean ? d->n : d->n - sim_random(x->w, MIN(d->n, (size_t)20) + 1);
+    d->recovery_n = d->n;
+    if (!was_primary &&
+        !d->clean) /* what was received and not replayed, or not noted, is there all the same */
+        d->recovery_n -= sim_random(x->w, MIN(d->n, (size_t)20) + 1);
     forget_connections(x);
     if (x->up[POSTGRES])
         domain_end(x, POSTGRES);
@@ -340,7 +376,7 @@ void pg_reload_set(struct sim_node *x)
 /* Before the first write everybody has the set: the startup process ends recovery after it was read. */
 void pg_become_primary(struct sim_node *x, uint64_t token)
 {
-    x->pg.in_recovery = false;
+    x->pg.in_recovery = x->pg.local = false;
     x->pg.token = token;
     x->pg.defined = x->data.set.k > 0;
     x->pg.reloads++;

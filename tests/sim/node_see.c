@@ -21,9 +21,9 @@ static void take_look(struct sim_node *x)
                        .walreceiver = x->pg.conn != 0,
                        .streaming = x->pg.streaming,
                        .checkpointed = primary && d->control_timeline == data_timeline(d),
-                       .lsn = pg_lsn(d->n),
+                       .lsn = pg_lsn(pg_has(x)),
                        .replay_lsn = pg_lsn(primary ? d->n : MIN(x->pg.replayed, d->n)),
-                       .timeline = data_timeline(d)};
+                       .timeline = timeline_at(d, pg_has(x))};
     if (x->w->mutation == MUTATION_NO_SEAL && d->sealed_token != 0)
         l->walreceiver = l->streaming = false;
     if (primary && d->tl_n > 1) {
@@ -293,14 +293,6 @@ static void view_data(const struct sim_node *x, struct view_pg *v)
     v->sealed_token = d->sealed_token;
     v->sealed_lsn = pg_lsn(d->sealed_n);
     v->sealed_timeline = d->sealed_timeline;
-}
-
-static uint64_t timeline_at(const struct data *d, size_t n)
-{
-    size_t i = d->tl_n;
-    while (i > 1 && d->tl[i - 1].start >= n)
-        i--;
-    return i == 0 ? 0 : d->tl[i - 1].id;
 }
 
 static void view_stopped(const struct sim_node *x, struct view_pg *v)

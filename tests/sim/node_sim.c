@@ -21,11 +21,12 @@ static const char *const mutation_names[MUTATION_COUNT] = {
     [MUTATION_NO_CONFIRM] = "no_confirm",
     [MUTATION_NO_SYNC_GUARD] = "no_sync_guard",
     [MUTATION_NO_DAMPING] = "no_damping",
+    [MUTATION_SEAL_IN_REPLAY] = "seal_in_replay",
 };
 static const char *const scenario_names[SCENARIO_COUNT] = {
     [SCENARIO_MIX] = "mix",     [SCENARIO_KILL] = "kill", [SCENARIO_DAEMONS] = "daemons",
     [SCENARIO_FENCE] = "fence", [SCENARIO_LATE] = "late", [SCENARIO_ORDERS] = "orders",
-    [SCENARIO_SICK] = "sick",   [SCENARIO_RUSH] = "rush",
+    [SCENARIO_SICK] = "sick",   [SCENARIO_RUSH] = "rush", [SCENARIO_OUTAGE] = "outage",
 };
 
 struct args {

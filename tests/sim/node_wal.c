@@ -8,6 +8,7 @@ enum { RETRY_MS = 100, CHECK_MS = 500, DEAD_MS = 5000, RESEND_MS = 40, UNFED_MS 
 
 struct wal_msg {
     uint64_t from, conn;
+    bool again;   /* sent once more by its sender's kernel, if that lives */
     size_t at, n; /* records at .. at+n-1 */
     size_t tl_n;
     struct timeline tl[]; /* then the n records */
@@ -166,7 +167,7 @@ static void attempt_in(struct sim_node *x, uint64_t us)
 void wal_wake(struct sim_node *x)
 {
     if (domain_runs(x, POSTGRES) && x->pg.in_recovery && !x->pg.retrying && x->pg.conn == 0 &&
-        x->pg.upstream >= 0 && !x->pg.held && !x->pg.stopping &&
+        x->pg.upstream >= 0 && !x->pg.held && !x->pg.local && !x->pg.stopping &&
         (x->pg.accepts || x->pg.waiting))
         attempt_in(x, sim_between(x->w, 1 * MS, RETRY_MS * MS));
 }
@@ -250,9 +251,12 @@ static void on_wal(struct sim *w, struct sim_node *x, void *arg)
     struct sim_node *up = &w->node[m->from];
     if (x->pg.conn != m->conn)
         return;
+    if (up->machine_down && (m->again || m->at > x->data.n))
+        return;
     bool open = net_open(w, up, x);
     if (!open || m->at > x->data.n) { /* TCP: later, and in order */
         uint64_t in = open ? 1 : RESEND_MS;
+        m->again = !open;
         sim_at(w, x, POSTGRES, in * MS, "wal", on_wal, mem_dup(m, msg_size(m->tl_n, m->n)));
         return;
     }

@@ -98,7 +98,7 @@ struct data {
     uint64_t sealed_token, sealed_timeline;
     size_t sealed_n, shutdown_n, checkpoint_n;
     size_t consistent_n;       /* nobody is let in before it has that much */
-    size_t recovery_n;         /* a standby's control file: it has at least so much */
+    size_t recovery_n;         /* the control file: at least so much is replayed by a start */
     uint64_t control_timeline; /* of the last checkpoint */
     bool roles;                /* the roles exist */
     int upstream;              /* as configured; -1: nobody */
@@ -146,6 +146,10 @@ struct pg {
     bool streaming; /* and it streams */
     bool retrying;  /* an attempt is on its way */
     bool waiting;   /* for what it needs to be consistent */
+    /* what it found on its disk is being replayed: no walreceiver is asked for, and nobody
+     * can say how much there is */
+    bool local;
+    uint64_t replay_us; /* for one record of that */
     size_t replayed;
     uint64_t bad_since_us, unfed_us;
 };
@@ -269,12 +273,13 @@ struct sim_node {
 /* Ways to break the parts around the production code: each must be seen by the checks. */
 enum mutation {
     MUTATION_NONE,
-    MUTATION_FENCE_IDLE,    /* the fence does not kill */
-    MUTATION_NO_DEADLINE,   /* the fence is told of a deadline far away */
-    MUTATION_NO_SEAL,       /* a seal is published while the walreceiver goes on */
-    MUTATION_NO_CONFIRM,    /* a set counts as confirmed at once */
-    MUTATION_NO_SYNC_GUARD, /* transactions do not compare the sync record */
-    MUTATION_NO_DAMPING,    /* the sick relieve each other as fast as they like */
+    MUTATION_FENCE_IDLE,     /* the fence does not kill */
+    MUTATION_NO_DEADLINE,    /* the fence is told of a deadline far away */
+    MUTATION_NO_SEAL,        /* a seal is published while the walreceiver goes on */
+    MUTATION_NO_CONFIRM,     /* a set counts as confirmed at once */
+    MUTATION_NO_SYNC_GUARD,  /* transactions do not compare the sync record */
+    MUTATION_NO_DAMPING,     /* the sick relieve each other as fast as they like */
+    MUTATION_SEAL_IN_REPLAY, /* a seal says what was replayed, not what is on the disk */
     MUTATION_COUNT
 };
 
@@ -288,6 +293,7 @@ enum scenario {
     SCENARIO_ORDERS,  /* operators are busy */
     SCENARIO_SICK,    /* disks fill up or hang, servers hang, and others take over */
     SCENARIO_RUSH,    /* whoever leads is struck at once */
+    SCENARIO_OUTAGE,  /* several machines lose power at once, and the standby returns first */
     SCENARIO_COUNT
 };
 
@@ -450,8 +456,11 @@ void sim_remember(void *arg, uint64_t lease, uint64_t nonce);
 /* ---- node_pg.c ---- */
 uint64_t pg_lsn(size_t n);
 uint64_t data_timeline(const struct data *d);
+uint64_t timeline_at(const struct data *d, size_t n); /* of the last of n records */
 void data_append(struct data *d, uint32_t id);
 bool pg_writable(const struct sim_node *x);
+/* records that it can tell of */
+size_t pg_has(const struct sim_node *x);
 void pg_start(struct sim_node *x, bool primary, uint64_t token);
 void pg_loaded(struct sim_node *x);          /* the configuration, by the postmaster */
 void pg_look_consistent(struct sim_node *x); /* more has been received */
