@@ -55,7 +55,6 @@ static json_t *members(const struct rest_facts *f)
         put(o, "timeline", number(m->timeline));
         put(o, "lsn", lsn(m->lsn));
         put(o, "lag", number(leader_lsn - MIN(leader_lsn, m->lsn)));
-        put(o, "replay_lag", number(leader_lsn - MIN(leader_lsn, MAX(m->replay_lsn, m->lsn))));
         put(o, "host", text(m->conn_host));
         put(o, "port", number(m->conn_port));
         put(o, "url", text(m->api_url));

@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "agent/rest_journal.h"
+#include "agent/rest_live.h"
 #include "agent/rest_metrics.h"
 #include "agent/rest_route.h"
 #include "base/mem.h"
@@ -422,6 +423,78 @@ static void the_status_of_a_primary_is_patronis(void **state)
     mem_free(f);
 }
 
+/* What a load balancer reads at the root, and the page at /events. */
+static void the_root_is_the_status(void **state)
+{
+    struct rest_query q = {0};
+    struct rest_reply reply;
+    (void)state;
+    for (int standby = 0; standby < 2; standby++) {
+        struct rest_facts *f = facts(standby ? as_standby : as_primary, "");
+        rest_answer(f, rest_route_find("/"), &q, NOW_MS, true, &reply);
+        assert_int_equal(reply.code, standby ? 503 : 200);
+        char *status = rest_status_body(f);
+        assert_string_equal(reply.body, status);
+        free(status);
+        free(reply.body);
+        mem_free(f);
+    }
+}
+
+static void an_event_of_the_page_has_all_that_it_shows(void **state)
+{
+    struct rest_facts *f = facts(as_primary, "members[n3].upstream=n2\n");
+    (void)state;
+    f->has_dcs = true;
+    f->dcs = (struct status_reply){.leader = "n2",
+                                   .state = "follower",
+                                   .term = 4,
+                                   .voters = 3,
+                                   .quorum = 2,
+                                   .reachable_voters = 3,
+                                   .fsync_us_p99 = 1500};
+    f->vip_up = true;
+    f->changes = "password";
+    f->pg.slots_n = 1;
+    f->pg.slots[0].active = true;
+    f->pg.slots[0].retained_bytes = 4096;
+    str_cut(f->pg.slots[0].name, sizeof f->pg.slots[0].name, "regent_n2");
+    str_cut(f->pg.slots[0].wal_status, sizeof f->pg.slots[0].wal_status, "reserved");
+    f->host.has_certificate = true;
+    f->host.certificate_s = 86400;
+    f->host.state = (struct host_disk){
+        .known = true, .free_bytes = 1000, .total_bytes = 4000, .full_in_s = 60};
+    f->past.decisions_n = 1;
+    f->past.decisions[0].wall_ms = 1795196429000;
+    str_cut(f->past.decisions[0].rule, sizeof f->past.decisions[0].rule, "leader");
+    str_cut(f->past.decisions[0].reason, sizeof f->past.decisions[0].reason, "cut: \xc3");
+    is_body(rest_live_text(f, NOW_MS + 500, true),
+            "{\"scope\":\"demo\",\"self\":\"n1\",\"version\":\"" REGENT_VERSION "\","
+            "\"wall_ms\":1795196429623,\"stale\":false,\"role\":\"primary\","
+            "\"state\":\"running\",\"lease_ms\":2500,\"is_leader\":true,"
+            "\"changes\":\"password\",\"vip_up\":true,\"leader\":\"n1\","
+            "\"leader_state\":\"running\",\"token\":3,\"sync_mode\":\"off\","
+            "\"ttl_ms\":5000,\"pause\":false,\"members\":[{\"name\":\"n1\","
+            "\"role\":\"leader\",\"state\":\"running\",\"timeline\":2,"
+            "\"lsn\":\"0/5000000\",\"lag\":0,\"host\":\"h1\",\"port\":5432,"
+            "\"url\":\"http://h1:8008/patroni\",\"upstream\":\"\","
+            "\"pending_restart\":false,\"sick\":\"\"},{\"name\":\"n2\","
+            "\"role\":\"sync standby\",\"state\":\"streaming\",\"timeline\":2,"
+            "\"lsn\":\"0/4FFFF00\",\"lag\":256,\"host\":\"h2\",\"port\":5433,\"url\":\"\","
+            "\"upstream\":\"\",\"pending_restart\":false,\"sick\":\"\"},{\"name\":\"n3\","
+            "\"role\":\"replica\",\"state\":\"starting\",\"timeline\":0,\"lsn\":\"0/0\","
+            "\"lag\":83886080,\"host\":\"\",\"port\":0,\"url\":\"\",\"upstream\":\"n2\","
+            "\"pending_restart\":false,\"sick\":\"\"}],\"dcs\":{\"leader\":\"n2\","
+            "\"state\":\"follower\",\"term\":4,\"voters\":3,\"quorum\":2,"
+            "\"reachable\":3,\"fsync_us\":1500},\"slots\":[{\"name\":\"regent_n2\","
+            "\"active\":true,\"bytes\":4096,\"status\":\"reserved\"}],"
+            "\"disks\":[{\"name\":\"data_dir\",\"free\":1000,\"total\":4000,"
+            "\"full_in_s\":60}],\"certificate_s\":86400,"
+            "\"decisions\":[{\"at_ms\":1795196429000,\"rule\":\"leader\","
+            "\"reason\":\"cut: \"}],\"lag\":{\"every_ms\":2000,\"members\":{}}}");
+    mem_free(f);
+}
+
 static void the_status_of_a_standby_is_patronis(void **state)
 {
     struct rest_facts *f =
@@ -671,6 +744,8 @@ int main(void)
         cmocka_unit_test(tags_are_this_nodes),
         cmocka_unit_test(the_status_of_a_primary_is_patronis),
         cmocka_unit_test(the_status_of_a_standby_is_patronis),
+        cmocka_unit_test(the_root_is_the_status),
+        cmocka_unit_test(an_event_of_the_page_has_all_that_it_shows),
         cmocka_unit_test(the_state_is_in_patronis_words),
         cmocka_unit_test(the_cluster_is_patronis),
         cmocka_unit_test(history_and_config_are_patronis),
