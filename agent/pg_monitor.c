@@ -40,7 +40,8 @@ struct pg_monitor {
     bool silent;             /* nor was the last look */
     bool opened;             /* this postmaster has answered a look */
     uint64_t door_ms;        /* of the next knock */
-    uint64_t identified_lsn; /* replayed up to here when the timeline was asked for */
+    uint64_t identify_lsn;   /* replayed up to here when the timeline was asked for */
+    uint64_t identified_lsn; /* ... and answered; UINT64_MAX: never */
     struct pg_seen seen;
     char error[200];
 };
@@ -112,11 +113,10 @@ static void identified_cb(void *arg, const struct pg_sql_reply *r)
     uint64_t timeline = 0;
     if (r->status == ERR_OK && r->n == 1 && PQntuples(r->results[0]) == 1 &&
         str_parse_u64(pg_sql_text(r->results[0], 0, 1), &timeline) == ERR_OK) {
-        m->identified_lsn = m->seen.replay_lsn;
-        if (m->seen.in_recovery && timeline > m->seen.timeline) {
-            m->seen.timeline = timeline;
-            m->cb(m->arg);
-        }
+        m->identified_lsn = m->identify_lsn;
+        if (m->seen.in_recovery)
+            m->seen.timeline = MAX(m->seen.timeline, timeline);
+        m->cb(m->arg);
     }
     m->identifying = false;
     pg_sql_reset(m->ident);
@@ -140,6 +140,7 @@ static void identify(struct pg_monitor *m)
         m->identified_lsn == m->seen.replay_lsn)
         return;
     m->identifying = true;
+    m->identify_lsn = m->seen.replay_lsn;
     m->target(m->arg, &t, PG_MONITOR_IDENTIFY);
     pg_sql_connect(m->ident, &t, CONNECT_MS, ident_connected_cb, m);
 }
@@ -324,6 +325,12 @@ bool pg_monitor_accepts(const struct pg_monitor *m)
 const struct pg_seen *pg_monitor_seen(const struct pg_monitor *m)
 {
     return &m->seen;
+}
+
+bool pg_monitor_knows_timeline(const struct pg_monitor *m)
+{
+    return !m->seen.in_recovery || m->seen.received_timeline != 0 ||
+           m->identified_lsn == m->seen.replay_lsn;
 }
 
 const char *pg_monitor_hung(const struct pg_monitor *m)

@@ -83,6 +83,8 @@ void pg_monitor_poke(struct pg_monitor *m); /* look as soon as can be */
 void pg_monitor_closely(struct pg_monitor *m, bool on);
 bool pg_monitor_accepts(const struct pg_monitor *m); /* connected, and the last look answered */
 const struct pg_seen *pg_monitor_seen(const struct pg_monitor *m);
+/* seen.timeline is that of seen.replay_lsn, and not of the control file, which is older. */
+bool pg_monitor_knows_timeline(const struct pg_monitor *m);
 /* It answered once and lives, but its postmaster lets nobody in, or its backends do not answer: in words. NULL: it
  * answers, if only to say no. */
 const char *pg_monitor_hung(const struct pg_monitor *m);

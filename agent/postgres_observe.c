@@ -99,6 +99,7 @@ static void running(const struct postgres *p, struct view_pg *v)
     v->walreceiver = s->walreceiver_pid != 0;
     v->streaming = s->streaming;
     v->stuck = p->stuck;
+    v->timeline_unsure = !pg_monitor_knows_timeline(p->monitor);
     v->replay_blocked = replay_blocked(p, s);
     v->slots_wait = slots_wait(p);
     memcpy(v->slots, p->slots.unsafe, sizeof v->slots);

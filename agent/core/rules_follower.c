@@ -181,7 +181,8 @@ bool rule_follower_diverged(const struct view *v, struct plan *p)
 {
     if (!v->has_leader || v->pg.proc != PG_PROC_RUNNING || !v->pg.in_recovery)
         return false;
-    if (candidate_follow(v) == FOLLOW_AS_IS)
+    bool sure = v->pg.stuck || !v->pg.timeline_unsure;
+    if (!sure || candidate_follow(v) == FOLLOW_AS_IS)
         return false;
     p->action = ACTION_STOP_FAST;
     p->limit_ms = v->config.ttl_ms;

@@ -123,6 +123,8 @@ struct view_pg {
     /* standby: replay stands still until PostgreSQL is restarted with one of the max_* settings as high as
      * the primary's */
     bool replay_blocked;
+    /* running standby: timeline may be older than that of lsn, nobody has said it yet */
+    bool timeline_unsure;
     /* standby: copies of logical slots wait for a restart of PostgreSQL */
     bool slots_wait;
     char slots[200];          /* as in the member record */
