@@ -198,7 +198,7 @@ static const struct {
     {"fsync", "etcd_disk_wal_fsync_duration_seconds",
      "Writing a group of entries to log.db, the fsync included."},
     {"state", "etcd_disk_backend_commit_duration_seconds", "Commits of state.db."},
-    {"commit", "regent_raft_commit_duration_seconds",
+    {"commit", "regent_raft_commit_seconds",
      "On the leader, from an entry's submission until it is known to be committed."},
     {"apply", "regent_raft_apply_duration_seconds", "Applying an entry to the state."},
     {"round", "regent_raft_quorum_round_duration_seconds",

@@ -9,12 +9,36 @@
 
 enum { MIB = 1048576 };
 
-/* Warnings as they are found; any makes the exit code 1. Notes do not: they say what is not there to be
- * well, such as a second node. */
+/* Lines as they are found: on the screen, or as rows of the format asked for. Warnings stand behind them; any
+ * makes the exit code 1. Notes do not: they say what is not there to be well, such as a second node. */
 struct health {
     struct buf warnings, notes;
     size_t n;
+    struct output *rows; /* NULL: the screen */
 };
+
+static void line(struct health *h, const char *what, const char *fmt, ...) PRINTF(3, 4);
+static void line(struct health *h, const char *what, const char *fmt, ...)
+{
+    char text[600];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (h->rows != NULL)
+        output_row(h->rows, (const char *[]){what, text});
+    else
+        (void)printf("%-12s %s\n", what, text);
+}
+
+static void remark(struct health *h, const char *what, const char *text)
+{
+    bool warning = strcmp(what, "warning") == 0;
+    if (h->rows != NULL)
+        output_row(h->rows, (const char *[]){what, text});
+    else
+        buf_printf(warning ? &h->warnings : &h->notes, "  %c %s\n", warning ? '!' : '-', text);
+}
 
 static void warn(struct health *h, const char *fmt, ...) PRINTF(2, 3);
 static void warn(struct health *h, const char *fmt, ...)
@@ -24,24 +48,25 @@ static void warn(struct health *h, const char *fmt, ...)
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    buf_printf(&h->warnings, "  ! %s\n", text);
+    remark(h, "warning", text);
     h->n++;
 }
 
 static void note(struct health *h, const char *text)
 {
-    buf_printf(&h->notes, "  - %s\n", text);
+    remark(h, "note", text);
 }
 
 static void look_at_quorum(struct health *h, const struct status_reply *s)
 {
     uint64_t spare = s->reachable_voters > s->quorum ? s->reachable_voters - s->quorum : 0;
-    (void)printf("DCS          leader %s, term %" PRIu64 ", %" PRIu64 " of %" PRIu64
-                 " voters reachable, quorum %" PRIu64 "\n",
-                 s->leader[0] != '\0' ? s->leader : "none", s->term, s->reachable_voters,
-                 s->voters, s->quorum);
-    (void)printf("may be lost  %" PRIu64 " more voter%s before nothing can be decided\n", spare,
-                 spare == 1 ? "" : "s");
+    line(h, "DCS",
+         "leader %s, term %" PRIu64 ", %" PRIu64 " of %" PRIu64
+         " voters reachable, quorum %" PRIu64,
+         s->leader[0] != '\0' ? s->leader : "none", s->term, s->reachable_voters, s->voters,
+         s->quorum);
+    line(h, "may be lost", "%" PRIu64 " more voter%s before nothing can be decided", spare,
+         spare == 1 ? "" : "s");
     if (s->trouble[0] != '\0')
         warn(h, "%s: %s %s", s->name, s->trouble, s->trouble_text);
     if (s->leader[0] == '\0')
@@ -67,10 +92,11 @@ static void look_at_leader(struct health *h, const struct cluster *cl)
     for (size_t i = 0; i < cl->members_n; i++)
         if (cluster_leads(cl, &cl->members[i]))
             leader = &cl->members[i];
-    (void)printf("leader       %s", cl->has_leader ? cl->leader.name : "none");
     if (leader != NULL)
-        (void)printf(", %s, timeline %" PRIu64, leader->state, leader->timeline);
-    (void)printf("\n");
+        line(h, "leader", "%s, %s, timeline %" PRIu64, cl->leader.name, leader->state,
+             leader->timeline);
+    else
+        line(h, "leader", "%s", cl->has_leader ? cl->leader.name : "none");
     if (!cl->has_leader)
         warn(h, "there is no leader: nobody can write; `regentctl explain` says why");
     else if (leader == NULL || !str_starts(leader->state, "running"))
@@ -117,13 +143,13 @@ static void look_at_standbys(struct health *h, const struct cluster *cl, size_t 
         standbys++;
         streaming += streams;
         synchronous += strcmp(cluster_role(cl, m), "Replica") != 0;
-        (void)printf("%-12s %s, %s, %" PRIu64 " MB behind\n", m->name, cluster_role(cl, m),
-                     m->state, lag_mb);
+        line(h, m->name, "%s, %s, %" PRIu64 " MB behind", cluster_role(cl, m), m->state,
+             lag_mb);
         if (!streams)
             warn(h, "%s does not stream: %s", m->name, m->state);
     }
-    (void)printf("replication  %zu of %zu stream, synchronous_mode %s\n", streaming, standbys,
-                 cl->config.synchronous_mode[0] != '\0' ? cl->config.synchronous_mode : "off");
+    line(h, "replication", "%zu of %zu stream, synchronous_mode %s", streaming, standbys,
+         cl->config.synchronous_mode[0] != '\0' ? cl->config.synchronous_mode : "off");
     if (nodes <= 1)
         note(h, "this is the only node: its loss cannot be survived");
     else if (standbys == 0)
@@ -150,8 +176,8 @@ static void look_at_requests(struct health *h, const struct cluster *cl)
         warn(h,
              "the synchronous set is unknown since a recovery: nobody is promoted by itself");
     if (cl->failover.id[0] != '\0')
-        (void)printf("under way    %s%s%s\n", cl->failover.kind,
-                     cl->failover.candidate[0] != '\0' ? " to " : "", cl->failover.candidate);
+        line(h, "under way", "%s%s%s", cl->failover.kind,
+             cl->failover.candidate[0] != '\0' ? " to " : "", cl->failover.candidate);
 }
 
 static int show_status(struct cli *c, void *arg)
@@ -159,6 +185,7 @@ static int show_status(struct cli *c, void *arg)
     static struct cluster cl;
     static const struct empty nothing;
     static struct member_list list;
+    static const struct output_column columns[] = {{.name = "What"}, {.name = "Text"}};
     struct status_reply s = {0};
     struct health h = {0};
     enum err rv = cli_config(c);
@@ -173,7 +200,9 @@ static int show_status(struct cli *c, void *arg)
         rv = cli_call(c, METHOD_MEMBER_LIST, &nothing, &list);
     if (rv != ERR_OK)
         return cli_exit_code(rv);
-    (void)printf("cluster      %s, asked %s\n", c->config.scope, s.name);
+    if (c->format != CLI_TABLE)
+        h.rows = output_new(c, NULL, columns, ARRAY_LEN(columns));
+    line(&h, "cluster", "%s, asked %s", c->config.scope, s.name);
     look_at_quorum(&h, &s);
     if (readable) {
         look_at_leader(&h, &cl);
@@ -182,11 +211,13 @@ static int show_status(struct cli *c, void *arg)
         look_at_slots(&h, &cl);
         look_at_requests(&h, &cl);
     }
-    (void)printf("storage      state %" PRIu64 " KiB, log %" PRIu64 " KiB, fsync p99 %" PRIu64
-                 " us\n",
-                 s.db_bytes / 1024, s.log_bytes / 1024, s.fsync_us_p99);
-    (void)printf("health       %s\n%s%s",
-                 h.n == 0 ? "good" : "not good:", buf_cstr(&h.warnings), buf_cstr(&h.notes));
+    line(&h, "storage", "state %" PRIu64 " KiB, log %" PRIu64 " KiB, fsync p99 %" PRIu64 " us",
+         s.db_bytes / 1024, s.log_bytes / 1024, s.fsync_us_p99);
+    line(&h, "health", "%s", h.n == 0 ? "good" : h.rows != NULL ? "not good" : "not good:");
+    if (h.rows != NULL)
+        output_print(h.rows);
+    else
+        (void)printf("%s%s", buf_cstr(&h.warnings), buf_cstr(&h.notes));
     buf_close(&h.warnings);
     buf_close(&h.notes);
     cluster_close(&cl);

@@ -77,6 +77,48 @@ static void nearest(const char *path, char ret[static CONF_PATH_MAX])
     }
 }
 
+/* Keys of the same meaning elsewhere, or of none here. */
+static const struct {
+    const char *path, *instead;
+} absent[] = {
+    {"dcs.initial_cluster", "a cluster is founded by `regentctl init` on its first node, and "
+                            "the others are added by `regentctl "
+                            "join`, which makes their certificates"},
+    {"dcs.etcd",
+     "there is no etcd API: clients speak the protocol of docs/PROTOCOL.md on dcs.listen"},
+};
+
+/* Empty, as in the examples of others, they are no harm. */
+static bool is_nothing(struct loader *l, const yaml_node_t *v)
+{
+    if (v == NULL || conf_is_empty(v))
+        return true;
+    if (v->type == YAML_SEQUENCE_NODE)
+        return v->data.sequence.items.start == v->data.sequence.items.top;
+    if (v->type != YAML_MAPPING_NODE)
+        return false;
+    for (yaml_node_pair_t *p = v->data.mapping.pairs.start; p < v->data.mapping.pairs.top;
+         p++) {
+        const yaml_node_t *one = conf_node(l, p->value);
+        if (one != NULL && !conf_is_empty(one))
+            return false;
+    }
+    return true;
+}
+
+static bool is_absent(struct loader *l, const char *path, const yaml_node_t *at,
+                      const yaml_node_t *value)
+{
+    for (size_t i = 0; i < ARRAY_LEN(absent); i++) {
+        if (strcmp(absent[i].path, path) != 0)
+            continue;
+        if (!is_nothing(l, value))
+            conf_complain(l, at, "%s is not offered: %s", path, absent[i].instead);
+        return true;
+    }
+    return false;
+}
+
 void conf_unknown_key(struct loader *l, const yaml_node_t *at, const char *path)
 {
     char best[CONF_PATH_MAX] = "";
@@ -112,7 +154,8 @@ static void walk(struct loader *l, const yaml_node_t *map, const char *prefix)
             conf_set(l, &conf_keys[i], conf_node(l, p->value));
         else if (is_section(path))
             walk(l, conf_node(l, p->value), path); /* as deep as the table's longest path */
-        else if (!conf_method_section(l, path, key, conf_node(l, p->value)))
+        else if (!is_absent(l, path, key, conf_node(l, p->value)) &&
+                 !conf_method_section(l, path, key, conf_node(l, p->value)))
             conf_unknown_key(l, key, path);
         if (i != SIZE_MAX)
             l->seen[i] = true;

@@ -422,6 +422,10 @@ def test_health_in_one_screen(demo):
     assert done.returncode == DONE, done  # one node is well, though it cannot be lost
     assert "leader       n1, running, timeline 1" in done.stdout
     assert "health       good\n" in done.stdout and "- this is the only node" in done.stdout
+    rows = [(r["What"], r["Text"]) for r in json.loads(demo.ctl("n1", "-f", "json", "status").stdout)]
+    assert ("leader", "n1, running, timeline 1") in rows and rows[-1] == ("health", "good")
+    assert any(what == "note" and "this is the only node" in text for what, text in rows)
+    assert "\nhealth\tgood\n" in demo.ctl("n1", "-f", "tsv", "status").stdout
     assert demo.ctl("n1", "dcs", "health").stdout.startswith("healthy: ")
     assert "n1" in demo.ctl("n1", "topology", "demo").stdout
     says(demo.ctl("n1", "list", "other"), USAGE, 'this node is of cluster "demo"')

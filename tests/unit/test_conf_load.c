@@ -50,6 +50,16 @@ static void a_minimal_file_gets_the_documented_defaults(void **state)
     config_close(&c); /* harmless */
 }
 
+static void what_is_not_offered_may_stand_there_empty(void **state)
+{
+    (void)state;
+    struct config c;
+    good(LEAST "dcs: {initial_cluster: [], etcd: {listen: , tls: }}\n", &c);
+    config_close(&c);
+    good(LEAST "dcs: {initial_cluster: , etcd: }\n", &c);
+    config_close(&c);
+}
+
 static void sections_of_methods_are_found_by_their_names(void **state)
 {
     (void)state;
@@ -193,6 +203,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_minimal_file_gets_the_documented_defaults),
+        cmocka_unit_test(what_is_not_offered_may_stand_there_empty),
         cmocka_unit_test(sections_of_methods_are_found_by_their_names),
         cmocka_unit_test(a_key_without_a_value_means_the_default),
         cmocka_unit_test(a_witness_needs_no_postgresql),

@@ -43,6 +43,14 @@ static void each_mistake_is_told_with_its_line_and_remedy(void **state)
          "f.yml:6: unknown key \"restapy\"; the nearest known one is \"restapi\"\n"},
         {"etcd3: {hosts: x}",
          "f.yml:6: unknown key \"etcd3\"; the nearest known one is \"dcs\"\n"},
+        {"dcs: {etcd: {listen: '10.0.0.1:2379'}}", "f.yml:6: dcs.etcd is not offered: there is "
+                                                   "no etcd API: clients speak the protocol of "
+                                                   "docs/PROTOCOL.md on dcs.listen\n"},
+        {"dcs: {initial_cluster: ['n1=10.0.0.1:7400']}",
+         "f.yml:6: dcs.initial_cluster is not offered: a cluster is founded by `regentctl "
+         "init` "
+         "on its first node, and the others are added by `regentctl join`, which makes their "
+         "certificates\n"},
         {"bootstrap: {method: tape}",
          "f.yml: bootstrap.tape is missing: the section of the method "
          "\"tape\", with its command\n"},
