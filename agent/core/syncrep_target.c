@@ -110,8 +110,20 @@ static uint64_t node_count(const struct view *v)
     return MAX(v->config.sync_node_count, 1);
 }
 
+/* Of V: who may still be used. `absent`: also whose agent is not alive; its data may be. */
+static void recorded(const struct view *v, bool absent, struct sync_set *ret)
+{
+    (void)memset(ret, 0, sizeof *ret);
+    for (size_t i = 0; i < v->sync.v_n; i++) {
+        const struct member_rec *m = view_member_of(v, v->sync.v[i]);
+        if (m == NULL ? absent : may_be_sync(v, m) && member_follows(m))
+            add_name(ret, v->sync.v[i]);
+    }
+}
+
 /* Strict and nobody streams: commits wait. The set stays as it is, so that who comes back is good at
- * once; who is recorded stays too while its data may still be used. */
+ * once; who is recorded stays too while its data may still be used. With fewer than q of them nobody could be elected,
+ * whoever came back: then those stay as well of whom nothing is heard. */
 static void keep_strict(const struct view *v, struct sync_set *ret_set,
                         struct sync_rec *ret_rec)
 {
@@ -121,13 +133,11 @@ static void keep_strict(const struct view *v, struct sync_set *ret_set,
         add_name(ret_set, SYNC_NOBODY);
         ret_set->k = 1;
     }
-    struct sync_set stay = {0};
-    for (size_t i = 0; i < v->sync.v_n; i++) {
-        const struct member_rec *m = view_member_of(v, v->sync.v[i]);
-        if (may_be_sync(v, m) && member_follows(m))
-            add_name(&stay, v->sync.v[i]);
-    }
+    struct sync_set stay;
     uint64_t q = v->sync.q; /* V only shrinks: as many seals as before */
+    recorded(v, false, &stay);
+    if (stay.s_n < q)
+        recorded(v, true, &stay);
     record_of(&stay, SYNC_ON, ret_rec);
     ret_rec->q = stay.s_n > 0 ? q : 1;
 }

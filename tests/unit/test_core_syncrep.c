@@ -230,6 +230,47 @@ static void every_way_is_safe_and_ends_in_mode_quorum(void **state)
     assert_int_equal(for_every_safe_state(SYNC_QUORUM), 385);
 }
 
+/* Members whose agents have died, and nobody streams: an election among those who come back stays possible. Only who
+ * must be rewound leaves all the same. */
+static void strict_v_is_never_smaller_than_q(unsigned rec, unsigned q, unsigned dead,
+                                             unsigned stopped)
+{
+    start(SYNC_QUORUM, (struct bits){ones(rec) - q + 1, rec}, rec, q);
+    v.config.sync_strict = true;
+    v.config.sync_node_count = ones(rec) - q + 1;
+    stream(0);
+    v.members_n = 0;
+    for (unsigned i = 0; i < STANDBYS; i++) {
+        if (dead >> i & 1)
+            continue;
+        struct member_rec *m = &v.members[v.members_n++];
+        (void)memset(m, 0, sizeof *m);
+        (void)snprintf(m->name, sizeof m->name, "n%u", i);
+        (void)snprintf(m->incarnation, sizeof m->incarnation, "i%u", i);
+        (void)snprintf(m->state, sizeof m->state, stopped >> i & 1 ? "stopped" : "running");
+    }
+    for (int i = 0; i < STEPS; i++)
+        if (!step())
+            break;
+    unsigned left = bits_of((const char(*)[64])v.sync.v, v.sync.v_n);
+    if (v.sync.q != (left != 0 ? q : 1))
+        fail_at("other than q seals");
+    if ((left & stopped & ~dead) != 0)
+        fail_at("who must be rewound is counted on");
+    if (ones(rec & ~(stopped & ~dead)) >= q && ones(left) < q)
+        fail_at("nobody can be elected");
+}
+
+static void strict_an_election_stays_possible(void **state)
+{
+    (void)state;
+    for (unsigned rec = 1; rec < ALL; rec++)
+        for (unsigned q = 1; q <= ones(rec); q++)
+            for (unsigned dead = 0; dead < ALL; dead++)
+                for (unsigned stopped = 0; stopped < ALL; stopped++)
+                    strict_v_is_never_smaller_than_q(rec, q, dead, stopped);
+}
+
 /* Standbys come and go between the steps, confirmations come when they like, the mode changes. */
 static void a_target_that_moves_never_breaks_the_rule(void **state)
 {
@@ -287,6 +328,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_way_is_safe_and_ends_in_mode_on),
         cmocka_unit_test(every_way_is_safe_and_ends_in_mode_quorum),
+        cmocka_unit_test(strict_an_election_stays_possible),
         cmocka_unit_test(a_target_that_moves_never_breaks_the_rule),
         cmocka_unit_test(the_text_of_a_set),
     };
