@@ -83,6 +83,7 @@ struct engine {
     struct member_rec published;
     bool member_known; /* `published` hangs on our lease */
     bool publishing;
+    bool left_out;     /* there are as many members as there can be, without us */
     bool position_due; /* a renewal was answered since */
     uint64_t journal_number;
     uint64_t journal_written;

@@ -130,6 +130,22 @@ static bool is_waited_for(const struct view *v)
     return !v->has_leader || (strcmp(v->leader.state, "stopping") == 0 && !v->pg.streaming);
 }
 
+/* Who is one too many would be seen by some and not by others: nobody sees it, and it says so itself. */
+static bool room_for_us(struct engine *g)
+{
+    bool room =
+        g->mirror.members_n < VIEW_MEMBERS || mirror_member_mod(&g->mirror, g->name) != 0;
+    if (!room && !g->left_out)
+        log_event(
+            LOG_ERROR, "left_out", NO_KV,
+            "there are %d members with PostgreSQL, the most there can be: this node tells "
+            "nobody of itself, is in no synchronous set and is handed no key; end the "
+            "daemon of another one, or `regentctl leave` here",
+            VIEW_MEMBERS);
+    g->left_out = !room;
+    return room;
+}
+
 /* At once when something but the position changed, or when somebody waits for the position; else when a renewal
  * was answered, four times a TTL: the leader gathers those, so the others tell theirs at the same time, and the
  * stores commit all of them once. */
@@ -137,7 +153,7 @@ void engine_publish_member(struct engine *g)
 {
     struct member_rec now;
     if (g->keeper.id == 0 || !g->connected || g->publishing || g->revoking || g->stopped ||
-        !g->mirror.complete)
+        !g->mirror.complete || !room_for_us(g))
         return;
     member_of_view(g, &now);
     if (g->member_known && same_record(&now, &g->published))
@@ -301,11 +317,12 @@ void engine_configure(struct engine *g)
 {
     struct postgres_dynamic d;
     bool present = g->mirror.config_meta.present;
-    if (!g->mirror.complete && (g->config_mod != 0 || !present))
+    bool ready = mirror_ready(&g->mirror);
+    if (!ready && (g->config_mod != 0 || !present))
         return;
     const struct config_rec *c = present ? &g->mirror.config : g->o.bootstrap;
     memset(&d, 0, sizeof d); /* compared byte by byte; at worst it is told once too often */
-    d.settings_only = !g->mirror.complete;
+    d.settings_only = !ready;
     d.parameters_json = c->postgresql;
     d.site_json = c->standby_cluster;
     d.retry_interval_ms = g->view.config.retry_interval_ms;

@@ -37,25 +37,27 @@ struct single {
     const struct msg *msg;
     size_t record;
     size_t meta;
+    bool needed; /* without it nothing is decided */
 };
 
-#define SINGLE(key)                                           \
+#define SINGLE(key, needed)                                   \
     {                                                         \
 #key, &msg_##key##_rec, offsetof(struct mirror, key), \
-            offsetof(struct mirror, key##_meta)               \
+            offsetof(struct mirror, key##_meta), needed       \
     }
 static const struct single singles[] = {
-    SINGLE(initialize), SINGLE(leader),  SINGLE(sync),   SINGLE(failover),
-    SINGLE(config),     SINGLE(history), SINGLE(status),
+    SINGLE(initialize, true), SINGLE(leader, true), SINGLE(sync, true),
+    SINGLE(failover, false),  SINGLE(config, true), SINGLE(history, true),
+    SINGLE(status, false),
 };
 
 /* request/<self>, result/<self> */
 static const struct single own_request = {"request", &msg_request_rec,
                                           offsetof(struct mirror, request),
-                                          offsetof(struct mirror, request_meta)};
+                                          offsetof(struct mirror, request_meta), false};
 static const struct single own_result = {"result", &msg_result_rec,
                                          offsetof(struct mirror, result),
-                                         offsetof(struct mirror, result_meta)};
+                                         offsetof(struct mirror, result_meta), false};
 
 static const struct single *find_single(struct slice name)
 {
@@ -65,23 +67,33 @@ static const struct single *find_single(struct slice name)
     return NULL;
 }
 
+static struct mirror_meta *meta_of(struct mirror *m, const struct single *s)
+{
+    return (struct mirror_meta *)(void *)((char *)m + s->meta);
+}
+
 /* An unreadable record counts as unchanged: it is reported, and acted on by nobody. */
 static enum err set_single(struct mirror *m, const struct single *s, const struct kv *kv,
                            struct errmsg *e)
 {
     struct msg_arena arena CLEANUP(msg_arena_close) = MSG_ARENA_INIT;
     void *record = (char *)m + s->record;
-    struct mirror_meta *meta = (struct mirror_meta *)(void *)((char *)m + s->meta);
+    struct mirror_meta *meta = meta_of(m, s);
     void *parsed CLEANUP(mem_cleanup) = mem_alloc(s->msg->size);
-    if (msg_from_json(s->msg, kv->value, parsed, &arena, e) != ERR_OK)
+    if (msg_from_json(s->msg, kv->value, parsed, &arena, e) != ERR_OK) {
+        if (!meta->present)
+            *meta = (struct mirror_meta){
+                .unreadable = true, .mod_revision = kv->mod_revision, .lease = kv->lease};
         return err_wrap(e, ERR_CORRUPT, "record %s%s at revision %llu", m->prefix, s->name,
                         (unsigned long long)kv->mod_revision);
+    }
     if (s->msg == &msg_sync_rec) {
         m->has_sync_before = meta->present;
         m->sync_before = m->sync;
     }
     memcpy(record, parsed, s->msg->size);
-    *meta = (struct mirror_meta){true, kv->mod_revision, kv->lease};
+    *meta = (struct mirror_meta){
+        .present = true, .mod_revision = kv->mod_revision, .lease = kv->lease};
     if (s->msg == &msg_config_rec) {
         msg_arena_close(&m->config_arena);
         m->config_arena = arena; /* the record points into it */
@@ -293,12 +305,30 @@ static enum err take_all(struct mirror *m, struct slice kvs, struct errmsg *e)
     return rv == ERR_NOT_FOUND ? result : rv;
 }
 
+/* The configuration says nothing of who leads: the one known before does until the new one is put right. */
+static void keep_config(struct mirror *m, bool was_present, const struct config_rec *before,
+                        struct msg_arena *arena)
+{
+    if (was_present && m->config_meta.unreadable) {
+        m->config = *before;
+        m->config_meta.present = true;
+        m->config_meta.unreadable = false;
+        m->config_arena = *arena;
+        *arena = (struct msg_arena)MSG_ARENA_INIT;
+    }
+    msg_arena_close(arena);
+}
+
 enum err mirror_fill_two(struct mirror *m, const struct range_reply *first,
                          const struct range_reply *second, uint64_t now_ms, struct errmsg *e)
 {
     uint64_t lost_ms = m->leader_lost_ms;
     if (first->more || (second != NULL && second->more))
         return err_set(e, ERR_LIMIT, "the records do not fit into a message");
+    bool had_config = m->config_meta.present;
+    struct config_rec config = m->config;
+    struct msg_arena config_arena = m->config_arena;
+    m->config_arena = (struct msg_arena)MSG_ARENA_INIT;
     for (size_t i = 0; i < ARRAY_LEN(singles); i++)
         drop_single(m, &singles[i]);
     drop_single(m, &own_request);
@@ -312,6 +342,7 @@ enum err mirror_fill_two(struct mirror *m, const struct range_reply *first,
         enum err rest = take_all(m, second->kvs, e);
         rv = rest != ERR_OK ? rest : rv;
     }
+    keep_config(m, had_config, &config, &config_arena);
     m->leader_lost_ms = lost_ms;
     note_leader(m, now_ms);
     return rv;
@@ -357,20 +388,38 @@ void mirror_lost(struct mirror *m)
     m->complete = false;
 }
 
+const char *mirror_unreadable(const struct mirror *m)
+{
+    for (size_t i = 0; i < ARRAY_LEN(singles); i++)
+        if (singles[i].needed &&
+            ((const struct mirror_meta *)(const void *)((const char *)m + singles[i].meta))
+                ->unreadable)
+            return singles[i].name;
+    return NULL;
+}
+
+bool mirror_ready(const struct mirror *m)
+{
+    return m->complete && mirror_unreadable(m) == NULL;
+}
+
 /* ---- the view ---- */
 
 void mirror_view(const struct mirror *m, const struct config_rec *bootstrap,
                  struct view *ret_view)
 {
     struct view *v = ret_view;
-    v->dcs_ready = m->complete;
+    v->dcs_ready = mirror_ready(m);
+    const char *unreadable = mirror_unreadable(m);
+    str_cut(v->unreadable, sizeof v->unreadable, unreadable != NULL ? unreadable : "");
     v->revision = m->revision;
     v->lost_ms = m->leader_lost_ms;
     config_view(m->config_meta.present ? &m->config : bootstrap, &v->config);
     v->has_initialize = m->initialize_meta.present;
     v->initialize = m->initialize;
     v->initialize_leased = m->initialize_meta.lease != 0;
-    v->has_leader = m->leader_meta.present;
+    /* One that cannot be read is somebody's: it is not ours to hold a deadline for. */
+    v->has_leader = m->leader_meta.present || m->leader_meta.unreadable;
     v->leader = m->leader;
     v->leader_lease = m->leader_meta.lease;
     v->leader_ms = m->leader_since_ms;

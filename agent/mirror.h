@@ -9,6 +9,7 @@ enum { MIRROR_KEY_MAX = 256 };
 
 struct mirror_meta {
     bool present;
+    bool unreadable; /* there is one, but it cannot be read, and none before it is known */
     uint64_t mod_revision;
     uint64_t lease;
 };
@@ -69,6 +70,10 @@ enum err mirror_fill_two(struct mirror *m, const struct range_reply *first,
 enum err mirror_events(struct mirror *m, const struct watch_event *ev, uint64_t now_ms,
                        struct errmsg *e) MUST_CHECK;
 void mirror_lost(struct mirror *m);
+/* Filled, and of what decisions rest on nothing is unreadable. */
+bool mirror_ready(const struct mirror *m);
+/* The first of that which is; NULL: none. */
+const char *mirror_unreadable(const struct mirror *m);
 
 /* The DCS part of a view. `bootstrap` stands in for the config record until there is one. */
 void mirror_view(const struct mirror *m, const struct config_rec *bootstrap,

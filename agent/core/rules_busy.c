@@ -1,4 +1,6 @@
 /* What has to end, or to become known, first. */
+#include <stdio.h>
+
 #include "agent/core/rules.h"
 #include "agent/core/syncrep.h"
 
@@ -11,6 +13,16 @@ bool rule_restarting(const struct view *v, struct plan *p)
     return plan_wait(p, UINT64_MAX);
 }
 
+static const char *not_ready(const struct view *v, char *ret, size_t size)
+{
+    if (v->unreadable[0] == '\0')
+        return "the DCS does not answer";
+    (void)snprintf(ret, size,
+                   "the record `%s` cannot be read, put it right with `regentctl dcs put`",
+                   v->unreadable);
+    return ret;
+}
+
 /* A daemon that was told to end does so without a DCS too. Records that are just being read again are no reason: after
  * each transaction that failed they are, and a leader that hands over would leave its key to run out. */
 bool rule_stop_anyway(const struct view *v, struct plan *p)
@@ -21,9 +33,10 @@ bool rule_stop_anyway(const struct view *v, struct plan *p)
         (void)plan_say(p, "PostgreSQL is stopped: the daemon may leave");
         return plan_wait(p, UINT64_MAX);
     }
+    char text[120];
     p->action = ACTION_STOP_FAST;
     p->limit_ms = v->config.ttl_ms;
-    return plan_say(p, "the daemon was told to end and the DCS does not answer");
+    return plan_say(p, "the daemon was told to end, and %s", not_ready(v, text, sizeof text));
 }
 
 /* When may a stopped node help readers as a lonely standby? At once when this daemon has known the records:
@@ -44,10 +57,12 @@ static bool stopped_by_order(const struct view *v)
 /* Without the DCS nothing changes hands: a standby goes on as it is, a primary until its deadline. */
 bool rule_dcs_not_ready(const struct view *v, struct plan *p)
 {
+    char text[120];
     if (v->dcs_ready)
         return false;
+    const char *why = not_ready(v, text, sizeof text);
     if (view_writable(v)) {
-        (void)plan_say(p, "the DCS does not answer: writable until the deadline of the lease");
+        (void)plan_say(p, "%s: writable until the deadline of the lease", why);
         return plan_wait(p, v->deadline_ms > v->now_ms ? v->deadline_ms : UINT64_MAX);
     }
     bool startable = v->pg.data == PG_DATA_OURS && v->pg.proc == PG_PROC_STOPPED &&
@@ -55,9 +70,9 @@ bool rule_dcs_not_ready(const struct view *v, struct plan *p)
                      !v->stopping && !stopped_by_order(v);
     if (startable && v->now_ms >= lonely_ms(v)) {
         p->action = ACTION_START_STANDBY;
-        return plan_say(p, "the DCS does not answer: read-only until it does");
+        return plan_say(p, "%s: read-only until then", why);
     }
-    (void)plan_say(p, "the DCS does not answer: nothing is changed");
+    (void)plan_say(p, "%s: nothing is changed", why);
     return plan_wait(p, startable ? lonely_ms(v) : UINT64_MAX);
 }
 

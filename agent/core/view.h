@@ -176,6 +176,7 @@ struct view {
     /* DCS */
     bool dcs_ready;       /* the mirror below is complete and its watch is live */
     uint64_t dcs_lost_ms; /* since when it is not; 0: it is */
+    char unreadable[16];  /* a record that keeps it so: it cannot be read; "" none */
     /* for a TTL no quorum has answered, or the records could not be had */
     bool dcs_gone;
     uint64_t revision;

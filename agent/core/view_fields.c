@@ -124,7 +124,7 @@ F_BEGIN(view_busy)
 F_END
 
 F_BEGIN(view)
-    F_U64(now_ms) F_TEXT(self) F_BOOL(dcs_ready) F_U64(dcs_lost_ms) F_BOOL(dcs_gone) F_U64(revision) F_U64(lost_ms)
+    F_U64(now_ms) F_TEXT(self) F_BOOL(dcs_ready) F_U64(dcs_lost_ms) F_BOOL(dcs_gone) F_TEXT(unreadable) F_U64(revision) F_U64(lost_ms)
     F_BOOL(txn_pending) F_BOOL(txn_unknown) F_SUB(config, view_config)
     F_BOOL(has_initialize) F_SUB(initialize, initialize_rec) F_BOOL(initialize_leased)
     F_BOOL(has_leader) F_SUB(leader, leader_rec) F_U64(leader_lease) F_U64(leader_ms)

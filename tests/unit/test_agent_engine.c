@@ -21,6 +21,7 @@ struct call {
     void *arg;
     struct lease_renew renew; /* METHOD_LEASE_RENEW */
     bool keys_only, local;    /* METHOD_KV_RANGE: the proof; this node's own store */
+    bool member;              /* METHOD_KV_PUT: of the member record, not of the journal */
 };
 
 struct node {
@@ -56,6 +57,9 @@ static void port_call(void *arg, enum method m, const void *params, uint64_t dea
     *c = (struct call){.method = m, .cb = cb, .arg = cb_arg};
     if (m == METHOD_LEASE_RENEW)
         c->renew = *(const struct lease_renew *)params;
+    if (m == METHOD_KV_PUT)
+        c->member = slice_eq(((const struct put_req *)params)->key,
+                             slice_str("/regent/demo/members/n1"));
     if (m == METHOD_KV_RANGE) {
         c->keys_only = ((const struct range_req *)params)->keys_only;
         c->local = ((const struct range_req *)params)->local;
@@ -374,6 +378,50 @@ static void without_a_quorum_the_settings_are_what_this_node_knew_last(void **st
     assert_int_equal(engine_view(x->g)->config.ttl_ms, 30000);
 }
 
+/* Else it would take a standby cluster for one that may write, and PostgreSQL's settings for none. */
+static void nothing_rests_on_a_configuration_that_cannot_be_read(void **state)
+{
+    struct node *x = *state;
+    const struct record bad = {"config", "{\"ttl\":", 3, 0};
+    fill(x, &bad, 1, 9);
+    tick_at(x, 100100);
+    assert_string_equal(engine_plan(x->g)->rule, "dcs_not_ready");
+    assert_non_null(strstr(engine_plan(x->g)->reason, "the record `config` cannot be read"));
+    assert_false(x->configured);
+}
+
+/* ---- the member record ---- */
+
+static bool told_of_itself(const struct node *x)
+{
+    for (size_t i = 0; i < x->calls_n; i++)
+        if (x->calls[i].member)
+            return true;
+    return false;
+}
+
+static void one_member_too_many_keeps_to_itself(void **state)
+{
+    struct node *x = *state;
+    static char names[VIEW_MEMBERS][16];
+    static char json[VIEW_MEMBERS][32];
+    struct record members[VIEW_MEMBERS];
+    for (size_t i = 0; i < VIEW_MEMBERS; i++) {
+        (void)snprintf(names[i], sizeof names[i], "members/a%02zu", i);
+        (void)snprintf(json[i], sizeof json[i], "{\"name\":\"a%02zu\"}", i);
+        members[i] = (struct record){names[i], json[i], 3, 20 + i};
+    }
+    fill(x, members, VIEW_MEMBERS, 9);
+    tick_at(x, 100000);
+    lease_answer(pending(x, METHOD_LEASE_GRANT), 11, 1, 0);
+    tick_at(x, 100100);
+    assert_false(told_of_itself(x));
+    engine_watch(x->g, ERR_COMPACTED, NULL);
+    fill(x, members, VIEW_MEMBERS - 1, 10);
+    tick_at(x, 100200);
+    assert_true(told_of_itself(x));
+}
+
 /* ---- an end by order ---- */
 
 static const struct record of_leader[] = {
@@ -536,6 +584,8 @@ int main(void)
         TEST(each_try_to_adopt_has_a_number_of_its_own),
         TEST(a_lease_that_another_renews_is_not_adopted),
         TEST(without_a_quorum_the_settings_are_what_this_node_knew_last),
+        TEST(nothing_rests_on_a_configuration_that_cannot_be_read),
+        TEST(one_member_too_many_keeps_to_itself),
         TEST(a_handover_that_failed_is_tried_again),
         TEST(without_a_quorum_the_end_is_not_put_off),
         TEST(a_promotion_waits_for_its_proof),

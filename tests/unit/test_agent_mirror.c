@@ -122,6 +122,53 @@ static void a_damaged_record_counts_as_unchanged(void **state)
     mirror_close(&m);
 }
 
+/* Absent is not what it is: nothing is decided on the rest. */
+static void a_record_that_a_fill_cannot_read_makes_the_rest_unusable(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"initialize", "leader", "sync", "config", "history"};
+    static struct view v;
+    struct config_rec boot = {0};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct mirror m;
+        struct msg_list l = {0};
+        char key[64];
+        (void)snprintf(key, sizeof key, "/regent/demo/%s", names[i]);
+        assert_int_equal(mirror_init(&m, "demo"), ERR_OK);
+        add(&l, key, "not json", 3, 11);
+        fill(&m, &l, 5, ERR_CORRUPT);
+        mirror_view(&m, &boot, &v);
+        assert_false(v.dcs_ready);
+        assert_string_equal(v.unreadable, names[i]);
+        assert_int_equal(v.has_leader, strcmp(names[i], "leader") == 0); /* not ours */
+        event(&m, 6, "put", key, "{}", 500);
+        mirror_view(&m, &boot, &v);
+        assert_true(v.dcs_ready);
+        mirror_close(&m);
+    }
+}
+
+static void a_configuration_that_was_known_stays_until_the_new_one_can_be_read(void **state)
+{
+    (void)state;
+    static struct view v;
+    struct mirror m;
+    struct config_rec boot = {0};
+    filled(&m);
+    event(&m, 53, "put", "/regent/demo/config",
+          "{\"ttl\":7,\"standby_cluster\":{\"host\":\"h\"}}", 200);
+    struct msg_list l = {0};
+    add(&l, "/regent/demo/config", "{\"ttl\":", 54, 0);
+    fill(&m, &l, 60, ERR_CORRUPT);
+    mirror_view(&m, &boot, &v);
+    assert_true(v.dcs_ready && v.config.standby_cluster);
+    assert_int_equal(v.config.ttl_ms, 7000);
+    struct msg_list none = {0};
+    fill(&m, &none, 61, ERR_OK);
+    assert_false(m.config_meta.present);
+    mirror_close(&m);
+}
+
 /* Comparisons and operations of a transaction as text: "key target op number|op key @lease". */
 static const char *shape(const struct txn_req *r)
 {
@@ -337,6 +384,8 @@ int main(void)
         cmocka_unit_test(a_filled_mirror_makes_a_view),
         cmocka_unit_test(events_move_it_on_and_old_ones_do_not),
         cmocka_unit_test(a_damaged_record_counts_as_unchanged),
+        cmocka_unit_test(a_record_that_a_fill_cannot_read_makes_the_rest_unusable),
+        cmocka_unit_test(a_configuration_that_was_known_stays_until_the_new_one_can_be_read),
         cmocka_unit_test(an_old_seal_makes_room_for_a_newer_one),
         cmocka_unit_test(every_transaction_compares_what_it_rests_on),
         cmocka_unit_test(a_leader_says_where_it_is_also_without_a_member_record),
