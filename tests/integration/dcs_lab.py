@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
 PATIENCE_S = 20
@@ -222,3 +223,19 @@ class Lab:
                 n.process.wait()
             print(f"---- {n.name}\n{n.log()[-4000:]}")  # pytest shows it when the test failed
         shutil.rmtree(self.root, ignore_errors=True)  # what is mounted there is emptied
+
+
+def new_lab(nodes=3, timing=(), root=None):
+    # Not pytest's tmp_path: the path of a local socket has to be short.
+    return Lab(root or tempfile.mkdtemp(prefix="dcs.", dir="/tmp"), nodes, timing)
+
+
+def ctl(node, *words, code=0):
+    """regentctl over TLS, asking this node; its standard output."""
+    pki = node.dir / "pki"
+    env = {**os.environ, "REGENT_CACERT": str(pki / "ca.crt"), "REGENT_CERT": str(pki / "node.crt"),
+           "REGENT_KEY": str(pki / "node.key")}
+    done = subprocess.run([build_dir() / "regentctl", "-H", node.address, *[str(w) for w in words]], env=env,
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout if code == 0 else done.stderr

@@ -3,29 +3,16 @@ import json
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 
 import pytest
 
-from dcs_lab import Client, DcsError, Lab, Node, build_dir, wait_for
+from dcs_lab import Client, DcsError, Node, build_dir, new_lab, wait_for
 
 pytestmark = [
     pytest.mark.skipif(not (build_dir() / "dcs_node").exists(), reason="dcs_node is not built"),
     pytest.mark.skipif(not (build_dir() / "dcs_tool").exists(), reason="dcs_tool is not built"),
 ]
-
-
-def new_lab(nodes=3, timing=()):
-    # Not pytest's tmp_path: the path of a local socket has to be short.
-    return Lab(tempfile.mkdtemp(prefix="dcs.", dir="/tmp"), nodes, timing)
-
-
-@pytest.fixture(name="lab")
-def lab_fixture():
-    lab = new_lab()
-    yield lab
-    lab.close()
 
 
 def keys_of(node, prefix):
@@ -266,13 +253,6 @@ def test_an_empty_directory_does_not_return_under_its_old_id(lab):
     node.start(wait=False)
     wait_for("it ends", lambda: not node.alive())
     assert "directory is empty now" in node.log()
-
-
-@pytest.fixture(name="one")
-def one_fixture():
-    lab = new_lab(1)
-    yield lab
-    lab.close()
 
 
 def start_fails(node, words):
