@@ -326,6 +326,46 @@ static void only_who_streams_from_the_leader_is_recorded(void **state)
     assert_false(refused_for(&v, &p, "who streams from the leader itself"));
 }
 
+static void data_is_deleted_only_where_the_policy_says_so(void **state)
+{
+    static const struct {
+        const char *change;
+        enum plan_action action;
+        const char *refused;
+    } rows[] = {
+        {"config.remove_on_diverged=1", ACTION_CLONE, NULL},
+        {"pg.rewind_failed=1\nconfig.remove_on_rewind_failure=1", ACTION_CLONE, NULL},
+        {"pg.lsn=1", ACTION_CLONE, "data is deleted only"},
+        {"config.remove_on_rewind_failure=1", ACTION_CLONE, "data is deleted only"},
+        {"pg.rewind_failed=1\nconfig.remove_on_diverged=1", ACTION_CLONE,
+         "data is deleted only"},
+        {"config.remove_on_diverged=1", ACTION_REWIND, "data is deleted only"},
+        {"config.remove_on_diverged=1", ACTION_START_STANDBY, "data is deleted only"},
+        {"config.remove_on_diverged=1\nsync.v=i2", ACTION_CLONE,
+         "data that the record counts on"},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        static struct view v;
+        struct errmsg e = {0};
+        assert_int_equal(view_parse(common, &v, NULL), ERR_OK);
+        change(&v, "has_leader=1\nleader.name=n1\nleader.token=6\nleader.timeline=2\n"
+                   "leader.state=running\npg.proc=stopped\npg.data=ours");
+        change(&v, rows[i].change);
+        struct plan p = {.rule = "test",
+                         .action = rows[i].action,
+                         .token = 6,
+                         .target = "n1",
+                         .remove_old = true};
+        enum err rv = plan_check(&v, &p, &e);
+        bool as_said = rows[i].refused == NULL
+                           ? rv == ERR_OK
+                           : rv == ERR_INTERNAL && strstr(e.text, rows[i].refused) != NULL;
+        if (!as_said)
+            fail_msg("%s: %s", rows[i].change, e.text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -333,6 +373,7 @@ int main(void)
         cmocka_unit_test(a_plan_for_another_view_is_refused),
         cmocka_unit_test(followed_is_the_leader_or_who_streams_from_it),
         cmocka_unit_test(only_who_streams_from_the_leader_is_recorded),
+        cmocka_unit_test(data_is_deleted_only_where_the_policy_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
