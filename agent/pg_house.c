@@ -257,6 +257,13 @@ void house_look(struct postgres *p)
     if (p->act.active || p->house_busy || !postgres_running(p) || p->stopping ||
         !p->follow.known || !p->ever_seen || !pg_monitor_accepts(p->monitor))
         return;
+    /* Of the connections that are kept for superusers three are sure, however many clients there are: the monitor's, and
+     * two until commits have been seen waiting. */
+    if (sync_probes(p)) {
+        pg_sql_reset(p->house_sql);
+        slots_pause(p);
+        return;
+    }
     /* Before the dynamic configuration is known the files stay as the last daemon left them: a standby whose slot went
      * away for a moment would connect anew. */
     if (p->conf_dirty && p->configured) {

@@ -285,6 +285,12 @@ void slots_look(struct postgres *p)
     with_database(p, "postgres", here_connected);
 }
 
+void slots_pause(struct postgres *p)
+{
+    if (!p->slots.busy)
+        pg_sql_reset(p->slots.local);
+}
+
 void slots_stop(struct postgres *p)
 {
     struct slots *s = &p->slots;

@@ -11,7 +11,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 
-enum { SYNC_ADOPT_MS = 3000 };
+enum { SYNC_ADOPT_MS = 3000, SYNC_SET_MS = 10000 };
 
 enum err sync_text(const struct sync_set *set, char *ret, size_t size)
 {
@@ -114,6 +114,11 @@ void sync_stop(struct postgres *p)
     p->sync_waits = false;
 }
 
+bool sync_probes(const struct postgres *p)
+{
+    return p->sync.step == SYNCCONF_TRY || p->sync.step == SYNCCONF_PROBE;
+}
+
 static void finished(struct postgres *p)
 {
     p->set_known = true;
@@ -208,11 +213,17 @@ static void in_recovery_written(struct postgres *p, const struct worker_reply *r
 }
 
 /* Among unknown sets (adopted) the action lasts until the confirmation. When a member of the set is gone
- * that never comes: the plan must be able to choose again. */
-static void unconfirmed_cb(uv_timer_t *timer)
+ * that never comes: the plan must be able to choose again. Of known ones it lasts until the set is written and reloaded:
+ * with a full disk, or where nobody gets a connection, it must not hold up what else there is to do. */
+static void late_cb(uv_timer_t *timer)
 {
-    action_fail(timer->data, ERR_TIMEOUT,
-                "the synchronous set could not be confirmed: not all of it streams");
+    struct postgres *p = timer->data;
+    action_fail(p, ERR_TIMEOUT,
+                p->set_known
+                    ? "the synchronous set could not be put in force: PostgreSQL takes "
+                      "no file, or no connection"
+                    : "the synchronous set could not be confirmed: not all of it "
+                      "streams");
 }
 
 void act_sync(struct postgres *p)
@@ -233,7 +244,6 @@ void act_sync(struct postgres *p)
         return;
     }
     p->sync_wanted = true;
-    if (!p->set_known)
-        action_in(p, SYNC_ADOPT_MS, unconfirmed_cb);
+    action_in(p, p->set_known ? SYNC_SET_MS : SYNC_ADOPT_MS, late_cb);
     sync_look(p);
 }

@@ -250,6 +250,8 @@ void sync_fresh(struct postgres *p,
 void sync_adopted(struct postgres *p);
 void sync_look(struct postgres *p); /* a look arrived */
 void sync_stop(struct postgres *p); /* no postmaster */
+/* it needs a second connection, or nothing is acknowledged */
+bool sync_probes(const struct postgres *p);
 void sync_step(struct postgres *p); /* pg_sync_step.c: does what is due next */
 enum err sync_text(const struct sync_set *set, char *ret, size_t size) MUST_CHECK;
 
@@ -259,7 +261,8 @@ void house_look(struct postgres *p);
 /* pg_slots_run.c */
 void slots_configure(struct postgres *p, const struct postgres_dynamic *d);
 void slots_look(struct postgres *p);
-void slots_stop(struct postgres *p); /* no postmaster */
+void slots_pause(struct postgres *p); /* closes its connection here, if nothing is under way */
+void slots_stop(struct postgres *p);  /* no postmaster */
 /* There are permanent logical slots, or such that have to be dropped: a synchronized one only PostgreSQL can. */
 bool slots_logical(const struct postgres *p);
 /* PostgreSQL synchronizes them itself. */

@@ -110,10 +110,10 @@ class Node:
         lsn = int(self.psql("SELECT pg_current_wal_flush_lsn() - '0/0'"))
         return lambda v: v["replay_lsn"] >= lsn
 
-    def session(self):
+    def session(self, user="postgres"):
         """A psql that stays: write to its stdin."""
         return subprocess.Popen(
-            [str(BIN / "psql"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", "postgres",
+            [str(BIN / "psql"), "-h", "127.0.0.1", "-p", str(self.port), "-U", user, "-d", "postgres",
              "-XAtq"],
             env={**os.environ, "PGPASSWORD": SUPERUSER_PASSWORD}, text=True, bufsize=1,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from pg_lab import Lab, as_user
+from pg_lab import SUPERUSER_PASSWORD, Lab, as_user
 
 
 @pytest.fixture
@@ -160,6 +160,40 @@ def test_from_no_set_to_one_a_commit_is_seen_waiting(lab):
     assert view["old_n"] == 1 and not view["set_confirmed"]
     n1.run("set_sync", k=0)
     n1.wait("confirmed empty", lambda v: v["set_confirmed"] and v["old_n"] == 0)
+
+
+def test_a_set_is_confirmed_while_clients_have_taken_all_connections(lab):
+    """Three are kept for superusers: what the agent needs for a confirmation fits."""
+    n1 = lab.primary()
+    n2 = lab.standby(n1, "n2")
+    n1.psql("CREATE ROLE app LOGIN; ALTER ROLE app PASSWORD $$" + SUPERUSER_PASSWORD + "$$")
+    clients = []
+    refused = False
+    n1.quit(leave=True)  # clients are there first, as after a failover
+    try:
+        while not refused:
+            clients.append(n1.session("app"))
+            clients[-1].stdin.write("\\echo in\n")
+            refused = clients[-1].stdout.readline().strip() != "in"
+            assert len(clients) < 40
+        n1.launch()
+        n1.send('configure {"slots": true, "members": ["n2"]}')  # housekeeping has a connection too
+        n1.wait("adopted", lambda v: v["proc"] == "running" and v["data"] == "ours" and v["accepts"])
+        n1.start("set_sync", k=1, s=n2.view()["incarnation"])
+        n1.wait("confirmed", lambda v: v["set_confirmed"])
+        # What cannot be written is given up, so that the plan goes on, and done when it can.
+        names = n1.pgdata / "postgresql.regent-sync.conf"
+        names.rename(f"{names}.away")
+        names.mkdir()
+        n1.start("set_sync", k=0)
+        done = n1.finish()
+        assert done["status"] == "timeout" and "could not be put in force" in done["text"], done
+        names.rmdir()
+        n1.wait("confirmed", lambda v: v["set_confirmed"] and v["set"]["k"] == 0)
+    finally:
+        for c in clients:
+            c.kill()
+            c.wait(timeout=10)
 
 
 def test_among_unknown_sets_one_that_cannot_be_confirmed_is_given_up(lab):
