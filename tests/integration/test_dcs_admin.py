@@ -73,13 +73,13 @@ def test_nobody_meets_what_his_program_does_not_know(lab):
     last.start(wait=False)
     assert last.process.wait(60) != 0
     assert "upgrade" in last.log() or "newer" in last.log(), last.log()
+    lab.nodes.append(waits)
     waits.start(wait=False)
     wait_for("it is refused", lambda: "this cluster is at version 2, and the program of n4 knows 1: upgrade regent there" in waits.log())
     waits.kill()
     for node, program in ((waits, "dcs_node_next"), (last, "dcs_node_next")):
         node.program = program
         node.start()
-    lab.nodes.append(waits)
     wait_for("it is in", lambda: {m["name"]: m["state"] for m in lab.leader().call("member.list")["members"]}.get("n4") == "active")
     put("all")
     ctl(lab.nodes[0], "dcs", "hash")  # the same state everywhere
