@@ -1,5 +1,6 @@
 """Every checker passes a good history and sees each of these that must fail; nothing to judge is "unknown", never a pass."""
 import pathlib
+import random
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lab"))
@@ -14,6 +15,7 @@ import faults  # noqa: E402
 import history  # noqa: E402
 import porcupine  # noqa: E402
 import runner  # noqa: E402
+import switch  # noqa: E402
 
 
 class Made:
@@ -363,3 +365,55 @@ def test_a_skip_or_an_unknown_is_never_a_pass():
 def test_a_gap_is_counted_from_its_fault_to_the_next():
     ops = [{"type": "ok", "f": "add", "time": int(t * 1e9)} for t in (1, 2, 5, 6, 12)]
     assert checkers.unavailability(ops, [{"at": 2.5}, {"at": 7}]) == [3.0, 6.0]
+
+
+# ---- the store's transactions are judged as those of PostgreSQL ----
+
+
+def test_a_lost_append_and_a_write_skew_of_the_store_are_seen():
+    check = runner.CHECKS["txn"]["append"]
+    good = Made().op("ok", "txn", [["append", 1, 10]]).op("ok", "txn", [["r", 1, [10]], ["append", 2, 20]])
+    good.note("final", {"1": [10], "2": [20]}, node="n1")
+    assert check(good.ops)["valid"] is True
+    lost = Made().op("ok", "txn", [["append", 1, 10]]).op("ok", "txn", [["append", 1, 11]]).note("final", {"1": [11]}, node="n1")
+    assert "lost" in kinds(check(lost.ops))
+    skew = Made().op("ok", "txn", [["r", 1, []], ["append", 2, 20]]).op("ok", "txn", [["r", 2, []], ["append", 1, 10]])
+    skew.note("final", {"1": [10], "2": [20]}, node="n1")
+    assert check(skew.ops)["valid"] is False
+
+
+# ---- the line with delay, loss, reordering, duplication ----
+
+
+def sent(line, count=2000):
+    """[(when it went on, number of the frame)], one frame a millisecond, in the order in which they arrive."""
+    return sorted((due, n) for n in range(count) for due in line.times(n / 1000))
+
+
+def test_a_line_with_jitter_alone_keeps_the_order_and_the_bounds():
+    arrived = sent(switch.Line(random.Random(1), delay_ms=50, jitter_ms=100))
+    assert [n for _, n in arrived] == list(range(2000))
+    assert all(0.05 <= due - n / 1000 <= 0.15 + 0.1 for due, n in arrived)
+
+
+def test_a_line_loses_doubles_and_reorders_as_often_as_it_is_told():
+    assert 300 < 2000 - len(sent(switch.Line(random.Random(1), loss=0.2))) < 500
+    assert 300 < len(sent(switch.Line(random.Random(1), duplicate=0.2))) - 2000 < 500
+    numbers = [n for _, n in sent(switch.Line(random.Random(1), reorder=0.3))]
+    assert sorted(numbers) == list(range(2000)) and sum(a > b for a, b in zip(numbers, numbers[1:])) > 100
+    assert len(sent(switch.Line(random.Random(1)))) == 2000
+
+
+# ---- damage ----
+
+
+def test_flipped_and_torn_files_differ_and_the_header_does_not(tmp_path):
+    data = {name: bytes(range(256)) * 64 for name in ("log.db", "state.db", "log.db-wal")}
+    for name, content in data.items():
+        (tmp_path / name).write_bytes(content)
+    faults._flip(tmp_path, random.Random(1))
+    now = {name: (tmp_path / name).read_bytes() for name in data}
+    changed = [name for name in data if now[name] != data[name]]
+    assert len(changed) == 1 and changed[0] != "log.db-wal" and now[changed[0]][:100] == data[changed[0]][:100]
+    faults._tear(tmp_path, None)
+    assert len((tmp_path / "log.db-wal").read_bytes()) == len(data["log.db-wal"]) // 2

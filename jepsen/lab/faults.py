@@ -5,7 +5,9 @@ Times are seconds from the beginning of the load. A target is a part of the clus
 that is looked up when the time has come, or a node's name. The same seed makes the same schedule.
 """
 import contextlib
+import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -18,7 +20,9 @@ SETTLE_S = 12  # between the end of a fault and the next one
 FAULTS = {}
 # Which of a machine's abilities a fault needs (hosts.probe).
 NEEDS = {"disk-full": "disk", "disk-eio": "disk", "power-loss": "disk", "clock-fast": "clock", "clock-slow": "clock", "clock-jump": "clock",
-         "clock-drift": "clock", "pause-node": "cgroup"}
+         "clock-drift": "clock", "pause-node": "cgroup", "disk-slow": "disk", "disk-stuck": "disk", "disk-read-only": "disk",
+         "net-slow": "switch", "net-slow-in": "switch", "net-slow-out": "switch", "net-reorder": "switch", "net-duplicate": "switch",
+         "net-loss-in": "switch", "net-loss-out": "switch", "upgrade": "next"}
 DAEMONS = r"regentd|regent-fence"
 
 
@@ -235,6 +239,24 @@ def packet_loss(cluster, node):
     return _hear_all(cluster)
 
 
+def _line(**directions):
+    def act(_cluster, node):
+        node.bad_line(**directions)
+        return node.good_line
+    return act
+
+
+SLOW = {"delay_ms": 150, "jitter_ms": 150}
+LOSSY = {"loss": 0.2}
+fault("net-slow", (6, 12), ("primary", "sync"))(_line(to=SLOW, back=SLOW))
+fault("net-slow-in", (6, 12), ("primary", "sync"))(_line(to={"delay_ms": 400, "jitter_ms": 200}))
+fault("net-slow-out", (6, 12), ("primary", "sync"))(_line(back={"delay_ms": 400, "jitter_ms": 200}))
+fault("net-reorder", (6, 12), ("primary", "sync"))(_line(to={"jitter_ms": 20, "reorder": 0.3}, back={"jitter_ms": 20, "reorder": 0.3}))
+fault("net-duplicate", (6, 12), ("primary", "sync"))(_line(to={"duplicate": 0.3, "reorder": 0.1}, back={"duplicate": 0.3, "reorder": 0.1}))
+fault("net-loss-in", (6, 12), ("primary", "sync"))(_line(to=LOSSY))
+fault("net-loss-out", (6, 12), ("primary", "sync"))(_line(back=LOSSY))
+
+
 # ---- clocks: the whole node restarts with other clocks, as a machine with a bad oscillator has them ----
 
 
@@ -285,6 +307,95 @@ def disk_eio(_cluster, node):
         node.remount()
         node.start()
     return undo
+
+
+@fault("disk-read-only", (4, 8), ("primary", "sync", "raft"))
+def disk_read_only(_cluster, node):
+    """As after an error that the kernel has found in the file system."""
+    node.disk_read_only()
+
+    def undo():
+        node.kill()
+        node.remount()
+        node.start()
+    return undo
+
+
+def _thaw(node):
+    node.disk.freeze(False)
+    if not node.running():  # a supervisor would have
+        node.start()
+
+
+@fault("disk-stuck", (3, 9), ("primary", "sync", "raft"))
+def disk_stuck(_cluster, node):
+    """What writes waits until it is over, and cannot be killed meanwhile."""
+    node.disk.freeze(True)
+    return lambda: _thaw(node)
+
+
+@fault("disk-slow", (6, 12), ("primary", "sync", "raft"))
+def disk_slow(_cluster, node):
+    """Every write waits up to 0.3 s."""
+    over = threading.Event()
+
+    def stutter():
+        while not over.wait(0.1):
+            node.disk.freeze(True)
+            over.wait(0.3)
+            node.disk.freeze(False)
+    thread = threading.Thread(target=stutter, daemon=True)
+    thread.start()
+
+    def undo():
+        over.set()
+        thread.join(20)
+        _thaw(node)
+    return undo
+
+
+def _damage(spoil):
+    """Bytes of the store's files are not what they were when the node starts again. It may say so and end, or go on where
+    nothing is lost; then the files are put back, as a copy of the disk would."""
+    def act(_cluster, node):
+        node.kill()
+        store = need(next(node.dir.glob("**/log.db"), None), "log.db").parent
+        kept = {path: path.read_bytes() for path in store.glob("*.db*")}
+        spoil(store, random.Random(node.name))
+        node.start()
+
+        def undo():
+            node.kill()
+            for path in store.glob("*.db*"):
+                path.unlink()
+            for path, data in kept.items():
+                path.write_bytes(data)
+                shutil.chown(path, "postgres", "postgres")
+                path.chmod(0o600)
+            node.start()
+        return undo
+    return act
+
+
+def _flip(store, rng):
+    path = store / rng.choice(("log.db", "state.db"))
+    with open(path, "r+b") as f:
+        for _ in range(20):
+            at = rng.randrange(100, path.stat().st_size - 1)  # behind the header of SQLite
+            f.seek(at)
+            byte = f.read(1)[0]
+            f.seek(at)
+            f.write(bytes([byte ^ 1 << rng.randrange(8)]))
+
+
+def _tear(store, _rng):
+    """The newest half of what the log has not moved to its place."""
+    path = store / "log.db-wal"
+    os.truncate(path, path.stat().st_size // 2)
+
+
+fault("flipped-bytes", (3, 6), ("sync", "raft", "standby"))(_damage(_flip))
+fault("torn-log", (3, 6), ("sync", "raft", "standby"))(_damage(_tear))
 
 
 @fault("power-loss", (1, 6), ("primary", "primary", "sync", "raft"))
@@ -348,6 +459,13 @@ def end_orders(cluster):
         cl.wait_until(lambda node=node: start_postgresql(node), f"a start of {node}", 90)
 
 
+@fault("upgrade", (1, 3), ("standby", "sync", "primary"))
+def upgrade(cluster, node):
+    """Every second time of a node it is the way back."""
+    node.change_build()
+    return stop_daemon(cluster, node)
+
+
 @fault("transfer-raft", (0, 0), ("raft",))
 def transfer_raft(_cluster, node):
     node.ctl("dcs", "transfer", check=False, timeout_s=20)
@@ -399,6 +517,9 @@ GROUPS["storm"] = GROUPS["mix"] + GROUPS["disk"]
 # Later than those two, whose seeds are to go on making the schedules that were published.
 GROUPS["orders"] = ("maintenance", "restart-postgresql", "reinit", "stop-postgresql", "switchover")
 GROUPS["everything"] = GROUPS["storm"] + GROUPS["orders"] + ("disk-eio", "kill-health")
+GROUPS["network"] = ("net-slow", "net-slow-in", "net-slow-out", "net-reorder", "net-duplicate", "net-loss-in", "net-loss-out")
+GROUPS["bad-disk"] = ("disk-slow", "disk-stuck", "disk-read-only", "disk-eio")
+GROUPS["damage"] = ("flipped-bytes", "torn-log")
 # How often a fault comes with a second one, and how long the cluster then has to itself.
 TOGETHER = {"mix": (0.25, SETTLE_S), "storm": (1.0, 4), "everything": (1.0, 4), "orders": (0.5, SETTLE_S)}
 

@@ -4,6 +4,7 @@ Process 1 of a host does nothing but collect the dead; when it is killed the ker
 once, as a power switch would. The names of everything made on the machine begin with `rj` and this program's pid.
 """
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -13,7 +14,8 @@ import subprocess
 import sys
 import time
 
-TREE = pathlib.Path(__file__).resolve().parents[2]
+HERE = pathlib.Path(__file__).resolve().parent
+TREE = HERE.parents[1]
 sys.path.insert(0, str(TREE / "tests" / "integration"))
 
 import cluster as cl  # noqa: E402
@@ -56,8 +58,19 @@ def probe():
     able["programs"] = None if regentd.exists() else f"no {regentd}: build it, or name a build with --build"
     able["clock"] = None if faketime() else "no libfaketime (package faketime)"
     able["cgroup"] = _probe_cgroup()
+    able["switch"] = None if os.access("/dev/net/tun", os.W_OK) else "no /dev/net/tun"
+    able["next"] = _probe_next()
     able["disk"] = _probe_disk() if os.geteuid() == 0 else "needs root: loop devices"
     return able
+
+
+def next_build():
+    return pathlib.Path(os.environ.get("REGENT_NEXT_BUILD") or TREE / "build" / "next").resolve()
+
+
+def _probe_next():
+    there = (next_build() / "regentd").exists()
+    return None if there else f"no {next_build()}/regentd: a second build, with -DREGENT_PRETEND_NEXT=ON (REGENT_NEXT_BUILD)"
 
 
 def _probe_cgroup():
@@ -98,6 +111,8 @@ class HostNode(Node):
         self.clock = {}
         self.cgroup = None
         self.disk = None
+        self.switch = None
+        self.bin = cluster.bin
         if cluster.able["cgroup"] is None:
             self.cgroup = cgroup_root() / f"{cluster.net.tag}{name}"
             self.cgroup.mkdir()
@@ -137,11 +152,11 @@ class HostNode(Node):
 
     def command(self, *words):
         if words[0] != "regentd":
-            return ["nsenter", f"--net=/run/netns/{self.namespace}", "--", *cl.as_user(), str(self.cluster.bin / words[0]), *words[1:]]
+            return ["nsenter", f"--net=/run/netns/{self.namespace}", "--", *cl.as_user(), str(self.bin / words[0]), *words[1:]]
         inside = [f"--{what}=/proc/{self.init_pid}/ns/{kind}" for what, kind in (("net", "net"), ("mount", "mnt"), ("pid", "pid"), ("ipc", "ipc"))]
         more = {**self.clock, **self.cluster.environment}
         env = ["env", *(f"{k}={v}" for k, v in more.items())] if more else []
-        return [*self._into_cgroup(), "nsenter", *inside, "--", *cl.as_user(), *env, str(self.cluster.bin / words[0]), *words[1:]]
+        return [*self._into_cgroup(), "nsenter", *inside, "--", *cl.as_user(), *env, str(self.bin / words[0]), *words[1:]]
 
     def kill(self):
         """The power switch."""
@@ -168,6 +183,8 @@ class HostNode(Node):
     def thaw(self):
         """Whatever was stopped. The daemon's `nsenter` stops with it, and would not collect it when it dies."""
         self.freeze(False)
+        if self.disk is not None:
+            self.disk.freeze(False)
         for pid in [self.process.pid] * self.running() + list(self.processes()):
             cl.send(pid, signal.SIGCONT)
 
@@ -203,11 +220,40 @@ class HostNode(Node):
         self.disk.cut_power()
         self.freeze(False)
 
+    def disk_read_only(self):
+        self.disk.make_read_only()
+
     def remount(self):
         self.disk.unmount()
         self.disk.mount()
 
+    # -- the line to it
+
+    def bad_line(self, **directions):
+        """What goes `to` it and what comes `back` passes a switch of ours from now on (switch.py)."""
+        self.good_line()
+        self.switch = subprocess.Popen(
+            ["ip", "netns", "exec", self.cluster.net.bridge, "/usr/bin/python3", str(HERE / "switch.py"), self.host.port, json.dumps(directions)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+        if self.switch.stdout.readline().strip() != b"ready":
+            self.good_line()
+            raise LookupError("the switch does not start")
+
+    def good_line(self):
+        if self.switch is not None:
+            self.switch.terminate()
+            self.switch.wait(20)
+            self.switch.stdout.close()
+            self.switch = None
+
+    # -- another build
+
+    def change_build(self):
+        """From its next start on it runs the other one of the two."""
+        self.bin = self.cluster.next_bin() if self.bin == self.cluster.bin else self.cluster.bin
+
     def tear_down(self):
+        self.good_line()
         with contextlib.suppress(cl.Never):
             self.kill()
         if self.disk is not None:
@@ -255,6 +301,17 @@ class HostCluster(Cluster):
             sh("mount", "--make-shared", self.dir)
             self.shared = True
 
+    def next_bin(self):
+        """Copies of the programs of the build that a rolling upgrade goes to."""
+        path = self.dir / "next"
+        if not path.exists():
+            path.mkdir()
+            path.chmod(0o755)
+            for program in self.bin.iterdir():
+                newer = next_build() / program.name
+                shutil.copy2(newer if newer.exists() else program, path / program.name)
+        return path
+
     def close(self):
         for node in self.nodes:
             node.tear_down()
@@ -266,6 +323,7 @@ class HostCluster(Cluster):
     def heal_everything(self):
         """Every host reachable, thawed and running."""
         for node in self.nodes:
+            node.good_line()
             node.host.heal()
             node.host.hear_all()
             node.thaw()

@@ -28,6 +28,7 @@ CHECKS = {
     "set": {"set": checkers.element_set},
     "counter": {"counter": checkers.counter},
     "once": {"once": checkers.once},
+    "txn": {"append": checkers.append},
     "watch": {"watch": checkers.watch},
     "lease": {"lease": checkers.lease},
     "lock": {"lock": checkers.lock},

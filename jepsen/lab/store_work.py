@@ -196,6 +196,58 @@ class Once(Client):
         self.attempt("put", [key, None], act)
 
 
+class Lists(Client):
+    """Transactions of reads and appends over a few lists: all of them are read first, and what is written holds only when none
+    has changed meanwhile."""
+
+    def step(self):
+        n = (self.count * self.step_of) // KEY_OPS
+        value = []
+        for i in range(self.rng.randint(1, 4)):
+            key = n * 4 + self.rng.randrange(3)
+            item = self.count * 10000 + self.id * 10 + i
+            value.append(["append", key, item] if self.rng.random() < 0.5 else ["r", key, None])
+        self.attempt("txn", value, lambda: self.commit(value))
+
+    def commit(self, value):
+        lists, mods = {}, {}
+        for key in {key for _, key, _ in value}:
+            _, kv = self.read(self.key(key), local=True)  # perhaps old: then a compare fails
+            lists[key], mods[key] = json.loads(kv.get("value", "[]")), kv.get("mod_revision", 0)
+        done = []
+        for kind, key, item in value:
+            if kind == "append":
+                lists[key] = [*lists[key], item]
+            done.append([kind, key, item if kind == "append" else lists[key]])
+        reply = self.call("kv.txn", compare=[{"key": self.key(key), "target": "mod", "op": "=", "number": mod} for key, mod in mods.items()],
+                          then=[{"op": "put", "key": self.key(key), "value": json.dumps(lists[key])}
+                                for key in {key for kind, key, _ in value if kind == "append"}])
+        return (done, {"revision": reply["revision"]}) if reply.get("succeeded") else None
+
+    @staticmethod
+    def key(number):
+        return f"{PREFIX}x/{number:06}"
+
+    def last(self):
+        """Every node tells all lists."""
+        if self.id != 0:
+            return True
+        for node in self.load.cluster.nodes:
+            wire = Wire([node.dcs_address()], self.load.pki)
+            try:
+                found, at = {}, f"{PREFIX}x/"
+                while at is not None:
+                    page = wire("kv.range", key=at, end=f"{PREFIX}x0")
+                    found.update({int(kv["key"].rsplit("/", 1)[1]): json.loads(kv["value"]) for kv in page.get("kvs", [])})
+                    at = page["kvs"][-1]["key"] + "!" if page.get("more") else None
+            except (DcsError, ConnectionError, OSError):
+                return False
+            finally:
+                wire.close()
+            self.history.add("info", "nemesis", "final", {str(k): v for k, v in found.items()}, node=node.name)
+        return True
+
+
 class Watched(Client):
     def step(self):
         key, value = f"{PREFIX}w/{self.rng.randrange(20)}", f"{self.id}.{self.count}"
@@ -341,6 +393,7 @@ class Lock(Client):
 
 
 WORKLOADS = {"register": [Register] * 5, "set": [Elements] * 4, "counter": [Counter] * 4, "once": [Once] * 4, "watch": [Watched] * 3,
+             "txn": [Lists] * 5,
              "lease": [Lease] * 3 + [LeaseReader] * 2, "lock": [Lock] * 5}
 
 

@@ -50,6 +50,14 @@ class LoopDisk:
         for words in (["umount", self.root], ["losetup", "-d", self.device]):
             subprocess.run(words, capture_output=True, check=False)
 
+    def make_read_only(self):
+        """As the kernel does when it finds the file system damaged."""
+        sh("mount", "-o", "remount,abort", self.root)
+
+    def freeze(self, on):
+        """Writes wait, in the state D, until it is thawed. To thaw what is not frozen does nothing."""
+        subprocess.run(["fsfreeze", "-f" if on else "-u", self.root], capture_output=True, check=on)
+
     def cut_power(self):
         """What was synced stays, what was not is gone; until it is mounted again every call fails."""
         fd = os.open(self.root, os.O_RDONLY)
