@@ -355,14 +355,21 @@ def disk_slow(_cluster, node):
 
 
 def _damage(spoil):
-    """Bytes of the store's files are not what they were when the node starts again. It may say so and end, or go on where
-    nothing is lost; then the files are put back, as a copy of the disk would."""
+    """Bytes of the store's files are not what they were when the node starts again. It says so and ends, and the files are put
+    back; or nothing is lost by them, and it goes on with them. Until that is known nobody hears it: what has been acknowledged
+    with the new files must not be forgotten with the old ones."""
     def act(_cluster, node):
         node.kill()
         store = need(next(node.dir.glob("**/log.db"), None), "log.db").parent
         kept = {path: path.read_bytes() for path in store.glob("*.db*")}
         spoil(store, random.Random(node.name))
+        node.host.cut()
         node.start()
+        with contextlib.suppress(cl.Never):
+            cl.wait_until(lambda: not node.running(), f"{node}: an end", 5)
+        node.host.heal()
+        if node.running():
+            return None
 
         def undo():
             node.kill()
