@@ -136,6 +136,12 @@ static void port_number(void *arg, uint64_t number)
     (void)number;
 }
 
+static void port_extend(void *arg, uint64_t deadline_ms)
+{
+    struct node *x = arg;
+    x->fence.deadline_ms = deadline_ms;
+}
+
 static void port_remember(void *arg, uint64_t lease, uint64_t nonce)
 {
     struct node *x = arg;
@@ -163,7 +169,7 @@ static const struct engine_ports ports = {
     .catalogue = port_catalogue,
     .fence = port_fence,
     .arm = port_arm,
-    .extend = port_number,
+    .extend = port_extend,
     .disarm = port_nothing,
     .confirm = port_number,
     .kill = port_nothing,
@@ -390,6 +396,50 @@ static void nothing_rests_on_a_configuration_that_cannot_be_read(void **state)
     assert_false(x->configured);
 }
 
+static const struct record of_leader[] = {
+    {"config", "{\"ttl\":5}", 3, 0},
+    {"initialize", "{\"name\":\"n1\",\"system_id\":77}", 3, 0},
+};
+
+/* Whose it is nobody can tell. PostgreSQL goes on until the deadline that the fence has, and no renewal moves that. */
+static void for_a_leader_key_that_cannot_be_read_no_deadline_is_moved(void **state)
+{
+    struct node *x = *state;
+    static const struct record rest[] = {
+        {"leader",
+         "{\"name\":\"n1\",\"incarnation\":\"i1\",\"token\":4,\"state\":\"running\","
+         "\"timeline\":2}",
+         40, 11},
+        {"sync",
+         "{\"leader\":\"n1\",\"incarnation\":\"i1\",\"token\":4,\"mode\":\"off\",\"v\":[],"
+         "\"q\":1}",
+         43, 0},
+    };
+    static const struct record bad[] = {{"leader", "{\"name\":", 45, 12}};
+    x->pg.proc = PG_PROC_RUNNING;
+    x->pg.accepts = x->pg.set_known = x->pg.roles_ready = x->pg.checkpointed = true;
+    x->pg.system_id = 77;
+    x->pg.timeline = 2;
+    fill_two(x, of_leader, ARRAY_LEN(of_leader), rest, ARRAY_LEN(rest), 50);
+    x->fence = (struct fence_state){
+        .connected = true, .armed = true, .token = 4, .lease = 11, .nonce = 1};
+    x->fence.deadline_ms = 100000 + TTL_MS - MARGIN_MS;
+    tick_at(x, 100000);
+    lease_answer(pending(x, METHOD_LEASE_RENEW), 11, 2, 1);
+    tick_at(x, 102000);
+    lease_answer(pending(x, METHOD_LEASE_RENEW), 11, 2, 2);
+    tick_at(x, 102010);
+    assert_int_equal(x->fence.deadline_ms, 102000 + TTL_MS - MARGIN_MS);
+    engine_watch(x->g, ERR_COMPACTED, NULL);
+    fill_two(x, of_leader, ARRAY_LEN(of_leader), bad, ARRAY_LEN(bad), 51);
+    tick_at(x, 104000);
+    assert_string_equal(engine_plan(x->g)->rule, "dcs_not_ready");
+    lease_answer(pending(x, METHOD_LEASE_RENEW), 11, 2, 3);
+    tick_at(x, 104010);
+    assert_true(engine_view(x->g)->deadline_ms > x->fence.deadline_ms);
+    assert_int_equal(x->fence.deadline_ms, 102000 + TTL_MS - MARGIN_MS);
+}
+
 /* ---- the member record ---- */
 
 static bool told_of_itself(const struct node *x)
@@ -424,10 +474,6 @@ static void one_member_too_many_keeps_to_itself(void **state)
 
 /* ---- an end by order ---- */
 
-static const struct record of_leader[] = {
-    {"config", "{\"ttl\":5}", 3, 0},
-    {"initialize", "{\"name\":\"n1\",\"system_id\":77}", 3, 0},
-};
 static const struct record of_leader_rest[] = {
     {"leader",
      "{\"name\":\"n1\",\"incarnation\":\"i1\",\"token\":4,\"state\":\"stopping\","
@@ -585,6 +631,7 @@ int main(void)
         TEST(a_lease_that_another_renews_is_not_adopted),
         TEST(without_a_quorum_the_settings_are_what_this_node_knew_last),
         TEST(nothing_rests_on_a_configuration_that_cannot_be_read),
+        TEST(for_a_leader_key_that_cannot_be_read_no_deadline_is_moved),
         TEST(one_member_too_many_keeps_to_itself),
         TEST(a_handover_that_failed_is_tried_again),
         TEST(without_a_quorum_the_end_is_not_put_off),
