@@ -502,7 +502,7 @@ def test_a_diverged_primary_is_rewound(c):
         assert_rejoined(c, old, new)
         assert old.log_lines("event=action_done action=rewind")
         told = old.log_lines("event=put_aside.*1 transaction.s. from .* that nobody else has")
-        kept = pathlib.Path(re.search(r"kept in ([^ \"]+)", told[0]).group(1))
+        kept = pathlib.Path(re.search(r"kept in ([^ \"]+)", told[-1]).group(1))
         assert list(kept.glob("0*")) and (kept / "transactions.txt").read_text(encoding="utf-8").count("COMMIT") == 1
         assert str(kept) in new.ctl("explain", "-n", "200").stdout
     c.wait_healthy()
