@@ -5,7 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-enum { KILL_AFTER_MS = 5000, STRAGGLER_MS = 1000 };
+enum { KILL_AFTER_MS = 5000, STRAGGLER_MS = 1000, STRAGGLER_PART = 4 };
 
 static void late_cb(uv_timer_t *timer);
 
@@ -81,8 +81,9 @@ static void stop_fast(struct postgres *p)
 {
     p->stopping = true;
     signal_it(p, SIGINT);
-    if (p->act.plan.leader.incarnation[0] != '\0' && left_ms(p) > 2ULL * STRAGGLER_MS)
-        action_in(p, STRAGGLER_MS, stragglers_cb);
+    uint64_t stragglers_ms = MIN(left_ms(p) / STRAGGLER_PART, STRAGGLER_MS);
+    if (p->act.plan.leader.incarnation[0] != '\0' && stragglers_ms > 0)
+        action_in(p, stragglers_ms, stragglers_cb);
     else
         action_in(p, p->act.deadline_ms == 0 ? 60000 : left_ms(p), late_cb);
 }

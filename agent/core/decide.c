@@ -118,7 +118,7 @@ static bool may_back_off(enum plan_action a)
     return a != ACTION_NONE && a != ACTION_KILL && a != ACTION_STOP_IMMEDIATE;
 }
 
-static uint64_t back_off_ms(uint64_t failures)
+uint64_t back_off_ms(uint64_t failures)
 {
     return MIN(100ULL << MIN(failures, 7), 10000ULL);
 }

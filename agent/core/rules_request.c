@@ -36,11 +36,16 @@ static bool refuse(const struct view *v, struct plan *p, const char *why)
     return end(v, p, false);
 }
 
+static bool leader_runs(const struct view *v)
+{
+    return v->has_leader && is_state(v->leader.state, "running");
+}
+
 /* A node that leads, or that may be the next to lead, is not disturbed. */
 static bool quiet(const struct view *v)
 {
-    bool leader_runs = v->has_leader && is_state(v->leader.state, "running");
-    return !v->stopping && (v->config.pause || leader_runs) &&
+    bool alone = v->config.pause && !is_kind(v, "reinitialize"); /* there is nothing to copy */
+    return !v->stopping && (alone || leader_runs(v)) &&
            !(v->has_failover && view_leader_named(v));
 }
 
@@ -86,14 +91,12 @@ static const char *objection(const struct view *v)
             return "postgres is still starting";
         return restart_conditions(v) ? NULL : "restart conditions are not satisfied";
     }
-    if (is_kind(v, "reinitialize")) {
-        if (view_leader_named(v))
-            return "I am the leader, can not reinitialize";
-        return v->has_leader ? NULL : "Cluster has no leader, can not reinitialize";
-    }
+    if (is_kind(v, "reinitialize") && view_leader_named(v))
+        return "I am the leader, can not reinitialize";
     if (is_kind(v, "stop") && view_leader_named(v) && !v->config.pause)
         return "this node leads: switch over first, or pause";
-    if (!is_kind(v, "stop") && !is_kind(v, "start") && !is_kind(v, "reload"))
+    if (!is_kind(v, "stop") && !is_kind(v, "start") && !is_kind(v, "reload") &&
+        !is_kind(v, "reinitialize"))
         return "it asks for something that this version does not know";
     return NULL;
 }
@@ -203,12 +206,25 @@ bool rule_request_clone(const struct view *v, struct plan *p)
     return plan_say(p, "reinitialize: cloning from %s", p->target);
 }
 
+/* A leader that dies is the leader until its lease has run out, and the next one has to become ready: a copy has failed
+ * when it went on failing for longer than that, from one and the same. */
+static bool clone_fails(const struct view *v)
+{
+    uint64_t lasts_ms = 0;
+    uint64_t limit_ms = 2 * v->config.ttl_ms;
+    for (uint64_t i = 1; i < v->busy.failures && lasts_ms < limit_ms; i++)
+        lasts_ms += back_off_ms(i);
+    return leader_runs(v) && lasts_ms >= limit_ms &&
+           v->busy.failed_ms >= v->leader_ms + limit_ms;
+}
+
 static bool fails(const struct view *v)
 {
-    return v->busy.failed && v->busy.failures >= TRIES && v->busy.failed_ms >= v->request_ms &&
-           (v->busy.failed_action == ACTION_START_PRIMARY ||
-            v->busy.failed_action == ACTION_START_STANDBY ||
-            v->busy.failed_action == ACTION_CLONE);
+    if (!v->busy.failed || v->busy.failures < TRIES || v->busy.failed_ms < v->request_ms)
+        return false;
+    return v->busy.failed_action == ACTION_START_PRIMARY ||
+           v->busy.failed_action == ACTION_START_STANDBY ||
+           (v->busy.failed_action == ACTION_CLONE && clone_fails(v));
 }
 
 bool rule_request_end(const struct view *v, struct plan *p)
