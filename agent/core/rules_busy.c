@@ -114,7 +114,7 @@ static bool obsolete_start(const struct view *v, uint64_t *ret_at_ms)
 /* Somebody leads: who was to be compared does not matter any more. */
 static bool obsolete_seal(const struct view *v)
 {
-    return v->busy.action == ACTION_SEAL && v->has_leader;
+    return v->busy.action == ACTION_SEAL && v->has_leader && !view_leader_named(v);
 }
 
 /* Only the record: the action under way is not touched. */

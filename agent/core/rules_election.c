@@ -58,6 +58,13 @@ bool rule_record_leader(const struct view *v, struct plan *p)
                   v->pg.upstream[0] == '\0' && !v->pg.walreceiver;
     if (!stopped && !lonely)
         return false; /* starting, stopping, or still connected: the rules below */
+    if (stopped && failover_ordered(v) && paused_down(v)) {
+        p->txn = TXN_CLEAR_FAILOVER;
+        return plan_say(p,
+                        "refused: paused, and PostgreSQL is stopped here; `regentctl start %s` "
+                        "brings it back as the leader",
+                        v->self);
+    }
     bool ordered = ordered_away(v) && other_eligible(v) != NULL;
     uint64_t ordered_ms = v->lost_ms + 2 * v->config.ttl_ms;
     if (stopped && ordered && v->now_ms < ordered_ms) {
