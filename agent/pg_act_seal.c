@@ -17,7 +17,7 @@
  * nobody knows how far this standby had confirmed, for it lets people in long before. So without one the seal waits
  * for that: the startup process is seen in the same sleep, which comes when all sources have failed, or pg_waldump
  * finds nothing behind the replayed position (a restore_command that takes longer than the interval leaves
- * no sleep). See docs/decisions/0015. */
+ * no sleep). See docs/decisions/0016. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
