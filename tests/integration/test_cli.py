@@ -438,20 +438,24 @@ class Terminal:
         self.master, slave = pty.openpty()
         self.resize(rows, columns)
         self.process = subprocess.Popen([*as_user(), build_dir() / "regentctl", *[str(w) for w in words]], stdin=slave, stdout=slave,
-                                        stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
-                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+                                        stderr=subprocess.DEVNULL, cwd="/", start_new_session=True, preexec_fn=self._begin)
         os.close(slave)
         self.text = ""
+
+    @staticmethod
+    def _begin():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests that run in the background have it ignored
 
     def resize(self, rows, columns):
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
-    def frame(self, more=0):
+    def frame(self):
         """The lines of the next whole frame."""
         def whole():
             if select.select([self.master], [], [], 0.5)[0]:
                 self.text += os.read(self.master, 65536).decode()
-            return self.text.count("\x1b[J") > more
+            return "\x1b[J" in self.text
         wait_until(whole, "a frame")
         frame, _, self.text = self.text.partition("\x1b[J")
         assert frame.count("\x1b[H") == 1 and frame.startswith("\x1b[H"), frame
@@ -463,13 +467,11 @@ class Terminal:
 
     def interrupt(self):
         os.write(self.master, b"\x03")  # Ctrl-C
-        with contextlib.suppress(OSError):
-            while select.select([self.master], [], [], 20)[0]:
-                read = os.read(self.master, 65536).decode()
-                self.text += read
-                if not read:
-                    break
-        assert self.process.wait(20) == -signal.SIGINT
+        wait_until(lambda: self.process.poll() is not None, "it ends")
+        assert self.process.returncode == -signal.SIGINT
+        with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
+            while select.select([self.master], [], [], 0)[0]:
+                self.text += os.read(self.master, 65536).decode()
         os.close(self.master)
         # The cursor is shown and where lines begin, and no mode was changed.
         assert not re.search("\x1b\\[[?0-9;]*[hlm]", self.text)
