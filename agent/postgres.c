@@ -67,7 +67,10 @@ static void probed(void *arg, enum err status, const struct errmsg *e,
     struct postgres *p = arg;
     CHECK_MAGIC(p, POSTGRES_MAGIC);
     p->probing = false;
-    if (p->probe_again) {
+    /* A worker that died with the fence of before says nothing about the data: the next one is asked at once. */
+    bool lost = status == ERR_UNAVAILABLE && !p->probe_lost;
+    p->probe_lost = status == ERR_UNAVAILABLE;
+    if (p->probe_again || lost) {
         p->probe_again = false;
         postgres_probe(p);
         return;

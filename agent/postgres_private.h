@@ -137,6 +137,7 @@ struct postgres {
     unsigned open_timers;
 
     bool probe_valid, probing, probe_again;
+    bool probe_lost; /* the last one, with its worker */
     uint64_t probe_retry_ms;
     struct worker_reply probe;
     struct follow follow;
