@@ -7,11 +7,13 @@ import os
 import pathlib
 import queue
 import shutil
+import signal
 import socket
 import subprocess
 import threading
 import time
 
+from cluster import processes_of, send
 from fence_lab import as_user, build_dir
 
 BIN = pathlib.Path(os.environ.get("REGENT_TEST_PG_BIN", "/usr/lib/postgresql/15/bin"))
@@ -174,3 +176,6 @@ class Lab:
                 n.start("kill")
                 n.wait("dead", lambda v: v["proc"] == "stopped")
             n.quit()
+        for n in self.nodes:  # a fence stays for the next daemon
+            for pid in processes_of(n.dir):
+                send(pid, signal.SIGKILL)
