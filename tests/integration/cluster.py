@@ -15,7 +15,6 @@ import pathlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -23,6 +22,8 @@ import time
 
 import psycopg2
 import psycopg2.extensions
+
+from ports import free_port
 
 PG_BIN = pathlib.Path(os.environ.get("REGENT_TEST_PG_BIN", "/usr/lib/postgresql/15/bin"))
 PROGRAMS = ("regentd", "regent-fence", "regentctl")
@@ -62,26 +63,6 @@ def as_user():
     if os.geteuid() != 0:
         return []
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"]
-
-
-class Ports:
-    """Ports that nobody has now; never the same one twice, and outside the range of outgoing connections."""
-    given = set()
-
-    @classmethod
-    def free(cls, address="127.0.0.1"):
-        port = 20000 + (os.getpid() * 37 + len(cls.given) * 7) % 9000
-        while True:
-            port = 20000 + (port - 20000 + 1) % 9000
-            if (address, port) in cls.given:
-                continue
-            with socket.socket() as s:
-                try:
-                    s.bind((address, port))
-                except OSError:
-                    continue
-            cls.given.add((address, port))
-            return port
 
 
 # ---- processes ----
@@ -157,7 +138,7 @@ class Node:
         self.pgdata = self.dir / "pg"
         self.config = self.dir / "regent.yml"
         self.log = cluster.dir / f"{name}.log"
-        self.ports = {what: fixed if namespace else Ports.free(address)
+        self.ports = {what: fixed if namespace else free_port(address)
                       for what, fixed in (("dcs", 7400), ("rest", 8008), ("pg", 5432))}
         self.process = None
 

@@ -5,10 +5,11 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
+
+from ports import free_port
 
 PATIENCE_S = 20
 
@@ -29,12 +30,6 @@ def wait_for(what, condition, patience_s=PATIENCE_S):
             return value
         assert time.monotonic() < end, f"not within {patience_s} s: {what}"
         time.sleep(0.02)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class DcsError(Exception):

@@ -8,23 +8,17 @@ import pathlib
 import queue
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
 
 from cluster import processes_of, send
 from fence_lab import as_user, build_dir
+from ports import free_port
 
 BIN = pathlib.Path(os.environ.get("REGENT_TEST_PG_BIN", "/usr/lib/postgresql/15/bin"))
 SUPERUSER_PASSWORD = "su'per:\\1"
 PATIENCE_S = 40
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Node:

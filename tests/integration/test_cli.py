@@ -21,7 +21,8 @@ import pytest
 
 pytest.importorskip("psycopg2")
 
-from cluster import PG_BIN, Ports, as_user, build_dir, processes_of, wait_until  # noqa: E402
+from cluster import PG_BIN, as_user, build_dir, processes_of, wait_until  # noqa: E402
+from ports import free_port  # noqa: E402
 
 pytestmark = [
     pytest.mark.skipif(not (build_dir() / "regentd").exists(), reason="regentd is not built"),
@@ -76,7 +77,7 @@ def home_fixture():
 
 def made(home, name="n1", **sets):
     """A node by init; starts nothing. Its configuration file."""
-    ports = {k: Ports.free() for k in ("dcs", "rest", "pg")}
+    ports = {k: free_port() for k in ("dcs", "rest", "pg")}
     config = home / name / "regent.yml"
     more = [w for k, v in sets.items() for w in ("--set", f"{k}={v}")]
     done = ctl("-c", config, "init", "--scope", "demo", "--name", name, "--listen", f"127.0.0.1:{ports['dcs']}",
@@ -254,7 +255,7 @@ def test_no_daemon_no_answer(home):
 class Demo:
     def __init__(self, home):
         self.dir = home / "demo"
-        self.base = Ports.free()
+        self.base = free_port()
 
     def __call__(self, verb, *words):
         command = [build_dir() / "regentctl", "demo", verb, "--dir", self.dir, *[str(w) for w in words]]
@@ -291,8 +292,8 @@ def demo_fixture():
 
 def join(demo, home, token, name):
     return ctl("-c", home / name / "regent.yml", "join", demo.address("n1"), "--token", token, "--name", name, "--listen",
-               f"127.0.0.1:{Ports.free()}", "--data-dir", home / name, "--pg-bin", PG_BIN, "--pg-port", Ports.free(),
-               "--rest-port", Ports.free(), "--pg-data", home / name / "pg")
+               f"127.0.0.1:{free_port()}", "--data-dir", home / name, "--pg-bin", PG_BIN, "--pg-port", free_port(),
+               "--rest-port", free_port(), "--pg-data", home / name / "pg")
 
 
 def test_a_token_that_is_no_good_costs_nothing(demo, home):
@@ -321,7 +322,7 @@ def test_a_wrong_address_to_join_by_is_named_with_a_remedy(demo, home):
     token = demo.ctl("n1", "token", "create").stdout.strip()
     rest = json.loads(demo.ctl("n1", "-f", "json", "dcs", "get", "/regent/demo/members/n1").stdout)[0]["value"]
     rest = json.loads(rest)["api_url"].split("/")[2]
-    for address, why in ((f"127.0.0.1:{Ports.free()}", "connection refused"), (rest, "does not speak TLS")):
+    for address, why in ((f"127.0.0.1:{free_port()}", "connection refused"), (rest, "does not speak TLS")):
         done = ctl("-c", home / "r.yml", "join", address, "--token", token, "--name", "n", "--listen", "127.0.0.1", "--data-dir",
                    home / "j", "--pg-bin", PG_BIN)
         says(done, FAILED, f"cannot join by {address}: ", why, "is regentd running there", "`regentctl member list`")

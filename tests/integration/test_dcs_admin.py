@@ -16,6 +16,7 @@ import time
 import pytest
 
 from dcs_lab import Client, DcsError, Lab, Node, build_dir, ctl, wait_for
+from ports import free_port
 
 pytestmark = [
     pytest.mark.skipif(not (build_dir() / "dcs_node").exists(), reason="dcs_node is not built"),
@@ -346,9 +347,7 @@ def test_a_slow_request_is_in_the_log_with_what_it_waited_for(lab):
 class V6Node(Node):
     def __init__(self, lab, number):
         super().__init__(lab, number)
-        with socket.socket(socket.AF_INET6) as s:
-            s.bind(("::1", 0))
-            self.address = f"[::1]:{s.getsockname()[1]}"
+        self.address = f"[::1]:{free_port('::1')}"
 
 
 class V6Lab(Lab):

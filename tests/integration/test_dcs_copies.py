@@ -10,7 +10,8 @@ import tempfile
 
 import pytest
 
-from dcs_lab import Client, DcsError, Lab, build_dir, ctl, free_port, wait_for
+from dcs_lab import Client, DcsError, Lab, build_dir, ctl, wait_for
+from ports import free_port
 
 pytestmark = [
     pytest.mark.skipif(not (build_dir() / "dcs_node").exists(), reason="dcs_node is not built"),

@@ -9,14 +9,15 @@ import subprocess
 
 import pytest
 
-from cluster import Cluster, Ports, wait_until
+from cluster import Cluster, wait_until
+from ports import free_port
 
 pytestmark = pytest.mark.skipif(shutil.which("dig") is None, reason="dig is not installed")
 
 
 @pytest.fixture(scope="module")
 def c():
-    port = Ports.free()
+    port = free_port()
     with Cluster(sets=[f"dns.listen=127.0.0.1:{port}", "dns.domain=test"]) as cluster:
         cluster.dns = port
         cluster.form()

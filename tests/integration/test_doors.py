@@ -15,7 +15,8 @@ import time
 import psycopg2
 import pytest
 
-from cluster import PG_BIN, Cluster, Node, Ports, alive, wait_until
+from cluster import PG_BIN, Cluster, Node, alive, wait_until
+from ports import free_port
 
 
 def needs(program):
@@ -92,7 +93,7 @@ def file_text(path):
 def c():
     with Cluster() as cluster:
         d = cluster.dir
-        cluster.doors = {k: Ports.free() for k in ("primary", "replicas", "synchronous", "asynchronous", "statistics",
+        cluster.doors = {k: free_port() for k in ("primary", "replicas", "synchronous", "asynchronous", "statistics",
                                                    "bouncer")}
         haproxy = {f"{k}_port": cluster.doors[k] for k in ("primary", "replicas", "synchronous", "asynchronous",
                                                            "statistics")}

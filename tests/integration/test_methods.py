@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("psycopg2")
 
-from cluster import Cluster, PG_BIN, Ports, as_user, build_dir, wait_until  # noqa: E402
+from cluster import Cluster, PG_BIN, as_user, build_dir, wait_until  # noqa: E402
+from ports import free_port  # noqa: E402
 
 pytestmark = [
     pytest.mark.skipif(not (build_dir() / "regentd").exists(), reason="regentd is not built"),
@@ -43,7 +44,7 @@ class Backup:
         self.archive = directory / "archive"
         self.base = directory / "base"
         run("mkdir", "-m", "0700", directory, self.archive)
-        data, port = directory / "data", Ports.free()
+        data, port = directory / "data", free_port()
         run(PG_BIN / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--data-checksums")
         with open(data / "postgresql.conf", "a", encoding="utf-8") as f:
             f.write(f"archive_mode = on\narchive_command = 'cp %p {self.archive}/%f'\nport = {port}\nlisten_addresses = ''\n"

@@ -15,7 +15,8 @@ import time
 
 import pytest
 
-from cluster import Cluster, Ports, wait_until
+from cluster import Cluster, wait_until
+from ports import free_port
 
 SIZES = {"desk": (1280, 900), "tablet": (820, 1180), "phone": (390, 844)}
 CHROMIUM = shutil.which("chromium")
@@ -105,7 +106,7 @@ class Browser:
     """One page of headless Chromium, driven by its debugging protocol."""
 
     def __init__(self, directory):
-        self.port = Ports.free()
+        self.port = free_port()
         self.process = subprocess.Popen(
             [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run",
              f"--user-data-dir={directory}/profile", f"--remote-debugging-port={self.port}", "--remote-allow-origins=*", "about:blank"],

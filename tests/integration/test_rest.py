@@ -20,7 +20,8 @@ import urllib.request
 
 import pytest
 
-from cluster import Cluster, Node, Ports, wait_until
+from cluster import Cluster, Node, wait_until
+from ports import free_port
 
 LAG_MAX = "16TB"
 STALE = "Regent-Stale"
@@ -366,7 +367,7 @@ def test_prometheus_finds_every_node(c, tmp_path):
     assert all(g["labels"]["cluster"] == c.scope and g["labels"]["__scheme__"] == "http" for g in groups)
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not installed")
-    port = Ports.free()
+    port = free_port()
     first = c.nodes[0]
     (tmp_path / "p.yml").write_text(
         "global: {scrape_interval: 1s}\nscrape_configs:\n- job_name: regent\n  http_sd_configs:\n"
