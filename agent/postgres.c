@@ -297,6 +297,7 @@ void postgres_configure(struct postgres *p, const struct postgres_dynamic *d)
     p->strict = d->strict;
     if (p->stuck && d->leader_token > p->stuck_token)
         stuck_forget(p); /* another leader may be followed as it is */
+    p->conf_dirty = p->conf_dirty || !same;
     site_configure(p, d->site_json);
     if (d->settings_only)
         return;
@@ -306,7 +307,7 @@ void postgres_configure(struct postgres *p, const struct postgres_dynamic *d)
     slots_configure(p, d);
     memcpy(p->ahead, d->ahead, sizeof p->ahead);
     p->ahead_n = d->ahead_n;
-    p->conf_dirty = p->conf_dirty || !same || (ahead && slots_native(p));
+    p->conf_dirty = p->conf_dirty || (ahead && slots_native(p));
     p->conf_changed = p->conf_changed || (!same && p->configured);
     p->configured = true;
     house_look(p);

@@ -180,10 +180,8 @@ void node_snapshot_fetched(struct node *n, const struct raft_snapshot_info *info
 enum err node_watch(struct node *n, const struct watch_req *req, watch_send *send, void *arg,
                     struct buf *ret_reply, struct watch **ret_watch, struct errmsg *e)
     MUST_CHECK;
-void node_watch_start(
-    struct node *n,
-    struct watch *w); /* sends what history has, at once and in the passes to come;
-                                         * w may be gone after */
+/* Sends what history has, at once and in the passes to come; w may be gone after. */
+void node_watch_start(struct node *n, struct watch *w);
 /* A watch with a window may send so much more. ERR_NOT_FOUND: no such watch of that receiver (it may have
  * ended); ERR_PRECONDITION: it has no window. Events may go out before this returns. */
 enum err node_watch_credit(struct node *n, const struct watch_credit *c, const void *arg,

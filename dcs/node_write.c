@@ -190,7 +190,7 @@ static bool wide(const struct request *r)
            any_end(t.otherwise, &msg_txn_op, &op, &op.end, op.op);
 }
 
-/* false: the entry takes nothing more. */
+/* false: the last one may take the loop for long, and the entry ends with it. */
 static bool add_requests(struct node *n, struct state_batch *b, struct flight *f)
 {
     while (!list_empty(&n->batch) && f->n < NODE_ENTRY_COMMANDS_MAX) {
@@ -214,12 +214,14 @@ static bool add_requests(struct node *n, struct state_batch *b, struct flight *f
     return true;
 }
 
-static void add_expiries(struct node *n, struct state_batch *b, struct flight *f)
+/* max_keys: of all that go together; the first lease goes with whatever it has. */
+static void add_expiries(struct node *n, struct state_batch *b, struct flight *f,
+                         uint64_t max_keys)
 {
     struct state_expired gone[NODE_EXPIRE_MAX];
     size_t n_gone = state_expired(n->state, n->now, gone, NODE_EXPIRE_MAX);
     uint64_t keys = 0;
-    for (size_t i = 0; i < n_gone && keys + gone[i].keys <= NODE_EXPIRE_KEYS_MAX; i++) {
+    for (size_t i = 0; i < n_gone && (i == 0 || keys + gone[i].keys <= max_keys); i++) {
         keys += gone[i].keys;
         flight_extend(f, state_batch_expire(b, gone[i].id, gone[i].nonce, gone[i].n));
         f->expires = true;
@@ -289,10 +291,10 @@ void write_submit(struct node *n)
     ASSERT(b->n == 0 && b->body.len == 0);
     add_renewals(n, b, f);
     bool room = add_requests(n, b, f);
-    if (expire && room &&
-        renew_may_expire(&n->renew, raft_core_applied_index(n->raft),
-                         raft_core_term_start(n->raft))) {
-        add_expiries(n, b, f);
+    /* Also behind one that takes long: who sends such without end must not keep a dead node's lease alive. */
+    if (expire && renew_may_expire(&n->renew, raft_core_applied_index(n->raft),
+                                   raft_core_term_start(n->raft))) {
+        add_expiries(n, b, f, room ? NODE_EXPIRE_KEYS_MAX : 0);
     }
     if (b->n == 0) {
         flight_free(f);

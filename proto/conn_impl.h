@@ -86,9 +86,8 @@ struct conn {
 
     uint64_t last_read_ms;
     uint64_t dead_after_ms;
-    bool
-        /* the timer fired once; the socket gets one more look, the loop may have been late */
-        suspect;
+    /* the timer fired once; the socket gets one more look, the loop may have been late */
+    bool suspect;
 
     struct pki_identity expired;
     bool has_expired;

@@ -89,9 +89,9 @@ bool has_shutdown_checkpoint(const struct view *v, const struct member_rec *m);
 /* Of a standby leader that is cut off: m has as much. */
 bool has_received_all(const struct view *v, const struct member_rec *m);
 
-/* An election leaves this long to those who have not sealed: min(1 s, TTL/4). */
-/* decide.c: how long an action that failed so often in a row is put off */
+/* How long an action that failed so often in a row is put off (decide.c). */
 uint64_t back_off_ms(uint64_t failures);
+/* An election leaves this long to those who have not sealed: min(1 s, TTL/4). */
 uint64_t election_grace_ms(const struct view *v);
 /* Could another live member be promoted, going by what it publishes? */
 const struct member_rec *other_eligible(const struct view *v);

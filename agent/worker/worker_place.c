@@ -171,7 +171,7 @@ static enum err clear_tablespace(const char *location, const char *version, stru
 static enum err clear_tablespaces(const struct place *p, struct errmsg *e)
 {
     char path[FILES_PATH];
-    char version[16];
+    char version[16] = "";
     enum err rv = files_path(path, p->target, "PG_VERSION", e);
     if (rv == ERR_OK)
         rv = files_read(path, version, sizeof version, e);
@@ -181,6 +181,8 @@ static enum err clear_tablespaces(const struct place *p, struct errmsg *e)
     if (rv == ERR_OK)
         rv = files_path(path, p->target, "pg_tblspc", e);
     DIR *d = rv == ERR_OK ? opendir(path) : NULL;
+    if (rv == ERR_OK && d == NULL && errno != ENOENT)
+        rv = err_set(e, err_from_errno(errno), "open %s: %s", path, strerror(errno));
     if (d == NULL)
         return rv;
     struct dirent *entry;

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -282,6 +283,12 @@ DAMAGE = {
 }
 
 
+def in_file(node):
+    """The entry up to which state.db has been committed: the passes of half a second share a commit."""
+    with contextlib.closing(sqlite3.connect(f"file:{node.dir}/state.db?mode=ro", uri=True)) as db:
+        return db.execute("SELECT applied FROM store").fetchone()[0]
+
+
 @pytest.mark.parametrize("how_it_ended", [signal.SIGKILL, signal.SIGTERM])
 def test_a_damaged_file_is_refused_with_the_remedy_and_nothing_is_forgotten(how_it_ended):
     one = new_lab(1, ("--snapshot-every", "30"))
@@ -292,8 +299,7 @@ def test_a_damaged_file_is_refused_with_the_remedy_and_nothing_is_forgotten(how_
         with contextlib.closing(Wire(node)) as client:
             for key, value in wanted.items():
                 client("kv.put", key=key, value=value)
-        wait_for("the state is committed", lambda: node.status()["applied_index"] == node.status()["commit_index"])
-        time.sleep(0.8)  # the passes of half a second share a commit of the state
+        wait_for("the state is on the disk", lambda: in_file(node) == node.status()["commit_index"])
         node.kill(how_it_ended)
         backup = one.root / "backup"
         shutil.copytree(node.dir, backup, ignore=shutil.ignore_patterns("regent.sock"))

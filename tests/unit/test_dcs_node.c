@@ -715,6 +715,33 @@ static void add_lease(struct lone *x, size_t keys)
     buf_close(&params);
 }
 
+/* The log goes on behind what was applied beside it. */
+static void catch_up(struct lone *x)
+{
+    while (node_last_index(x->n) < state_db_applied(x->s)) {
+        ask_put(x, slice_str("a"), slice_str("1"));
+        run(x, 3 * STEP_MS);
+    }
+}
+
+/* A dead node's lease, with the keys of an agent. */
+static void what_takes_long_without_end_keeps_no_lease_alive(void **state)
+{
+    enum { TIMES = 400 };
+    struct lone *x = *state;
+    struct delete_req del = {.key = slice_str("a"), .end = slice_str("c")};
+    lead(x);
+    add_lease(x, 2);
+    add_lease(x, 2);
+    catch_up(x);
+    for (int i = 0; i < TIMES && state_next_expiry(x->s) != UINT64_MAX; i++) {
+        ask_to(x, METHOD_KV_DELETE, &msg_delete_req, &del);
+        ask_to(x, METHOD_KV_DELETE, &msg_delete_req, &del);
+        run(x, STEP_MS);
+    }
+    assert_int_equal(state_next_expiry(x->s), UINT64_MAX);
+}
+
 static void leases_with_many_keys_end_in_several_entries(void **state)
 {
     enum { LEASES = 5, KEYS = 8192 };
@@ -722,11 +749,7 @@ static void leases_with_many_keys_end_in_several_entries(void **state)
     lead(x);
     for (int i = 0; i < LEASES; i++)
         add_lease(x, KEYS);
-    /* the log goes on behind what was applied beside it */
-    while (node_last_index(x->n) < state_db_applied(x->s)) {
-        ask_put(x, slice_str("a"), slice_str("1"));
-        run(x, 3 * STEP_MS);
-    }
+    catch_up(x);
     uint64_t index = node_last_index(x->n);
     run(x, 4000);
     assert_int_equal(state_next_expiry(x->s), UINT64_MAX);
@@ -853,6 +876,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             answers_that_take_much_memory_do_not_wait_for_the_end_of_the_pass, setup, teardown),
         cmocka_unit_test_setup_teardown(what_deletes_a_range_ends_its_entry, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_takes_long_without_end_keeps_no_lease_alive, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(leases_with_many_keys_end_in_several_entries, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_long_history_is_told_in_pieces_and_without_a_gap,
