@@ -1,10 +1,17 @@
 /* Moves the WAL of state.db into the file, on a thread of its own: it fsyncs, and nothing on the
- * loop may. The thread starts at the first need, so that a small or simulated state has none. */
+ * loop may. The thread starts at the first need, so that a small or simulated state has none.
+ *
+ * While it does, a second connection of its own reads. SQLite before 3.51.3 loses commits
+ * (https://sqlite.org/wal.html#walresetbug) when a checkpoint that finds all moved already is overtaken by a
+ * commit that begins the WAL anew: it takes the frames of the new WAL for moved. With a reader there, the WAL
+ * cannot begin anew as long as something is to be moved, and once nothing is, the file cannot be written. */
 #include <stdio.h>
 
 #include "base/mem.h"
 #include "base/thread.h"
 #include "dcs/state_internal.h"
+
+enum { BUSY_MS = 5000 };
 
 struct checkpointer {
     char *path;
@@ -55,27 +62,52 @@ NORETURN static void fail(struct checkpointer *c, sqlite3 *db)
     state_fatal_text(text);
 }
 
-static void *run(void *arg)
+static sqlite3 *connect(struct checkpointer *c)
 {
-    struct checkpointer *c = arg;
     sqlite3 *db = NULL;
     int rc = sqlite3_open_v2(c->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_busy_timeout(db, BUSY_MS);
     if (rc == SQLITE_OK)
         rc = sqlite3_exec(db, "PRAGMA synchronous = NORMAL; PRAGMA cache_size = 0", NULL, NULL,
                           NULL);
     if (rc != SQLITE_OK)
         fail(c, db);
+    return db;
+}
+
+static void exec(struct checkpointer *c, sqlite3 *db, const char *sql)
+{
+    if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
+        fail(c, db);
+}
+
+/* True: nothing was left in the WAL. */
+static bool move(struct checkpointer *c, sqlite3 *db, sqlite3 *reader)
+{
+    int pages = -1, moved = 0;
+    /* BEGIN alone reads nothing: the first SELECT does. */
+    exec(c, reader, "BEGIN; SELECT applied FROM store");
+    int rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages, &moved);
+    if (rc != SQLITE_OK && rc != SQLITE_BUSY)
+        fail(c, db);
+    exec(c, reader, "COMMIT");
+    return rc == SQLITE_OK && moved == pages;
+}
+
+static void *run(void *arg)
+{
+    struct checkpointer *c = arg;
+    sqlite3 *db = connect(c), *reader = connect(c);
     uint64_t round;
     while (wait_for_work(c, &round)) {
-        int pages = -1, moved = 0;
-        rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages, &moved);
-        if (rc != SQLITE_OK && rc != SQLITE_BUSY)
-            fail(c, db);
+        bool whole = move(c, db, reader);
         (void)pthread_mutex_lock(&c->lock);
         c->done = round;
-        c->whole = rc == SQLITE_OK && moved == pages;
+        c->whole = whole;
         (void)pthread_mutex_unlock(&c->lock);
     }
+    (void)sqlite3_close(reader);
     (void)sqlite3_close(db);
     return NULL;
 }

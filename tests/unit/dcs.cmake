@@ -3,7 +3,7 @@ foreach(module kv lease session open query)
         SOURCES test_dcs_state_${module}.c dcs_state_script.c
         LIBS regent_dcs)
 endforeach()
-regent_unit_test(test_dcs_state_random LIBS regent_dcs TIMEOUT 300)
+regent_unit_test(test_dcs_state_random LIBS regent_dcs)
 foreach(module raft_core raft_frame raft_log log_store)
     regent_unit_test(test_dcs_${module} LIBS regent_dcs)
 endforeach()

@@ -10,6 +10,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "tests/unit/scratch.h"
 
 enum { WORDS_MAX = 48, WORD_MAX = 64 };
 
@@ -920,11 +921,7 @@ void script_open(struct script *x)
     memset(x, 0, sizeof *x);
     x->now_ms = 1000;
     x->wall_ms = 1000;
-    /* In memory where there is such a place: hundreds of databases are made, and none has to
-     * outlive a power loss. */
-    const char *base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-    assert_int_equal(str_format(x->dir, sizeof x->dir, "%s/regent-state-XXXXXX", base), ERR_OK);
-    assert_non_null(mkdtemp(x->dir));
+    scratch_dir(x->dir, sizeof x->dir, "state");
     assert_int_equal(str_format(x->path, sizeof x->path, "%s/state.db", x->dir), ERR_OK);
     open_state(x);
 }

@@ -3,9 +3,9 @@ foreach(module guard tree)
 endforeach()
 # Real processes: the fence itself and a fake postmaster.
 regent_unit_test(test_fence_client SOURCES test_fence_client.c test_fence_world.c
-    LIBS regent_fence_client regent_base TIMEOUT 120)
+    LIBS regent_fence_client regent_base)
 regent_unit_test(test_fence_freeze SOURCES test_fence_freeze.c test_fence_world.c
-    LIBS regent_fence_client regent_base TIMEOUT 60)
+    LIBS regent_fence_client regent_base)
 foreach(test test_fence_client test_fence_freeze)
     target_compile_definitions(${test} PRIVATE
         FENCE_PROGRAM="$<TARGET_FILE:regent-fence>" FAKE_POSTGRES="$<TARGET_FILE:fake_postgres>")

@@ -16,6 +16,7 @@
 #include "dcs/raft_membership.h"
 #include "dcs/wire.h"
 #include "proto/pki.h"
+#include "tests/unit/scratch.h"
 
 enum { ELECTION_MS = 1000, HEARTBEAT_MS = 100, STEP_MS = 10, WAITING_MAX = 64 };
 
@@ -298,9 +299,7 @@ static int setup(void **state)
     struct lone *x = mem_alloc(sizeof *x);
     char path[96];
     struct errmsg e;
-    const char *base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-    assert_int_equal(str_format(x->dir, sizeof x->dir, "%s/regent-node-XXXXXX", base), ERR_OK);
-    assert_non_null(mkdtemp(x->dir));
+    scratch_dir(x->dir, sizeof x->dir, "node");
     assert_int_equal(str_format(path, sizeof path, "%s/state.db", x->dir), ERR_OK);
     assert_int_equal(state_open(path, "c", &x->s, &e), ERR_OK);
     x->now_ms = 1000;

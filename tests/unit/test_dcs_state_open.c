@@ -1,3 +1,4 @@
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -531,6 +532,129 @@ static void a_long_wal_begins_anew(void **t)
     script_free(x);
 }
 
+/* ---- a checkpoint that is stopped between its look at the WAL and its work ---- */
+
+static struct {
+    sqlite3_vfs vfs, *real;
+    sqlite3_io_methods methods;
+    const sqlite3_io_methods *real_methods;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    pthread_t loop;
+    bool armed, held; /* under lock */
+} stop = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static void stop_set(bool *flag, bool value)
+{
+    (void)pthread_mutex_lock(&stop.lock);
+    *flag = value;
+    (void)pthread_cond_broadcast(&stop.changed);
+    (void)pthread_mutex_unlock(&stop.lock);
+}
+
+static void stop_wait(const bool *flag, bool value)
+{
+    (void)pthread_mutex_lock(&stop.lock);
+    while (*flag != value)
+        (void)pthread_cond_wait(&stop.changed, &stop.lock);
+    (void)pthread_mutex_unlock(&stop.lock);
+}
+
+/* SQLite calls this with NULL where a checkpoint has found the WAL changed, before it does anything. */
+static int stop_unfetch(sqlite3_file *f, sqlite3_int64 at, void *p)
+{
+    bool now = false;
+    (void)pthread_mutex_lock(&stop.lock);
+    if (p == NULL && stop.armed && pthread_equal(pthread_self(), stop.loop) == 0) {
+        stop.armed = false;
+        now = true;
+    }
+    (void)pthread_mutex_unlock(&stop.lock);
+    if (now) {
+        stop_set(&stop.held, true);
+        stop_wait(&stop.held, false);
+    }
+    return stop.real_methods->xUnfetch(f, at, p);
+}
+
+static int stop_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int flags, int *out)
+{
+    (void)vfs;
+    int rc = stop.real->xOpen(stop.real, name, f, flags, out);
+    if (rc != SQLITE_OK || f->pMethods == NULL || (flags & SQLITE_OPEN_MAIN_DB) == 0)
+        return rc;
+    (void)pthread_mutex_lock(&stop.lock);
+    if (stop.real_methods == NULL) {
+        stop.real_methods = f->pMethods;
+        stop.methods = *f->pMethods;
+        stop.methods.xUnfetch = stop_unfetch;
+    }
+    if (f->pMethods == stop.real_methods)
+        f->pMethods = &stop.methods;
+    (void)pthread_mutex_unlock(&stop.lock);
+    return rc;
+}
+
+static void stop_begin(void)
+{
+    stop.real = sqlite3_vfs_find(NULL);
+    stop.vfs = *stop.real;
+    stop.vfs.zName = "stop";
+    stop.vfs.xOpen = stop_open;
+    stop.loop = pthread_self();
+    assert_int_equal(sqlite3_vfs_register(&stop.vfs, 1), SQLITE_OK);
+}
+
+static void stop_end(void)
+{
+    assert_int_equal(sqlite3_vfs_register(stop.real, 1), SQLITE_OK);
+    assert_int_equal(sqlite3_vfs_unregister(&stop.vfs), SQLITE_OK);
+}
+
+static void put_and_commit(struct script *x, unsigned n)
+{
+    char line[32];
+    for (unsigned i = 0; i < n; i++) {
+        (void)snprintf(line, sizeof line, "put k%u %u", i, i);
+        (void)script_run(x, line);
+        (void)script_run(x, "commit");
+    }
+}
+
+static void checkpoint_ends(struct script *x)
+{
+    bool whole;
+    while (!checkpointer_idle(x->s->checkpointer, &whole))
+        (void)usleep(1000);
+}
+
+/* The WAL is all in the file when the worker looks, and begins anew behind its back. */
+static void a_checkpoint_that_is_overtaken_loses_no_commit(void **t)
+{
+    (void)t;
+    stop_begin();
+    struct script *x = script_new();
+    struct errmsg e;
+    put_and_commit(x, 5);
+    checkpointer_wake(x->s->checkpointer);
+    checkpoint_ends(x);
+    put_and_commit(x, 50);
+    exec(x->path, "PRAGMA wal_checkpoint");
+    stop_set(&stop.armed, true);
+    checkpointer_wake(x->s->checkpointer);
+    stop_wait(&stop.held, true);
+    put_and_commit(x, 1);
+    stop_set(&stop.held, false);
+    checkpoint_ends(x);
+    (void)script_run(x, "put z 1");
+    (void)script_run(x, "commit");
+    state_close(TAKE(x->s)); /* moves what SQLite takes for not moved, and removes the WAL */
+    expect_text(x->path, "SELECT value FROM keys WHERE key = 'z'", "1");
+    assert_int_equal(state_open(x->path, "cluster-1", &x->s, &e), ERR_OK);
+    script_free(x);
+    stop_end();
+}
+
 static void a_file_shrinks_when_its_keys_are_gone(void **t)
 {
     (void)t;
@@ -605,6 +729,7 @@ int main(void)
         cmocka_unit_test(a_copy_is_of_its_moment_while_the_state_goes_on),
         cmocka_unit_test(opening_writes_nothing),
         cmocka_unit_test(a_long_wal_begins_anew),
+        cmocka_unit_test(a_checkpoint_that_is_overtaken_loses_no_commit),
         cmocka_unit_test(a_file_shrinks_when_its_keys_are_gone),
         cmocka_unit_test(the_quota_keeps_room_for_reserved_keys),
     };

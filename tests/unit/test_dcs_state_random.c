@@ -15,6 +15,7 @@
 #include "base/rng.h"
 #include "base/str.h"
 #include "dcs/state.h"
+#include "tests/unit/scratch.h"
 
 enum { KEYS = 8, IDS_MAX = 8, COMMANDS_MAX = 40, MEMBERS = 3 };
 
@@ -305,12 +306,7 @@ static void node_open(struct member_node *m)
 static void node_new(struct member_node *m, uint64_t now_ms)
 {
     *m = (struct member_node){.now_ms = now_ms};
-    /* In memory where there is such a place: hundreds of databases are made, and none has to
-     * outlive a power loss. */
-    const char *base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-    assert_int_equal(str_format(m->dir, sizeof m->dir, "%s/regent-random-XXXXXX", base),
-                     ERR_OK);
-    assert_non_null(mkdtemp(m->dir));
+    scratch_dir(m->dir, sizeof m->dir, "random");
     assert_int_equal(str_format(m->path, sizeof m->path, "%s/state.db", m->dir), ERR_OK);
     node_open(m);
 }
