@@ -86,14 +86,16 @@ static void send_frame(void *arg, uint64_t member_id, struct slice frame)
     }
 }
 
-static void apply(void *arg, uint64_t index, uint64_t term, struct slice data)
+static size_t apply(void *arg, uint64_t index, uint64_t term, struct slice data)
 {
     struct node *n = arg;
     CHECK_MAGIC(n, NODE_MAGIC);
     bool more = state_uncommitted(n->state);
+    uint64_t before = state_work(n->state);
     write_apply(n, index, term, data);
     n->commit_ms = more ? n->commit_ms : n->now + NODE_COMMIT_MS;
     n->uncommitted_bytes += data.n;
+    return (size_t)(state_work(n->state) - before);
 }
 
 static void membership(void *arg, const struct raft_membership *m)
@@ -414,6 +416,7 @@ void node_pass(struct node *n)
     n->commit_due = n->now >= commit_deadline(n);
     n->ops->store_flush(n->arg);
     n->ops->flush(n->arg);
+    raft_core_turn(n->raft);
 }
 
 void node_turn_took(struct node *n, uint64_t us)

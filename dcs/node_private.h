@@ -35,7 +35,8 @@ enum {
     NODE_WRITE_MAX = RAFT_FRAME_ENTRY_MAX - 8 * 1024,
     NODE_REPLAY_BYTES = 64 * 1024, /* of history in a piece, and */
     NODE_REPLAY_PIECES = 4,        /* in a pass */
-    NODE_RANGE_MAX = 1024 * 1024 + 512 * 1024
+    NODE_RANGE_MAX = 1024 * 1024 + 512 * 1024,
+    NODE_READ_WORK_MAX = 512 * 1024 /* of linearizable reads in a pass, as state_work() */
 };
 
 enum request_phase {

@@ -95,10 +95,25 @@ static bool own_entry_committed(const struct node *n)
            MUTANT(read_before_own_entry);
 }
 
+/* The oldest one needs nothing more of the peers. */
+static bool confirmed(const struct node *n)
+{
+    return !list_empty(&n->reads) &&
+           container_of(n->reads.next, struct request, link)->ticket <=
+               read_index_confirmed(&n->read);
+}
+
+static bool servable(const struct node *n)
+{
+    return node_is_leader(n) && confirmed(n) &&
+           raft_core_applied_index(n->raft) >= n->read_floor;
+}
+
+/* Not while confirmed ones wait for what is committed to be applied: each round would have them wait for more. */
 void read_start(struct node *n)
 {
-    if (!node_is_leader(n) || list_empty(&n->reads) || !own_entry_committed(n) ||
-        !read_index_due(&n->read, n->now, n->o.heartbeat_ms)) {
+    if (!node_is_leader(n) || list_empty(&n->reads) || (confirmed(n) && !servable(n)) ||
+        !own_entry_committed(n) || !read_index_due(&n->read, n->now, n->o.heartbeat_ms)) {
         return;
     }
     uint64_t voters[RAFT_CORE_MEMBERS_MAX];
@@ -144,17 +159,13 @@ void read_answer(struct node *n, uint64_t from, enum err status, struct slice re
     }
 }
 
+/* As far as is good in a turn of the loop: each may look at all keys there are. */
 void read_serve(struct node *n)
 {
-    if (!node_is_leader(n) || raft_core_applied_index(n->raft) < n->read_floor) {
-        return;
-    }
     struct buf CLEANUP(buf_close) reply = BUF_INIT;
-    while (!list_empty(&n->reads)) {
+    uint64_t end = state_work(n->state) + NODE_READ_WORK_MAX;
+    while (servable(n) && state_work(n->state) < end) {
         struct request *r = container_of(n->reads.next, struct request, link);
-        if (r->ticket > read_index_confirmed(&n->read)) {
-            return;
-        }
         struct errmsg e = {.text = ""};
         buf_clear(&reply);
         enum err err = answer(n, r->method, slice_of(r->params, r->n), &reply, &e);
@@ -165,6 +176,7 @@ void read_serve(struct node *n)
 uint64_t read_deadline(const struct node *n)
 {
     return list_empty(&n->reads) || !node_is_leader(n) ? UINT64_MAX
+           : servable(n)                               ? n->now
                                                        : n->now + n->o.heartbeat_ms;
 }
 

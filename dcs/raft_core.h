@@ -58,8 +58,9 @@ struct raft_core_ops {
                            bool installed);
     /* One encoded frame (<= 2 MiB) to a member; may be dropped. */
     void (*send)(void *arg, uint64_t member_id, struct slice frame);
-    /* A committed command, in order, each index once per run; the owner skips what its state has. */
-    void (*apply)(void *arg, uint64_t index, uint64_t term, struct slice data);
+    /* A committed command, in order, each index once per run; the owner skips what its state has. Returns
+     * what it took beyond its length: the bytes of small commands that take as long. */
+    size_t (*apply)(void *arg, uint64_t index, uint64_t term, struct slice data);
     /* A committed (or, after restore, current) membership. */
     void (*membership)(void *arg, const struct raft_membership *m);
     /* State, term or leader changed. leader_id 0: none known. */
@@ -84,7 +85,8 @@ struct raft_core_options {
     size_t log_bytes_max;
     uint64_t snapshot_every; /* entries */
     uint64_t trailing;       /* entries kept behind a snapshot, >= snapshot_every */
-    /* at once, 0: 512 KiB; what is left is applied at the next tick, which is due at once */
+    /* In a turn, 0: 512 KiB. The entry that reaches it is the turn's last one; what is left is applied in
+     * the turns to come, and the next tick is due at once. */
     size_t apply_bytes_max;
     /* A log that grows slowly is cut to so many bytes (or a quarter of a large state) when its last snapshot is
      * that old. 0: never. */
@@ -137,6 +139,8 @@ enum err raft_core_change(struct raft_core *c, const struct raft_membership *m, 
  * at the latest at the deadline (UINT64_MAX: none). */
 void raft_core_hurry(struct raft_core *c, uint64_t now_ms);
 uint64_t raft_core_hurry_deadline(const struct raft_core *c);
+/* A turn of the owner's loop is over, with all events and ticks of it: entries may be applied again. */
+void raft_core_turn(struct raft_core *c);
 enum err raft_core_transfer(struct raft_core *c, uint64_t to, uint64_t now_ms)
     MUST_CHECK; /* 0: best voter */
 

@@ -97,6 +97,7 @@ struct raft_core {
     uint64_t ticked_ms;
     uint64_t leader_heard_ms;
     uint64_t applied;
+    size_t turn_bytes;   /* applied in this turn */
     uint64_t term_start; /* leader: its barrier; 0 otherwise */
     bool was_leader;
     bool stale_request; /* the frame in hand is of an older term */
@@ -149,7 +150,7 @@ void core_clock(struct raft_core *c, uint64_t now_ms); /* never runs backwards *
  * transfer and for a message that contradicts a committed entry. */
 int core_event(struct raft_core *c, struct raft_event *event) MUST_CHECK;
 void core_event_ok(struct raft_core *c, struct raft_event *event); /* must not fail */
-/* Applies what may be applied, as far as is good at once, and tells what follows from it. */
+/* Applies what may be applied, as far as is good in a turn, and tells what follows from it. */
 void core_go_on(struct raft_core *c);
 bool core_behind(const struct raft_core *c); /* there is more to apply */
 void core_raise_term(struct raft_core *c);   /* for a sole voter, before it elects itself */

@@ -107,19 +107,29 @@ bool core_behind(const struct raft_core *c)
     return !c->installing && !c->restoring && !c->paused && c->applied < c->raft.commit_index;
 }
 
-/* Not all at once: behind a snapshot, or a restart, there may be tens of MiB, and a leader would not be
- * answered meanwhile. */
+static void apply_command(struct raft_core *c, uint64_t index,
+                          const struct raft_log_entry *entry)
+{
+    ASSERT(!c->in_callback);
+    c->in_callback = true;
+    c->turn_bytes += c->o.ops->apply(c->o.arg, index, entry->term, raft_log_view(entry).data);
+    c->in_callback = false;
+}
+
+/* Not all in one turn: behind a snapshot, or a restart, there may be tens of MiB, and a few short commands that
+ * delete much may be committed together. A leader would not be answered meanwhile, nor a follower hear of
+ * it. */
 static void apply_committed(struct raft_core *c)
 {
     enum { ENTRY_COST = 64 }; /* of applying, in bytes, besides those of the entry */
-    for (size_t bytes = 0; core_behind(c) && bytes < c->o.apply_bytes_max;) {
+    while (core_behind(c) && c->turn_bytes < c->o.apply_bytes_max) {
         uint64_t index = c->applied + 1;
         const struct raft_log_entry *entry = raft_log_get(&c->log, index);
         c->applied = index;
-        bytes += entry->len + ENTRY_COST;
+        c->turn_bytes += entry->len + ENTRY_COST;
         switch (entry->type) {
         case RAFT_ENTRY_COMMAND:
-            CORE_CALL(c, apply, index, entry->term, raft_log_view(entry).data);
+            apply_command(c, index, entry);
             break;
         case RAFT_ENTRY_CHANGE:
             apply_change(c, index, entry);
@@ -161,6 +171,12 @@ static void tell_role(struct raft_core *c)
     c->told_term = c->raft.current_term;
     c->told_leader = leader;
     CORE_CALL(c, role, state, c->told_term, leader);
+}
+
+void raft_core_turn(struct raft_core *c)
+{
+    CHECK_MAGIC(c, CORE_MAGIC);
+    c->turn_bytes = 0;
 }
 
 void core_go_on(struct raft_core *c)

@@ -143,6 +143,12 @@ uint64_t state_logged(const struct state *s)
     return s->m.logged;
 }
 
+uint64_t state_work(const struct state *s)
+{
+    CHECK_MAGIC(s, STATE_MAGIC);
+    return s->work;
+}
+
 uint64_t state_revision(const struct state *s)
 {
     return s->m.revision;

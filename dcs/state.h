@@ -100,6 +100,9 @@ void state_batch_end(struct state_batch *b, uint64_t wall_ms,
  * index are skipped. Opens the transaction when none is open. */
 void state_apply(struct state *s, uint64_t index, struct slice entry, uint64_t now_ms,
                  const struct state_ops *ops, void *arg);
+/* What commands and reads took beyond their length: keys deleted, compared, read or counted, history dropped; as
+ * bytes of small puts that take as long. Only rises; each member's own. */
+uint64_t state_work(const struct state *s);
 /* The entry just applied asks for the hash of the state at it: true once. */
 bool state_take_mark(struct state *s);
 /* Something applied waits for a commit. Renewals alone do not. */

@@ -95,6 +95,7 @@ static void compact_to(struct state *s, uint64_t revision)
     s->m.event_sum_dropped = at.sum;
     sql_bind_u64(s, SQL_EVENT_DROP, 1, first);
     sql_write(s, SQL_EVENT_DROP);
+    s->work += (first - s->m.event_first) * WORK_DROP;
     s->m.event_first = first;
     s->m.compacted = revision;
 }

@@ -64,6 +64,7 @@ enum err history_read_page(struct state *s, const struct range_req *r, struct kv
         else if (!r->count_only)
             page.more = !take(&page, r, room, &kv);
     }
+    s->work += page.count * WORK_ROW;
     if (rc != ERR_OK) {
         sql_done(s, which);
         msg_list_close(&page.kvs);

@@ -71,8 +71,10 @@ struct slice kv_range_end(struct slice key, struct slice end,
 uint64_t kv_count(struct state *s, struct slice key, struct slice end)
 {
     ASSERT(end.n != 0);
-    return sql_one_u64(
+    uint64_t n = sql_one_u64(
         s, bind_range(s, key, end, SQL_KV_COUNT_FROM, SQL_KV_COUNT_FROM, SQL_KV_COUNT_RANGE));
+    s->work += n * WORK_COUNT;
+    return n;
 }
 
 bool kv_all(struct state *s, struct slice key, struct slice end,
@@ -87,6 +89,7 @@ bool kv_all(struct state *s, struct slice key, struct slice end,
         ++*ret_n;
         all = all && holds(arg, &kv);
     }
+    s->work += *ret_n * WORK_ROW;
     return all;
 }
 
@@ -126,6 +129,7 @@ void kv_read_page(struct state *s, const struct kv_range *r, struct kv_room *roo
             msg_list_append(&page.kvs, &msg_kv, &kv);
         n++;
     }
+    s->work += n * WORK_ROW;
     page.count = !page.more ? n : r->end.n == 0 ? 1 : kv_count(s, r->key, r->end);
     *ret_page = page;
 }
@@ -315,6 +319,7 @@ static void delete_one(struct apply *a, struct slice key, struct kv_prev *prev)
     uint64_t old_event;
     bool existed = kv_find_row(a->s, key, &old, &old_event);
     ASSERT(existed);
+    a->s->work += WORK_DELETE;
     struct kv tombstone = {.key = key, .mod_revision = apply_revision(a)};
     sql_bind_blob(a->s, SQL_KV_DELETE, 1, key);
     sql_write(a->s, SQL_KV_DELETE);

@@ -90,6 +90,7 @@ enum err pick_read_page(struct state *s, const struct range_req *r, struct kv_ro
         if (!page.more)
             msg_list_append(&page.kvs, &msg_kv, &kv);
     }
+    s->work += page.count * WORK_ROW;
     *ret_page = page;
     return ERR_OK;
 }

@@ -194,6 +194,7 @@ static void after(struct world *w, struct world_node *n)
     if (!n->up)
         return;
     raft_core_hurry(n->core, w->now_ms);
+    raft_core_turn(n->core);
     world_check_commit(n);
     world_state_commit(w, n);
     world_snapshot_poll(w, n);

@@ -610,6 +610,54 @@ static void apply_here(struct lone *x, struct state_batch *b)
     buf_close(&b->body);
 }
 
+static void add_keys(struct lone *x, const char *prefix, size_t n)
+{
+    struct state_batch puts = {0};
+    struct buf params = BUF_INIT;
+    char key[32];
+    for (size_t i = 0; i < n; i++) {
+        (void)snprintf(key, sizeof key, "%s%zu", prefix, i);
+        struct put_req r = {.key = slice_str(key)};
+        buf_clear(&params);
+        msg_encode(&msg_put_req, &r, &params);
+        (void)state_batch_add(&puts, STATE_CMD_PUT, buf_slice(&params));
+    }
+    apply_here(x, &puts);
+    buf_close(&params);
+}
+
+static uint64_t count_keys(struct lone *x)
+{
+    struct buf bytes = BUF_INIT;
+    struct range_reply reply;
+    struct range_req all = {.key = slice_str("a"), .end = slice_str("z"), .count_only = true};
+    assert_int_equal(state_range(x->s, &all, 1000, &bytes, NULL), ERR_OK);
+    assert_int_equal(msg_decode(&msg_range_reply, buf_slice(&bytes), &reply, NULL), ERR_OK);
+    buf_close(&bytes);
+    return reply.count;
+}
+
+/* Whoever may read may ask for the number of all keys, 256 times on each connection. */
+static void reads_of_many_keys_are_answered_in_turns(void **state)
+{
+    enum { READS = 100, KEYS = 16384, IN_A_TURN = 512 * 1024 / KEYS };
+    struct lone *x = *state;
+    struct range_req count = {.key = slice_str("b"), .end = slice_str("c"), .count_only = true};
+    lead(x);
+    add_keys(x, "b", KEYS);
+    x->replies = 0;
+    for (int i = 0; i < READS; i++)
+        ask_to(x, METHOD_KV_RANGE, &msg_range_req, &count);
+    for (int turns = 0; x->replies < READS; turns++) {
+        size_t before = x->replies;
+        assert_true(turns < 100);
+        step(x);
+        assert_true(x->status == ERR_OK && x->replies <= before + IN_A_TURN);
+        if (x->replies > 0 && x->replies < READS)
+            assert_int_equal(node_deadline(x->n), x->now_ms);
+    }
+}
+
 static void grant_lease(struct lone *x, uint64_t ttl_ms)
 {
     struct state_batch b = {0};
@@ -721,6 +769,45 @@ static void catch_up(struct lone *x)
         ask_put(x, slice_str("a"), slice_str("1"));
         run(x, 3 * STEP_MS);
     }
+}
+
+/* They are committed together, and each is as much as a turn is good for: a leader would be silent for the time
+ * of all of them, and a renewal would wait as long. */
+static void what_deletes_much_is_applied_in_turns(void **state)
+{
+    enum { REQUESTS = 4, KEYS = 8192 };
+    static const char *const ranges[] = {"b", "c", "d", "e", "f"};
+    struct lone *x = *state;
+    lead(x);
+    for (size_t i = 0; i < REQUESTS; i++)
+        add_keys(x, ranges[i], KEYS);
+    catch_up(x);
+    x->replies = 0;
+    x->peers_store = false;
+    for (size_t i = 0; i < REQUESTS; i++) {
+        struct delete_req del = {.key = slice_str(ranges[i]), .end = slice_str(ranges[i + 1])};
+        ask_to(x, METHOD_KV_DELETE, &msg_delete_req, &del);
+    }
+    ask_put(x, slice_str("a"), slice_str("behind them"));
+    run(x, 2 * HEARTBEAT_MS);
+    uint64_t keys = count_keys(x);
+    assert_true(x->replies == 0 && keys > (uint64_t)REQUESTS * KEYS);
+    x->peers_store = true;
+    for (int turns = 0; x->replies < REQUESTS + 2; turns++) {
+        assert_true(turns < 100);
+        step(x);
+        uint64_t left = count_keys(x);
+        assert_true(keys - left <= KEYS);
+        if (left < keys && left > KEYS)
+            assert_int_equal(node_deadline(x->n), x->now_ms); /* the next turn comes at once */
+        if (x->replies == 1)
+            ask(x, "a"); /* of what is committed */
+        keys = left;
+    }
+    assert_int_equal(x->status, ERR_OK);
+    x->replies = 1;
+    must_be_answered(x, "behind them");
+    assert_true(keys < KEYS);
 }
 
 /* A dead node's lease, with the keys of an agent. */
@@ -875,6 +962,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             answers_that_take_much_memory_do_not_wait_for_the_end_of_the_pass, setup, teardown),
         cmocka_unit_test_setup_teardown(what_deletes_a_range_ends_its_entry, setup, teardown),
+        cmocka_unit_test_setup_teardown(reads_of_many_keys_are_answered_in_turns, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(what_deletes_much_is_applied_in_turns, setup, teardown),
         cmocka_unit_test_setup_teardown(what_takes_long_without_end_keeps_no_lease_alive, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(leases_with_many_keys_end_in_several_entries, setup,
