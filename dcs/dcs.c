@@ -125,6 +125,7 @@ static void *run(void *arg)
     struct dcs *d = arg;
     CHECK_MAGIC(d, DCS_MAGIC);
     (void)pthread_setname_np(pthread_self(), "regent-dcs");
+    thread_prompt();
     (void)uv_run(&d->loop, UV_RUN_DEFAULT);
     return NULL;
 }

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/thread.h"
 #include "dcs/log_store_internal.h"
 #include "dcs/raft_membership.h"
 
@@ -278,6 +279,7 @@ void *log_store_worker(void *arg)
 {
     struct log_store *s = arg;
     CHECK_MAGIC(s, LOG_STORE_MAGIC);
+    thread_prompt(); /* what is acknowledged waits for it */
     for (struct log_op *chain; (chain = next_chain(s)) != NULL;) {
         commit_or_die(s, chain);
         (void)pthread_mutex_lock(&s->mutex);

@@ -1,11 +1,16 @@
-/* Threads take no signals; work beside the caller ends before it is used. */
+/* Threads take no signals; work beside the caller ends before it is used; short turns of the processor. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <sched.h>
 #include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/thread.h"
 
@@ -46,9 +51,53 @@ static void side_work_runs_beside_and_is_done_at_its_end(void **t)
     assert_int_equal(sigismember(&there.blocked, SIGTERM), 1);
 }
 
+enum { SLICE_AT = 24 }; /* sched_runtime in struct sched_attr, whose length is 48 at first */
+
+/* In ns; 0: this kernel does not tell it. */
+static uint64_t slice(void)
+{
+    unsigned char attr[48] = {sizeof attr};
+    uint64_t ns = 0;
+    assert_int_equal(syscall(SYS_sched_getattr, 0, attr, sizeof attr, 0), 0);
+    memcpy(&ns, attr + SLICE_AT, sizeof ns);
+    return ns;
+}
+
+struct turns {
+    int policy, nice;
+    uint64_t before_ns, after_ns;
+};
+
+static void *be_prompt(void *arg)
+{
+    struct turns *s = arg;
+    s->before_ns = slice();
+    thread_prompt();
+    s->after_ns = slice();
+    s->policy = sched_getscheduler(0);
+    s->nice = getpriority(PRIO_PROCESS, 0);
+    return NULL;
+}
+
+/* Its turns alone are shorter: policy and priority stay, and so do other threads. */
+static void a_prompt_thread_asks_for_short_turns(void **t)
+{
+    (void)t;
+    struct turns s = {0};
+    struct side_work w;
+    uint64_t here_ns = slice();
+    side_work_start(&w, be_prompt, &s);
+    side_work_end(&w);
+    assert_int_equal(s.policy, sched_getscheduler(0));
+    assert_int_equal(s.nice, getpriority(PRIO_PROCESS, 0));
+    assert_true(s.after_ns == 100 * 1000 || s.after_ns == s.before_ns);
+    assert_int_equal(slice(), here_ns);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_prompt_thread_asks_for_short_turns),
         cmocka_unit_test(a_thread_takes_no_signals_and_its_starter_does),
         cmocka_unit_test(side_work_runs_beside_and_is_done_at_its_end),
     };
