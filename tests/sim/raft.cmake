@@ -1,4 +1,4 @@
-# raft_world, raft_script: cores in virtual time, also for tests/unit/test_dcs_raft_core.
+# raft_world, raft_script: cores in virtual time, also for tests/unit/test_dcs_raft_*.
 add_library(raft_world STATIC
     ${CMAKE_SOURCE_DIR}/tests/sim/raft_script.c
     ${CMAKE_SOURCE_DIR}/tests/sim/raft_world.c

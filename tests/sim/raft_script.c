@@ -243,3 +243,21 @@ void raft_script(struct world *w, const char *text)
         text += n + (text[n] == '\n');
     }
 }
+
+struct world *raft_script_world(uint64_t voters, uint64_t snapshot_every)
+{
+    struct world_options o;
+    world_options_default(&o);
+    o.snapshot_every = o.trailing = snapshot_every;
+    struct world *w = world_new(&o, voters);
+    for (uint64_t id = 1; id <= voters; id++)
+        world_start(w, id);
+    return w;
+}
+
+void raft_script_play(uint64_t voters, const char *text)
+{
+    struct world *w = raft_script_world(voters, 8192);
+    raft_script(w, text);
+    world_free(w);
+}

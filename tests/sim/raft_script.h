@@ -26,6 +26,10 @@
 
 #include "tests/sim/raft_world.h"
 
+/* So many voters, all started, which take a snapshot after so many entries. */
+struct world *raft_script_world(uint64_t voters, uint64_t snapshot_every);
+/* Plays the script in a world of its own. */
+void raft_script_play(uint64_t voters, const char *text);
 /* Plays the script; prints the line and the trace, and aborts, where it does not hold. */
 void raft_script(struct world *w, const char *text);
 /* Everybody in the leader's membership has applied all of the leader's log. */
