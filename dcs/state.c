@@ -37,7 +37,7 @@ static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)
     }
     if (pages >= WAL_PAGES_HARD && s->wal_long_pages == WAL_PAGES_LONG) {
         int rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-        if (rc != SQLITE_OK && rc != SQLITE_BUSY)
+        if (rc != SQLITE_OK && rc != SQLITE_BUSY && state_sqlite_err(rc) != ERR_NO_SPACE)
             state_fatal(s, "checkpoint");
     }
     return SQLITE_OK;

@@ -54,11 +54,8 @@ NORETURN static void fail(struct checkpointer *c, sqlite3 *db)
 {
     char text[700];
     int rc = sqlite3_extended_errcode(db);
-    (void)snprintf(text, sizeof text, "%s: checkpoint failed: %s (%d)%s", c->path,
-                   sqlite3_errmsg(db), rc,
-                   state_sqlite_err(rc) == ERR_NO_SPACE
-                       ? "; no space left on its file system: free some and start again"
-                       : "");
+    (void)snprintf(text, sizeof text, "%s: checkpoint failed: %s (%d)", c->path,
+                   sqlite3_errmsg(db), rc);
     state_fatal_text(text);
 }
 
@@ -89,7 +86,8 @@ static bool move(struct checkpointer *c, sqlite3 *db, sqlite3 *reader)
     /* BEGIN alone reads nothing: the first SELECT does. */
     exec(c, reader, "BEGIN; SELECT applied FROM store");
     int rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages, &moved);
-    if (rc != SQLITE_OK && rc != SQLITE_BUSY)
+    /* Without room everything stays in the WAL, and nothing is lost. */
+    if (rc != SQLITE_OK && rc != SQLITE_BUSY && state_sqlite_err(rc) != ERR_NO_SPACE)
         fail(c, db);
     exec(c, reader, "COMMIT");
     return rc == SQLITE_OK && moved == pages;

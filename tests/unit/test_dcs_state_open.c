@@ -1,6 +1,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -501,6 +502,66 @@ static void opening_writes_nothing(void **t)
     script_free(x);
 }
 
+/* ---- a disk without room for what is in the WAL ---- */
+
+static sqlite3_vfs *disk;
+static const sqlite3_io_methods *disk_methods;
+static sqlite3_io_methods full_disk_methods;
+static atomic_bool disk_is_full;
+
+static int write_or_full(sqlite3_file *f, const void *data, int n, sqlite3_int64 at)
+{
+    return atomic_load(&disk_is_full) ? SQLITE_FULL : disk_methods->xWrite(f, data, n, at);
+}
+
+static int open_on_disk(sqlite3_vfs *v, sqlite3_filename name, sqlite3_file *f, int flags,
+                        int *ret_flags)
+{
+    (void)v;
+    int rc = disk->xOpen(disk, name, f, flags, ret_flags);
+    if (rc == SQLITE_OK && (flags & SQLITE_OPEN_MAIN_DB) != 0) {
+        disk_methods = f->pMethods;
+        full_disk_methods = *disk_methods;
+        full_disk_methods.xWrite = write_or_full;
+        f->pMethods = &full_disk_methods;
+    }
+    return rc;
+}
+
+static bool moves_all(struct checkpointer *c)
+{
+    enum { PATIENCE_MS = 60000 };
+    bool whole;
+    checkpointer_wake(c);
+    for (size_t ms = 0; !checkpointer_idle(c, &whole); ms++) {
+        assert_true(ms < PATIENCE_MS);
+        (void)usleep(1000);
+    }
+    return whole;
+}
+
+static void a_checkpoint_that_finds_no_room_is_made_later(void **t)
+{
+    (void)t;
+    disk = sqlite3_vfs_find(NULL);
+    sqlite3_vfs full_disk = *disk;
+    full_disk.zName = "full";
+    full_disk.xOpen = open_on_disk;
+    assert_int_equal(sqlite3_vfs_register(&full_disk, 1), SQLITE_OK);
+    struct script *x = script_new();
+    (void)script_run(x, "put a 1");
+    (void)script_run(x, "commit");
+    struct checkpointer *c = checkpointer_new(x->path);
+    atomic_store(&disk_is_full, true);
+    assert_false(moves_all(c));
+    atomic_store(&disk_is_full, false);
+    assert_true(moves_all(c));
+    checkpointer_free(c);
+    script_free(x);
+    assert_int_equal(sqlite3_vfs_unregister(&full_disk), SQLITE_OK);
+    assert_int_equal(sqlite3_vfs_register(disk, 1), SQLITE_OK);
+}
+
 /* With nothing applied for the moment that the worker needs, the WAL begins anew. */
 static void a_long_wal_begins_anew(void **t)
 {
@@ -726,6 +787,7 @@ int main(void)
         cmocka_unit_test(a_copy_that_came_is_checked_row_by_row),
         cmocka_unit_test(a_copy_is_of_its_moment_while_the_state_goes_on),
         cmocka_unit_test(opening_writes_nothing),
+        cmocka_unit_test(a_checkpoint_that_finds_no_room_is_made_later),
         cmocka_unit_test(a_long_wal_begins_anew),
         cmocka_unit_test(a_checkpoint_that_is_overtaken_loses_no_commit),
         cmocka_unit_test(a_file_shrinks_when_its_keys_are_gone),
