@@ -3,6 +3,7 @@ import contextlib
 import os
 import re
 import socket
+import sqlite3
 import ssl
 
 import pytest
@@ -78,7 +79,7 @@ def unpack(b, at=0):
 class Wire:
     """A connection of our own to one node: nothing is sent again, nothing is waited for that was not asked for."""
 
-    def __init__(self, node, local=True, timeout=5):
+    def __init__(self, node, local=True, timeout=30):
         if local:
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(timeout)
@@ -145,6 +146,14 @@ def fill(client, n, prefix="k-", value="v"):
 # ---- members ----
 
 
+def wait_until_forgotten(lab, index, every):
+    """Until the leader's log begins so far behind the entry that only a snapshot helps who has no more than it. every: --snapshot-every."""
+    def forgotten():
+        taken = re.findall(r"event=snapshot_taken index=(\d+)", lab.leader().log())
+        return taken and int(taken[-1]) > index + 2 * every
+    wait_for("what it lacks is in no log any more", forgotten)
+
+
 def keys_of(client, prefix, **more):
     keys, at = [], prefix
     while True:
@@ -159,7 +168,7 @@ def settle(lab):
     """All members run and have applied the same."""
     def same():
         status = [n.status() for n in lab.nodes]
-        return all(status) and len({(s["applied_index"], s["revision"]) for s in status}) == 1
+        return len({(s["applied_index"], s["revision"]) for s in status}) == 1
     wait_for("all have applied the same", same)
 
 
@@ -168,6 +177,14 @@ def applied(node):
     with contextlib.suppress(OSError, DcsError), contextlib.closing(Wire(node)) as client:
         return client("cluster.status").get("applied_index", 0)
     return 0
+
+
+def in_file(node, what="applied"):
+    """The entry, or the revision, up to which state.db has been committed: the passes of half a second share a commit."""
+    with contextlib.suppress(sqlite3.OperationalError), \
+            contextlib.closing(sqlite3.connect(f"file:{node.dir}/state.db?mode=ro", uri=True)) as db:
+        return db.execute(f"SELECT {what} FROM store").fetchone()[0]
+    return 0  # busy
 
 
 def rss_mib(node):

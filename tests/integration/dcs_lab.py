@@ -11,7 +11,8 @@ import time
 
 from ports import free_port
 
-PATIENCE_S = 20
+PATIENCE_S = 60
+PASSES = ("unavailable", "timeout", "outcome_unknown")  # errors of a cluster between two leaders
 
 
 def build_dir():
@@ -22,13 +23,19 @@ def build_dir():
 
 
 def wait_for(what, condition, patience_s=PATIENCE_S):
-    """Until condition() is true; returns what it returned."""
+    """Until condition() is true; returns what it returned. No answer, or no leader, is: not yet."""
     end = time.monotonic() + patience_s
     while True:
-        value = condition()
+        why = ""
+        try:
+            value = condition()
+        except (ConnectionError, subprocess.TimeoutExpired, DcsError) as e:
+            if isinstance(e, DcsError) and e.name not in PASSES:
+                raise
+            value, why = None, f" ({e})"
         if value:
             return value
-        assert time.monotonic() < end, f"not within {patience_s} s: {what}"
+        assert time.monotonic() < end, f"not within {patience_s} s: {what}{why}"
         time.sleep(0.02)
 
 
@@ -60,11 +67,12 @@ class Client:
         return answer["ok"]
 
     def close(self):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it had ended before what was asked last
+            self.process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
         self.process.kill()
-        self.process.wait()
+        self.process.wait(PATIENCE_S)
         self.process.stdout.close()
         self.process.stderr.close()
 
@@ -93,7 +101,7 @@ class Node:
             self.process = subprocess.Popen([*self.prefix, *under, build_dir() / self.program, "run", *self.flags(), *more, *self.lab.timing],
                                             stdout=log, stderr=subprocess.STDOUT)
         if wait:
-            wait_for(f"{self.name} is up:\n{self.log()}", self.status)
+            wait_for(f"{self.name} is up: {self.log_path}", self.status_of_the_living)
         return self
 
     def log(self):
@@ -112,8 +120,8 @@ class Node:
     def client(self):
         return Client([f"unix:{self.dir}/regent.sock"])
 
-    def call(self, method, **params):
-        answer = subprocess.run([build_dir() / "dcs_tool", f"unix:{self.dir}/regent.sock", "call", method,
+    def call(self, method, within_ms=30000, **params):
+        answer = subprocess.run([build_dir() / "dcs_tool", "-t", str(within_ms), f"unix:{self.dir}/regent.sock", "call", method,
                                  json.dumps(params)], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         if not answer.stdout:
             raise ConnectionError(answer.stderr)
@@ -123,9 +131,49 @@ class Node:
         return value["ok"]
 
     def status(self):
+        """What it says of itself; ConnectionError: it does not answer."""
+        end = time.monotonic() + PATIENCE_S / 2
+        while True:
+            try:
+                return self.call("cluster.status", within_ms=3000)
+            except ConnectionError:
+                if not self.alive() or time.monotonic() > end:
+                    raise
+
+    def status_of_the_living(self):
+        assert self.alive(), f"{self.name} has ended:\n{self.log()[-4000:]}"
+        return self.status()
+
+    def seen(self):
+        """The same as status(), or {}."""
         with contextlib.suppress(ConnectionError, DcsError, subprocess.TimeoutExpired):
-            return self.call("cluster.status")
-        return None
+            return self.call("cluster.status", within_ms=3000)
+        return {}
+
+
+class Load:
+    """Puts of numbered keys below `prefix`, until end()."""
+
+    def __init__(self, lab, prefix, workers):
+        self.path = lab.root / f"load.{len(lab.tools)}"
+        with self.path.open("w") as out:
+            self.process = lab.tool("load", prefix, workers, 600000, stdout=out)
+
+    def lines(self):
+        return [line.rstrip("\n") for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def acknowledged(self):
+        return {line.split()[1] for line in self.lines() if line.startswith("ok ")}
+
+    def wait_for_more(self, n=100):
+        wanted = len(self.acknowledged()) + n
+        wait_for(f"{n} more puts", lambda: len(self.acknowledged()) >= wanted)
+
+    def end(self):
+        """All lines, when what was under way has come to its end."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(PATIENCE_S) == 0
+        return self.lines()
 
 
 class Lab:
@@ -137,6 +185,7 @@ class Lab:
         self.timing = [str(x) for x in timing]
         self.nodes = []
         self.clients = []
+        self.tools = []
         try:
             self.form(nodes)
         except BaseException:
@@ -146,7 +195,7 @@ class Lab:
     def form(self, nodes):
         if nodes:
             first = self.node_class(self, 1)
-            subprocess.run([build_dir() / "dcs_node", "init", *first.flags()], check=True)
+            subprocess.run([build_dir() / "dcs_node", "init", *first.flags()], check=True, timeout=PATIENCE_S)
             self.nodes.append(first)
             first.start()
             wait_for("the first node leads", lambda: first.status()["state"] == "leader")
@@ -161,7 +210,7 @@ class Lab:
         node = self.node_class(self, len(self.nodes) + 1)
         token = token.pop("token", None) or via.call("token.create", **token)["token"]
         done = subprocess.run([*node.prefix, build_dir() / "dcs_node", "join", *node.flags(), "--token", token,
-                               "--via", via.address], capture_output=True, text=True, check=False)
+                               "--via", via.address], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         if done.returncode != 0:
             raise RuntimeError(done.stderr)
         node.join = [via.address]
@@ -173,23 +222,26 @@ class Lab:
         return node.start()
 
     def wait_voters(self, n):
-        def good():
-            with contextlib.suppress(DcsError, ConnectionError):
-                return self.any().call("member.list")["voters"] == n
-            return False
-        wait_for(f"{n} voters", good)
+        wait_for(f"{n} voters", lambda: self.any().call("member.list")["voters"] == n)
 
     def any(self):
         return next(n for n in self.nodes if n.alive())
 
     def leader(self, besides=None):
+        """Of those that say they lead the one of the newest term: another may not have heard of it yet."""
         def find():
-            for n in self.nodes:
-                status = n.status() if n.alive() and n is not besides else None
-                if status and status["state"] == "leader":
-                    return n
-            return None
+            told = [(n, n.seen()) for n in self.nodes if n.alive() and n is not besides]
+            newest = max((s["term"] for _, s in told if s), default=0)
+            return next((n for n, s in told if s and (s["state"], s["term"]) == ("leader", newest)), None)
         return wait_for("a leader", find)
+
+    def lead(self, node, via=None):
+        """Until it leads; asked again where it had no time to catch up."""
+        def leads():
+            if node.status()["state"] != "leader":
+                (via or node).call("cluster.transfer", name=node.name)
+            return node.status()["state"] == "leader"
+        wait_for(f"{node.name} leads", leads)
 
     def followers(self):
         leader = self.leader()
@@ -203,19 +255,28 @@ class Lab:
         self.clients.append(c)
         return c
 
-    def tool(self, *words, **more):
-        return subprocess.Popen([build_dir() / "dcs_tool", "-p", self.nodes[0].dir / "pki", ",".join(self.endpoints()),
-                                 *[str(w) for w in words]], text=True, **{"stdout": subprocess.PIPE, **more})
+    def load(self, prefix, workers):
+        return Load(self, prefix, workers)
+
+    def tool(self, *words, stdout):
+        tool = subprocess.Popen([build_dir() / "dcs_tool", "-p", self.nodes[0].dir / "pki", ",".join(self.endpoints()),
+                                 *[str(w) for w in words]], text=True, stdout=stdout)
+        self.tools.append(tool)
+        return tool
 
     def close(self):
-        for c in self.clients:
-            c.close()
+        for tool in self.tools:
+            tool.kill()
+            tool.wait(PATIENCE_S)
         for n in self.nodes:
             if n.process is not None:
                 if n.process.poll() is None:
                     n.process.send_signal(signal.SIGCONT)
                     n.process.kill()
-                n.process.wait()
+                n.process.wait(PATIENCE_S)
+        for c in self.clients:
+            c.close()
+        for n in self.nodes:
             print(f"---- {n.name}\n{n.log()[-4000:]}")  # pytest shows it when the test failed
         shutil.rmtree(self.root, ignore_errors=True)  # what is mounted there is emptied
 

@@ -57,15 +57,22 @@ def says(done, code, *parts, program="regentctl"):
         assert part in lines[0], lines[0]
 
 
+def end_all(directory):
+    for pid in processes_of(directory):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 @contextlib.contextmanager
 def scratch():
-    """A directory of the user that everything runs as."""
+    """A directory of the user that everything runs as; what a test that failed has left in it is ended."""
     home = pathlib.Path(tempfile.mkdtemp(prefix="rcli-", dir="/tmp"))
     try:
         if as_user():
             shutil.chown(home, "postgres", "postgres")
         yield home
     finally:
+        end_all(home)
         shutil.rmtree(home, ignore_errors=True)
 
 
@@ -219,10 +226,10 @@ def test_a_port_in_use_is_named(home, which):
     assert code == FAILED, said
     assert f"127.0.0.1:{ports[which]}" in said and "in use" in said, said
     assert not (home / "n1" / "pg").exists()
-    left = processes_of(home)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left
+    try:
+        wait_until(lambda: not processes_of(home), "nothing of it is left")
+    finally:
+        end_all(home)
 
 
 @pytest.mark.parametrize("name, how", [
@@ -255,7 +262,6 @@ def test_no_daemon_no_answer(home):
 class Demo:
     def __init__(self, home):
         self.dir = home / "demo"
-        self.base = free_port()
 
     def __call__(self, verb, *words):
         command = [build_dir() / "regentctl", "demo", verb, "--dir", self.dir, *[str(w) for w in words]]
@@ -279,8 +285,8 @@ class Demo:
         return json.loads(self.ctl(node, "member", "list", "-f", "json").stdout)[0]["address"]
 
 
-@pytest.fixture(name="demo", scope="module")
-def demo_fixture():
+@pytest.fixture(name="one_node", scope="module")
+def one_node_fixture():
     with scratch() as home:
         demo = Demo(home)
         demo.up("--nodes", 1)
@@ -288,6 +294,12 @@ def demo_fixture():
             yield demo
         finally:
             demo("down")
+
+
+@pytest.fixture(name="demo")
+def demo_fixture(one_node):
+    wait_until(lambda: one_node.leader("n1") == "n1", "it leads, and runs")
+    return one_node
 
 
 def join(demo, home, token, name):
@@ -308,7 +320,7 @@ def test_a_token_that_is_no_good_costs_nothing(demo, home):
     for bad, part in refusals:
         says(join(demo, home, bad, "nx"), FAILED, part)
         assert not on_disk(home)
-    wait_until(lambda: time.monotonic() > expires, "the token expires", 10)
+    wait_until(lambda: time.monotonic() > expires, "the token expires")
     says(join(demo, home, short, "nx"), FAILED, "has expired", "make a new one with `regentctl token create`")
     assert not on_disk(home)
     assert join(demo, home, token, "n9").returncode == DONE
@@ -369,7 +381,7 @@ def test_the_configuration_is_changed_by_name_and_type(demo):
     assert demo.ctl("n1", "edit-config", "-p", "work_mem=8MB", "-p", "a.b=1").returncode == DONE
     assert json.loads(demo.ctl("n1", "show-config", "-f", "json").stdout)["postgresql"] == {"parameters": {"work_mem": "8MB", "a.b": 1}}
     assert demo.ctl("n1", "edit-config", "-p", "a.b=null").returncode == DONE
-    wait_until(lambda: demo("psql", "--", "-XAtc", "SHOW work_mem").stdout == "8MB\n", "the parameter is applied", 20)
+    wait_until(lambda: demo("psql", "--", "-XAtc", "SHOW work_mem").stdout == "8MB\n", "the parameter is applied")
 
 
 def on_a_terminal(demo, answer, *words):
@@ -485,7 +497,7 @@ def test_lists_are_drawn_in_place_on_a_terminal(demo):
         t = Terminal(30, 100, "-c", config, *words)
         first = t.frame()
         assert any(mark in line for line in first), first
-        assert len(t.frame()) == len(first)
+        wait_until(lambda t=t, first=first: len(t.frame()) == len(first), "another frame as long as the first")
         t.resize(4, 9)  # what does not fit is cut, so that nothing scrolls
         def small(t=t):
             lines = t.frame()
@@ -497,7 +509,7 @@ def test_lists_are_drawn_in_place_on_a_terminal(demo):
                           cwd="/") as piped:
         lines = [piped.stdout.readline() for _ in range(12)]
         piped.stdout.close()
-        assert piped.wait(20) in (FAILED, -signal.SIGPIPE), "it ends when nobody reads"
+        assert piped.wait(LIMIT_S) in (FAILED, -signal.SIGPIPE), "it ends when nobody reads"
     assert sum("Leader" in line for line in lines) >= 2 and "\x1b" not in "".join(lines), lines
 
 
@@ -519,7 +531,7 @@ def test_roles_are_made_and_no_log_has_their_password(demo):
     """Whatever the server logs: what it gets is a verifier, and not even that is logged."""
     secret = "Ein-Kennwort-7"
     demo.ctl("n1", "edit-config", "-p", "log_statement=all", "-p", "log_min_duration_statement=0")
-    wait_until(lambda: demo("psql", "--", "-XAtc", "SHOW log_statement").stdout == "all\n", "it logs all", 20)
+    wait_until(lambda: demo("psql", "--", "-XAtc", "SHOW log_statement").stdout == "all\n", "it logs all")
     done = demo.ctl("n1", "user", "create", 'a"b', "--createdb", stdin=f"{secret}\n")
     assert (done.returncode, done.stdout) == (DONE, 'Success: role a"b created\n')
     assert demo.ctl("n1", "query", "-c", "SELECT rolcreatedb, rolcanlogin, left(rolpassword, 14) FROM pg_authid "
@@ -553,7 +565,7 @@ def test_the_doctor_says_what_to_do(demo):
     demo.ctl("n1", "query", "-c", "ALTER SYSTEM SET work_mem = '3MB'")
     demo.ctl("n1", "query", "-c", "SELECT pg_reload_conf()")
     try:
-        wait_until(lambda: "work_mem = 3072 by ALTER SYSTEM" in found("warn").get("drift", ""), "it is seen", 20)
+        wait_until(lambda: "work_mem = 3072 by ALTER SYSTEM" in found("warn").get("drift", ""), "it is seen")
         assert found("fail")["rights"] == f"{secrets} is open to others"
         done = demo.ctl("n1", "doctor")
         assert done.returncode == FAILED and "chmod 600 it" in done.stdout and "ALTER SYSTEM RESET it" in done.stdout
@@ -609,10 +621,10 @@ def running(config, log):
         yield process
     finally:
         process.terminate()
-        process.wait(LIMIT_S)
-        for pid in processes_of(config.parent):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        try:
+            process.wait(LIMIT_S)
+        finally:
+            end_all(config.parent)
 
 
 def test_a_node_of_another_cluster_s_data_is_told_and_not_touched(demo, home):
@@ -628,7 +640,7 @@ def test_a_node_of_another_cluster_s_data_is_told_and_not_touched(demo, home):
     control = (data / "global" / "pg_control").read_bytes()
     log = home / "log"
     with running(home / "n2" / "regent.yml", log):
-        wait_until(lambda: "belongs to another cluster (system identifier" in log.read_text(), "it is told", 30)
+        wait_until(lambda: "belongs to another cluster (system identifier" in log.read_text(), "it is told")
         assert (data / "global" / "pg_control").read_bytes() == control
         assert "postgres" not in {pathlib.Path(what.split()[0]).name for what in processes_of(home / "n2").values()}
     demo.ctl("n1", "member", "remove", "n2")
@@ -647,21 +659,20 @@ def test_the_demo_survives_a_killed_node_and_leaves_nothing(home):
     assert demo.ctl("n2", "status").returncode == DONE
     for command in ("history", "show-config", "topology"):
         assert demo.ctl("n2", command, "demo").returncode == DONE
-    members = demo.members("n1")
-    assert sorted(m["Role"] for m in members.values()) == ["Leader", "Replica", "Sync Standby"]
+    wait_until(lambda: sorted(m["Role"] for m in demo.members("n1").values()) == ["Leader", "Replica", "Sync Standby"], "three roles")
     assert demo("psql", "--", "-XAtc", "SELECT pg_is_in_recovery()").stdout == "f\n"
-    old = demo.leader("n1")
-    other = next(n for n in members if n != old)
+    old = wait_until(lambda: demo.leader("n1"), "somebody leads")
+    other = next(n for n in ("n1", "n2", "n3") if n != old)
     assert demo("kill", old).returncode == DONE
     assert not processes_of(demo.dir / old)
-    wait_until(lambda: demo.leader(other) not in (None, old), "another node leads", 30)
+    wait_until(lambda: demo.leader(other) not in (None, old), "another node leads")
     assert json.loads(demo("status", "-f", "json").stdout)[int(old[1]) - 1]["Member"] == old
     demo.up()
-    assert len(demo.members(old)) == 3
+    wait_until(lambda: len(demo.members(old)) == 3, "all are there again")
     # Everything the DCS says of it goes; the data is what a new cluster begins with.
     assert demo.ctl("n1", "query", "-c", "CREATE TABLE kept AS SELECT 7 AS id").stdout == "SELECT 1\n"
     says(demo.ctl("n1", "remove", "demo"), REFUSED, "runs PostgreSQL", "--force")
-    answers = f"demo\nYes I am aware\n{demo.leader('n1')}\n"
+    answers = f"demo\nYes I am aware\n{wait_until(lambda: demo.leader('n1'), 'somebody leads')}\n"
     assert demo.ctl("n1", "remove", "demo", "--force", stdin="demo\nno\n").returncode == REFUSED
     assert demo.ctl("n1", "remove", "demo", "--force", stdin=answers).returncode == DONE
     wait_until(lambda: sorted(m["State"] for m in demo.members("n1").values()) == ["running", "streaming", "streaming"], "anew", 60)

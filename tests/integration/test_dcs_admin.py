@@ -15,7 +15,8 @@ import time
 
 import pytest
 
-from dcs_lab import Client, DcsError, Lab, Node, build_dir, ctl, wait_for
+from dcs_attack import wait_until_forgotten
+from dcs_lab import PATIENCE_S, Client, DcsError, Lab, Node, build_dir, ctl, wait_for
 from ports import free_port
 
 pytestmark = [
@@ -37,8 +38,10 @@ def test_nobody_meets_what_his_program_does_not_know(lab):
         node.start()
 
     def schema(node):
-        with contextlib.closing(sqlite3.connect(f"file:{node.dir}/state.db?mode=ro", uri=True)) as db:
+        with contextlib.suppress(sqlite3.OperationalError), \
+                contextlib.closing(sqlite3.connect(f"file:{node.dir}/state.db?mode=ro", uri=True)) as db:
             return db.execute("PRAGMA user_version").fetchone()[0]
+        return 0  # busy
 
     def put(key):
         lab.any().call("kv.put", key=key, value="1")
@@ -51,12 +54,17 @@ def test_nobody_meets_what_his_program_does_not_know(lab):
         put(node.name)
     # The next version leads, and one member is still of this one.
     restart(last, "dcs_node")
-    wait_for("a leader of the next version", lambda: lab.leader().program == "dcs_node_next")
+
+    def leads_next():
+        if lab.leader().program != "dcs_node_next":
+            lab.leader().call("cluster.transfer", name=others[0].name)
+        return lab.leader().program == "dcs_node_next"
+    wait_for("a leader of the next version", leads_next)
     for i in range(100):
         put(f"k{i}")
-    leader = lab.leader()
-    wait_for("all are linked", lambda: all(m["reachable"] for m in leader.call("member.list")["members"]))
-    assert {m["name"]: m["version"] for m in leader.call("member.list")["members"]} == {n.name: 2 if n in others else 1 for n in lab.nodes}
+    wait_for("the leader is linked with all and knows what they are", lambda: {
+        m["name"]: (m["version"], m["reachable"]) for m in lab.leader().call("member.list")["members"]} ==
+        {n.name: (2 if n in others else 1, True) for n in lab.nodes})
     assert all((n.status()["version"], schema(n)) == (1, first_schema) for n in lab.nodes)
     assert [n.status()["program_version"] for n in others] == [2, 2]
     # Back is possible for as long as one is of this version.
@@ -146,7 +154,7 @@ def test_a_demoted_voter_stays_a_learner_until_it_is_promoted(lab):
     _, said = ctl_both(leader, "member", "demote", leader.name)
     assert "now: 5 voters, quorum 3, 2 may be lost" in said and "then: 4 voters, quorum 3, 1 may be lost" in said
     wait_for("it follows", lambda: roles(lab.any())[leader.name] == "learner" and leader.status()["state"] != "leader")
-    wait_for("three vote", lambda: lab.any().call("member.list")["voters"] == 3, 25)
+    lab.wait_voters(3)
     fresh = lab.leader()
     assert fresh is not leader
     ctl(fresh, "member", "promote", leader.name)
@@ -186,25 +194,26 @@ def test_a_demotion_that_costs_the_quorum_is_refused(lab):
 
 def test_three_to_five_to_three_under_load_without_an_error(lab):
     # The load shows the certificate of n1, which stays.
-    lab.nodes[2].call("cluster.transfer", name="n2")
-    load = lab.tool("load", "m-", 8, 10000)
+    load = lab.load("m-", 8)
     lab.add()
     lab.add()
     lab.wait_voters(5)
-    assert lab.leader() is lab.nodes[1]
+    lab.lead(lab.nodes[1], via=lab.nodes[2])
     for node in (lab.nodes[4], lab.nodes[1]):
+        load.wait_for_more()
         rest = next(n for n in lab.nodes if n is not node and n.alive())
         ctl(rest, "member", "remove", node.name)
         node.kill()
-    wait_for("three vote", lambda: lab.any().call("member.list")["voters"] == 3)
-    lines = load.communicate(timeout=60)[0].splitlines()
-    assert len(lines) > 200 and [line for line in lines if not line.startswith("ok ")] == []
+    lab.wait_voters(3)
+    load.wait_for_more()
+    assert [line for line in load.end() if not line.startswith("ok ")] == []
 
 
 def test_a_lost_member_is_replaced_under_its_name(lab):
     lost = lab.followers()[0]
     rest = [n for n in lab.nodes if n is not lost]
     old = next(m["id"] for m in rest[0].call("member.list")["members"] if m["name"] == lost.name)
+    wait_for("they are linked", lambda: next(m["reachable"] for m in rest[0].call("member.list")["members"] if m["name"] == lost.name))
     assert "is running" in ctl(rest[0], "member", "replace", lost.name, code=4)
     lost.kill()
     wait_for("it is missed", lambda: not next(
@@ -229,11 +238,12 @@ def test_all_members_show_the_same_state_while_it_changes(lab):
     lease = lab.nodes[0].call("lease.grant", ttl_ms=60000, nonce=3)["id"]
     lab.nodes[0].call("kv.put", key="x", value="1", lease=lease)
     lab.nodes[0].call("lease.renew", id=lease, nonce=3, n=5)
-    load = lab.tool("load", "h-", 8, 2000)
+    load = lab.load("h-", 8)
     for _ in range(3):
+        load.wait_for_more()
         rows = json.loads(ctl(lab.followers()[0], "-f", "json", "dcs", "hash"))
         assert len({(r["index"], r["hash"]) for r in rows}) == 1 and len(rows) == 3
-    load.communicate(timeout=30)
+    load.end()
 
 
 def test_a_member_with_other_data_is_seen(lab):
@@ -246,12 +256,12 @@ def test_a_member_with_other_data_is_seen(lab):
         db.commit()
     before = len(odd.log())
     odd.start(wait=False)
-    assert odd.process.wait(20) == 1
+    assert odd.process.wait(PATIENCE_S) == 1
     assert "damaged" in odd.log()[before:] and "member remove" in odd.log()[before:]
     subprocess.run([build_dir() / "dcs_node", "reseal", *odd.flags()], check=True)
     odd.start()
     sane = [n for n in lab.nodes if n is not odd]
-    wait_for("it is quarantined", lambda: (odd.status() or {}).get("trouble") == "quarantined")
+    wait_for("it is quarantined", lambda: odd.seen().get("trouble") == "quarantined")
     assert "event=quarantined" in odd.log() and "join it anew" in odd.status()["trouble_text"]
     with pytest.raises(DcsError) as no:
         odd.call("kv.put", key="x", value="3")
@@ -265,7 +275,7 @@ def test_a_member_with_other_data_is_seen(lab):
     assert "quarantined" in ctl(odd, "dcs", "health", code=1) and "quarantined" in ctl(odd, "dcs", "status")
     odd.kill(signal.SIGTERM)  # being started again does not help
     odd.start(wait=False)
-    assert odd.process.wait(20) == 1 and "is quarantined" in odd.log().splitlines()[-1]
+    assert odd.process.wait(PATIENCE_S) == 1 and "is quarantined" in odd.log().splitlines()[-1]
 
 
 def test_a_leader_with_other_data_leaves_although_it_leads(lab):
@@ -281,7 +291,7 @@ def test_a_leader_with_other_data_leaves_although_it_leads(lab):
     odd.start()
     with contextlib.suppress(DcsError):
         lab.leader().call("cluster.transfer", name=odd.name)
-    wait_for("it is quarantined", lambda: (odd.status() or {}).get("trouble") == "quarantined")
+    wait_for("it is quarantined", lambda: odd.seen().get("trouble") == "quarantined")
     other = lab.leader(besides=odd)
     assert other.call("kv.range", key="x")["kvs"][0]["value"] == "1"
 
@@ -290,7 +300,7 @@ def test_a_removed_member_that_runs_is_told(lab):
     gone = lab.followers()[0]
     rest = [n for n in lab.nodes if n is not gone]
     ctl(rest[0], "member", "remove", gone.name, "--force")
-    wait_for("it knows", lambda: (gone.status() or {}).get("trouble") == "removed")
+    wait_for("it knows", lambda: gone.seen().get("trouble") == "removed")
     assert "event=removed" in gone.log() and "with a token" in gone.status()["trouble_text"]
     with pytest.raises(DcsError) as no:
         gone.call("kv.range", key="x", local=True)
@@ -303,7 +313,7 @@ def test_a_member_removed_while_it_was_down_is_told_at_its_start(lab):
     rest = [n for n in lab.nodes if n is not gone]
     ctl(rest[0], "member", "remove", gone.name, "--force")
     gone.start()
-    wait_for("it knows", lambda: (gone.status() or {}).get("trouble") == "removed")
+    wait_for("it knows", lambda: gone.seen().get("trouble") == "removed")
     assert gone.log().count("event=removed") == 1
 
 
@@ -432,7 +442,8 @@ def test_members_behind_nat_are_dialed_at_their_connect_address():
     try:
         members = lab.nodes[0].call("member.list")["members"]
         assert [m["address"] for m in members] == [n.address for n in lab.nodes]
-        assert all(m["reachable"] for m in members) and all(n.nat.used for n in lab.nodes)
+        wait_for("all are linked", lambda: all(m["reachable"] for m in lab.nodes[0].call("member.list")["members"]))
+        assert all(n.nat.used for n in lab.nodes)
         leader = lab.leader()
         leader.kill()
         wait_for("another leads", lambda: lab.leader(besides=leader).call("kv.put", key="a", value="1"))
@@ -458,7 +469,8 @@ def test_sql_reads_the_documented_views(lab):
                        ("journal/1", {"at_ms": 5, "node": "n1", "rule": "r", "reason": "because"}),
                        ("members/n1", {"name": "n1", "role": "primary"})):
         node.call("kv.put", key=f"/regent/demo/{key}", value=json.dumps(value))
-    node.call("kv.put", key="a'b", value="x", lease=lease)
+    last = node.call("kv.put", key="a'b", value="x", lease=lease)["revision"]
+    wait_for("this node has applied it, too", lambda: node.status()["revision"] >= last)
     assert sql(node, "SELECT name, timeline, scope FROM leader") == [{"name": "n1", "timeline": 3, "scope": "demo"}]
     assert sql(node, "SELECT unknown, mode FROM sync")[0]["mode"] == "on"
     assert [r["name"] for r in sql(node, "SELECT name FROM history ORDER BY timeline")] == ["n2", "n1"]
@@ -522,10 +534,11 @@ def test_certificates_are_renewed_in_time_and_used_without_a_restart(lab):
         key = (node.dir / "pki" / "node.key").read_bytes()
         node.start()
         wait_for("it is renewed", lambda n=node: days_left(n.dir / "pki" / "node.crt") > 300)
-        assert (node.dir / "pki" / "node.key").read_bytes() == key and "certificate_renewed" in node.log()
+        wait_for("it is told", lambda n=node: "certificate_renewed" in n.log())
+        assert (node.dir / "pki" / "node.key").read_bytes() == key
         host, port = node.address.split(":")
         shown = subprocess.run(["openssl", "s_client", "-connect", f"{host}:{port}"], stdin=subprocess.DEVNULL,
-                               capture_output=True, text=True, timeout=20, check=False).stdout
+                               capture_output=True, text=True, timeout=60, check=False).stdout
         assert subprocess.run(["openssl", "x509", "-noout", "-checkend", str(300 * 86400)], input=shown, text=True,
                               capture_output=True, check=False).returncode == 0
     wait_for("all work", lambda: all(n.status() for n in lab.nodes))
@@ -594,11 +607,12 @@ def test_a_lost_certificate_is_revoked_on_every_member_for_good(tmp_path):
         assert "n1" in says(rest[1], again, "member", "list")
         assert len(json.loads(ctl(rest[0], "-f", "json", "cert", "list"))) == 2  # the renewed one stands for both
 
+        had = away.status()["last_index"]
         away.kill()
         assert "no certificate of a client" in ctl(rest[0], "cert", "revoke", "anne", code=1)
         assert "1 listed certificate of ann revoked" in ctl(rest[0], "cert", "revoke", "ann")
         with pytest.raises((DcsError, ConnectionError)) as refusal:
-            open_one("kv.put", key="a", value="hers")
+            open_one("kv.put", key="a", value="hers", deadline_ms=5000)
         assert "revoked" in str(refusal.value)
         for node in rest:
             wait_for("it knows", lambda n=node: "was revoked" in says(n, ann, "member", "list"))
@@ -608,6 +622,7 @@ def test_a_lost_certificate_is_revoked_on_every_member_for_good(tmp_path):
         # The member that was away gets it with a snapshot, and keeps it over a restart.
         for i in range(60):
             rest[0].call("kv.put", key=f"k{i}", value="v")
+        wait_until_forgotten(lab, had, 20)
         away.start()
         wait_for("it knows, too", lambda: "was revoked" in says(away, again, "member", "list"))
         assert "snapshot_fetch" in away.log()

@@ -12,8 +12,17 @@ import pytest
 
 from dcs_attack import HEAVY, NEEDED, Wire, fill, pack, port_of, rss_mib, tls
 from dcs_lab import DcsError, wait_for
+from realtime import Metronome
 
 pytestmark = NEEDED
+OUT_OF_TIME_MS = 250
+
+
+@pytest.fixture(name="metronome", autouse=True)
+def metronome_fixture():
+    """A bound of a second or two says nothing about a node that had no processor, or no disk, for a part of it."""
+    with Metronome(disk=True) as metronome:
+        yield metronome
 
 
 # ---- greedy clients ----------------------------------------------------------------------------
@@ -48,9 +57,9 @@ def test_a_transaction_cannot_ask_for_more_than_a_message(one):
     assert len(results[0]["kvs"]) == 1
 
 
-def test_a_delete_of_everything_does_not_stop_the_leader(one):
+def test_a_delete_of_everything_does_not_stop_the_leader(one, metronome):
     """The loop would stand still for seconds, and with it heartbeats and the renewals of leases."""
-    with contextlib.closing(Wire(one.nodes[0], timeout=20)) as client:
+    with contextlib.closing(Wire(one.nodes[0])) as client:
         for i in range(0, 33000, 125):
             client("kv.txn", then=[{"op": "put", "key": f"k-{j:06}", "value": "v"} for j in range(i, i + 125)])
         for delete in (lambda: client("kv.delete", key="k-", end="k."),
@@ -61,7 +70,7 @@ def test_a_delete_of_everything_does_not_stop_the_leader(one):
             assert refused.value.name == "limit"
         began = time.monotonic()
         assert client("kv.delete", key="k-", end="k-03")["count"] == 30000
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 2 or metronome.worst_ms() > OUT_OF_TIME_MS
         assert client("kv.delete", key="k-", end="k.")["count"] == 3000
 
 
@@ -96,15 +105,15 @@ def test_a_watcher_of_a_delete_of_20000_keys_is_told_of_each_in_parts(one):
 # ---- hostile, greedy and slow connections --------------------------------------------------------
 
 
-def assert_serves(node, within_s=2):
+def assert_serves(node, metronome, within_s=2):
     began = time.monotonic()
     with contextlib.closing(Wire(node, local=False)) as client:
-        client("kv.put", key="probe", value="1")
-    assert time.monotonic() - began < within_s
+        client("kv.put", key="probe", value="1", deadline_ms=30000)
+    assert time.monotonic() - began < within_s or metronome.worst_ms() > OUT_OF_TIME_MS
 
 
 def test_many_large_answers_at_once_do_not_cost_the_connection(one):
-    with contextlib.closing(Wire(one.nodes[0], timeout=20)) as client:
+    with contextlib.closing(Wire(one.nodes[0], timeout=60)) as client:
         for i in range(3):
             client("kv.put", key=f"b{i}", value="x" * 1500000)
         for i in range(60):
@@ -115,9 +124,9 @@ def test_many_large_answers_at_once_do_not_cost_the_connection(one):
         assert client("kv.put", key="after", value="1")
 
 
-def test_256_large_requests_in_flight_leave_memory_bounded_and_others_served(one):
+def test_256_large_requests_in_flight_leave_memory_bounded_and_others_served(one, metronome):
     node = one.nodes[0]
-    with contextlib.closing(Wire(node, timeout=30)) as client:
+    with contextlib.closing(Wire(node, timeout=60)) as client:
         thread = threading.Thread(target=lambda: [
             client.send("kv.put", key=f"w{i % 3}", value="y" * 1500000, deadline_ms=30000) for i in range(256)])
         thread.start()
@@ -126,26 +135,26 @@ def test_256_large_requests_in_flight_leave_memory_bounded_and_others_served(one
             answers.append(client.frame())
             peak = max(peak, rss_mib(node))
             if i % 64 == 0:
-                assert_serves(node, 5)
+                assert_serves(node, metronome, 5)
         thread.join()
     assert {f[2][1] for f in answers if f[2]} <= {"limit"}
     assert peak < 250, f"{peak} MiB"
 
 
-def test_a_crowd_that_never_finishes_its_requests_costs_bounded_memory_and_keeps_nobody_away(one):
+def test_a_crowd_that_never_finishes_its_requests_costs_bounded_memory_and_keeps_nobody_away(one, metronome):
     """256 clients announce a request of 1.5 MiB each, send most of it and stop. Nobody else notices; those that have to go make room."""
     node = one.nodes[0]
     put = pack([0, 9, "kv.put", [{"key": "w", "value": "y" * 1500000, "deadline_ms": 60000}]])
     before, crowd = rss_mib(node), []
     try:
         for i in range(256):
-            client = Wire(node, local=i % 2 == 0, timeout=20)
+            client = Wire(node, local=i % 2 == 0, timeout=60)
             client.sock.settimeout(0.02)
             with contextlib.suppress(TimeoutError):
                 client.sock.sendall(put[:-100000])
             crowd.append(client)
             if i % 64 == 63:
-                assert_serves(node)
+                assert_serves(node, metronome)
         peak = rss_mib(node)
         assert peak < before + 150, f"{before} MiB, then {peak} MiB"
         for client in crowd[24:]:  # 16 are in the way of 8, and of the next
@@ -153,33 +162,33 @@ def test_a_crowd_that_never_finishes_its_requests_costs_bounded_memory_and_keeps
         with contextlib.closing(Wire(node, local=False, timeout=60)) as patient:
             assert patient("kv.put", key="large", value="z" * 1500000, deadline_ms=60000)
         assert "event=stalled" in node.log() and rss_mib(node) < before + 150
-        assert_serves(node)
+        assert_serves(node, metronome)
     finally:
         for client in crowd:
             client.close()
-    assert_serves(node)
+    assert_serves(node, metronome)
 
 
-def test_a_crowd_that_reads_no_answers_costs_bounded_memory(one):
+def test_a_crowd_that_reads_no_answers_costs_bounded_memory(one, metronome):
     node = one.nodes[0]
     with contextlib.closing(Wire(node)) as client:
         client("kv.put", key="b", value="x" * 1500000)
     before, crowd = rss_mib(node), []
     try:
         for _ in range(64):
-            client = Wire(node, timeout=20)
+            client = Wire(node, timeout=60)
             for _ in range(8):
                 client.send("kv.range", key="b")
             client("cluster.status")
             crowd.append(client)
         assert rss_mib(node) < before + 150
-        assert_serves(node)
+        assert_serves(node, metronome)
         with contextlib.closing(Wire(node)) as client, pytest.raises(DcsError) as refused:
             client("kv.range", key="b")
         assert refused.value.name == "limit"
         errors = b"".join(pack([0, i, "no.such.method.of.a.name.that.is.rather.long", [{}]]) for i in range(1000))
         assert "event=too_slow" not in node.log()
-        client = Wire(node, timeout=20)
+        client = Wire(node, timeout=60)
         crowd.append(client)
         with contextlib.suppress(ConnectionError):
             for _ in range(60):  # errors are answers, too
@@ -199,18 +208,18 @@ def read(client, key):
         return e
 
 
-def test_a_crowd_that_never_finishes_its_handshake_keeps_nobody_away(one):
+def test_a_crowd_that_never_finishes_its_handshake_keeps_nobody_away(one, metronome):
     node = one.nodes[0]
     before = rss_mib(node)
     crowd = []
     try:
         for i in range(600):
-            s = socket.create_connection(("127.0.0.1", port_of(node)), 2, source_address=(f"127.0.0.{2 + i % 2}", 0))
+            s = socket.create_connection(("127.0.0.1", port_of(node)), 30, source_address=(f"127.0.0.{2 + i % 2}", 0))
             if i % 3 == 0:
                 s.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(20))  # half a hello
             crowd.append(s)
             if i % 100 == 99:
-                assert_serves(node)
+                assert_serves(node, metronome)
         assert len(os.listdir(f"/proc/{node.process.pid}/fd")) < 250
         assert rss_mib(node) < before + 60
     finally:
@@ -218,13 +227,16 @@ def test_a_crowd_that_never_finishes_its_handshake_keeps_nobody_away(one):
             s.close()
 
 
-def test_a_host_that_connects_without_end_is_turned_away_before_the_handshake(one):
+def test_a_host_that_connects_without_end_is_turned_away_before_the_handshake(one, metronome):
     node = one.nodes[0]
-    for _ in range(1500):
-        socket.create_connection(("127.0.0.1", port_of(node)), 2, source_address=("127.0.0.2", 0)).close()
-    wait_for("it is in the log", lambda: "event=turned_away host=127.0.0.2" in node.log())
+
+    def turned_away():
+        for _ in range(100):
+            socket.create_connection(("127.0.0.1", port_of(node)), 30, source_address=("127.0.0.2", 0)).close()
+        return "event=turned_away host=127.0.0.2" in node.log()
+    wait_for("it is in the log", turned_away)
     assert node.log().count("turned_away") == 1
-    assert_serves(node)
+    assert_serves(node, metronome)
     with contextlib.closing(Wire(node, local=False)) as other:  # from another address
         assert other("cluster.status")["state"] == "leader"
 
@@ -244,7 +256,7 @@ def hostile_bytes(rng):
     return rng.choice(frames)
 
 
-def test_hostile_bytes_before_and_after_authentication_close_one_connection_and_no_more(one):
+def test_hostile_bytes_before_and_after_authentication_close_one_connection_and_no_more(one, metronome):
     node = one.nodes[0]
     rng = random.Random(os.environ.get("REGENT_SEED") or time.time_ns())
     before = rss_mib(node)
@@ -259,7 +271,7 @@ def test_hostile_bytes_before_and_after_authentication_close_one_connection_and_
         client.sock.sendall(b"\xc1" * 100)
         while True:
             client.frame()
-    assert_serves(node)
+    assert_serves(node, metronome)
     assert rss_mib(node) < before + 60
     assert "level=fatal" not in node.log()
 
@@ -281,7 +293,7 @@ def test_without_a_certificate_nothing_but_the_open_methods_is_answered(one):
     client.close()
 
 
-def test_without_a_certificate_few_answers_may_wait_to_be_read(one):
+def test_without_a_certificate_few_answers_may_wait_to_be_read(one, metronome):
     node, request, got = one.nodes[0], b"", 0
     plain = socket.socket()
     plain.settimeout(20)
@@ -297,7 +309,7 @@ def test_without_a_certificate_few_answers_may_wait_to_be_read(one):
             while more := client.recv(1 << 16):
                 got += len(more)
     assert got < 10 * 1024 * 1024, "what the kernel keeps, and a little"
-    assert_serves(node)
+    assert_serves(node, metronome)
 
 
 def test_a_watcher_that_does_not_read_is_cut_off_and_can_resume(one):

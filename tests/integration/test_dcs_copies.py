@@ -10,7 +10,7 @@ import tempfile
 
 import pytest
 
-from dcs_lab import Client, DcsError, Lab, build_dir, ctl, wait_for
+from dcs_lab import PATIENCE_S, Client, DcsError, Lab, build_dir, ctl, wait_for
 from ports import free_port
 
 pytestmark = [
@@ -47,15 +47,17 @@ class Member:
         return self
 
     def status(self):
+        """ConnectionError: it does not answer."""
         assert self.process.poll() is None, self.log_path.read_text()
-        with contextlib.suppress(AssertionError, ValueError):
+        try:
             return json.loads(self.ctl("-f", "json", "dcs", "status"))
-        return None
+        except AssertionError as e:
+            raise ConnectionError(str(e)) from None
 
     def stop(self, how=signal.SIGKILL):
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(how)
-            self.process.wait(20)
+            self.process.wait(PATIENCE_S)
 
     def keys(self, prefix):
         return json.loads(self.ctl("-f", "json", "dcs", "get", prefix, "--prefix"))
@@ -84,6 +86,16 @@ class Cluster:
         rest = [self.join(f"n{i}", first) for i in (2, 3)]
         wait_for("three voters", lambda: first.status()["voters"] == 3)
         return [first, *rest]
+
+    def wait_until_stored(self, member):
+        """Until the leader has heard that all that is committed now is in this member's log."""
+        target = max(m.status()["commit_index"] for m in self.members)
+
+        def stored():
+            leader = next((m for m in self.members if m.status()["state"] == "leader"), None)
+            listed = json.loads(leader.ctl("-f", "json", "member", "list")) if leader else []
+            return any(m["name"] == member.name and m["match_index"] >= target for m in listed)
+        wait_for(f"{member.name} has stored it", stored)
 
     def close(self):
         for m in self.members:
@@ -137,7 +149,8 @@ def test_a_copy_is_saved_from_any_member_and_read_with_sqlite(lab):
         file = lab.root / f"{node.name}.snap"
         told = json.loads(ctl(node, "-f", "json", "dcs", "snapshot", "save", file))
         assert told["revision"] == revision and told["member"] == node.name
-        assert file.stat().st_mode & 0o777 == 0o600 and not list(node.dir.glob("*.save"))
+        assert file.stat().st_mode & 0o777 == 0o600
+        wait_for("nothing is left of it there", lambda n=node: not list(n.dir.glob("*.save")))
         read = json.loads(ctl(node, "-f", "json", "dcs", "snapshot", "status", file))
         assert (read["revision"], read["keys"], len(read["members"])) == (revision, 50, 3)
         with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
@@ -171,12 +184,14 @@ def test_a_copy_of_the_database_file_alone_has_all_keys_soon(lab):
 
 
 def test_a_copy_is_consistent_while_the_store_is_written(lab):
-    load = lab.tool("load", "k-", 8, 3000)
+    load = lab.load("k-", 8)
     for i in range(4):
+        load.wait_for_more(20)
         file = lab.root / f"{i}.snap"
         ctl(lab.leader(), "dcs", "snapshot", "save", file)
         ctl(lab.nodes[0], "dcs", "snapshot", "status", file)
-    load.communicate(timeout=40)
+    load.wait_for_more(20)
+    load.end()
 
 
 def test_a_damaged_copy_is_refused(one):
@@ -206,11 +221,17 @@ def test_copies_are_saved_by_themselves_and_the_newest_are_kept():
                 seen.update(n for n in files() if n.endswith(".snapshot"))
                 return len(seen) > before
             wait_for("another copy", more)
+        revision = node.call("kv.range", key="a")["revision"]
+
+        def last():
+            with contextlib.suppress(AssertionError, IndexError):  # there is a newer one meanwhile
+                file = backups / [f for f in files() if f.endswith(".snapshot")][-1]
+                if json.loads(ctl(node, "-f", "json", "dcs", "snapshot", "status", str(file)))["revision"] == revision:
+                    return file
+            return None
+        newest = wait_for("one of the last revision", last)
         wait_for("two are kept", lambda: len(files()) == 2 and not any(f.endswith(".part") for f in files()))
-        newest = backups / files()[-1]
         assert newest.stat().st_mode & 0o777 == 0o600
-        status = json.loads(ctl(node, "-f", "json", "dcs", "snapshot", "status", str(newest)))
-        assert status["revision"] == node.call("kv.range", key="a")["revision"]
         node.kill(signal.SIGTERM)
         with newest.open("r+b") as f:
             f.seek(5000)
@@ -225,7 +246,7 @@ def test_one_copy_at_a_time_and_none_left_over(one):
     first = Client([node.address], node.dir / "pki")
     copy = first("snapshot.save")
     with pytest.raises(DcsError) as busy:
-        node.call("snapshot.save")
+        node.call("snapshot.save", within_ms=2000)
     assert busy.value.name == "unavailable"
     with pytest.raises(DcsError) as wrong:
         node.call("snapshot.piece", id=copy["id"] + 1)
@@ -275,7 +296,7 @@ def test_a_survivor_recovers_alone_and_locks_the_others_out(cluster):
     fill(nodes[0])
     survivor = nodes[2]
     before = nodes[0].status()
-    wait_for("it has all", lambda: survivor.status()["revision"] >= before["revision"])
+    cluster.wait_until_stored(survivor)
     assert "stop it first" in survivor.ctl("dcs", "recover", "--force", code=4)
     for m in nodes:
         m.stop()
@@ -303,9 +324,10 @@ def test_a_recovery_keeps_what_only_the_log_had(cluster):
     nodes = cluster.three()
     for i in range(14):
         nodes[0].ctl("dcs", "put", f"k{i % 7}", str(i))
+    survivor = nodes[1]
+    cluster.wait_until_stored(survivor)
     for m in nodes:
         m.stop()
-    survivor = nodes[1]
     survivor.ctl("dcs", "recover", "--force")
     survivor.start()
     assert {kv["key"]: kv["value"] for kv in survivor.keys("k")} == {f"k{i % 7}": str(i) for i in range(7, 14)}
@@ -324,7 +346,7 @@ def test_an_interrupted_recovery_is_finished_and_nothing_starts_before(cluster):
         shutil.copy(node.dir / "pki" / name, work)
     (node.dir / "log.db").rename(work / "log.db")
     (node.dir / "recovering").write_text(f"install {aside}")
-    refused = subprocess.run([build_dir() / "regentd", "-c", node.config], capture_output=True, text=True, timeout=20,
+    refused = subprocess.run([build_dir() / "regentd", "-c", node.config], capture_output=True, text=True, timeout=60,
                              check=False)
     assert refused.returncode == 1 and "dcs recover` again" in refused.stderr
     node.ctl("dcs", "recover", "--force")

@@ -25,7 +25,7 @@ def c():
 
 
 def dig(c, name, kind="A", *more):
-    done = subprocess.run(["dig", "+tries=1", "+time=3", "@127.0.0.1", "-p", str(c.dns), name, kind, *more], text=True,
+    done = subprocess.run(["dig", "+tries=1", "+time=20", "@127.0.0.1", "-p", str(c.dns), name, kind, *more], text=True,
                           capture_output=True, check=False)
     return done.stdout
 
@@ -35,18 +35,23 @@ def service(c, name):
     return sorted(int(line.split()[2]) for line in dig(c, f"{name}.ha.test", "SRV", "+short").splitlines() if line)
 
 
+def sync_standby(c):
+    return wait_until(lambda: next((c[m["Member"]] for m in c.members() if m["Role"] == "Sync Standby"), None), "a synchronous standby")
+
+
 def test_names_follow_a_switchover(c):
     c.wait_healthy()
     old = c.primary()
-    assert "status: NOERROR" in dig(c, "primary.ha.test") and " aa " in dig(c, "primary.ha.test")
+    wait_until(lambda: "status: NOERROR" in dig(c, "primary.ha.test"), "the first node knows the primary")
+    assert " aa " in dig(c, "primary.ha.test")
     assert dig(c, "primary.ha.test", "A", "+short").split() == ["127.0.0.1"]
     wait_until(lambda: service(c, "primary") == [old.ports["pg"]], "the primary by name")
     wait_until(lambda: service(c, "replica") == sorted(n.ports["pg"] for n in c.standbys()), "the standbys by name")
-    sync = [m["Member"] for m in c.members() if m["Role"] == "Sync Standby"]
-    assert service(c, "sync") == [c[sync[0]].ports["pg"]]
+    new = sync_standby(c)
+    wait_until(lambda: service(c, "sync") == [new.ports["pg"]], "the synchronous standby by name")
     assert service(c, "_postgresql._tcp.n2") == [c["n2"].ports["pg"]]
-    old.ctl("switchover")
-    new = c.new_leader(old)
+    old.ctl("switchover", "--leader", old.name, "--candidate", new.name)
+    wait_until(lambda: c.leader() is new, "the candidate leads")
     wait_until(lambda: service(c, "primary") == [new.ports["pg"]], "the new primary by name")
     c.wait_healthy()
 
@@ -57,7 +62,7 @@ def test_by_tcp_it_says_the_same_and_lives_with_bad_clients(c):
     wait_until(lambda: "ANSWER: 2" in dig(c, "replica.ha.test", "SRV", "+tcp"), "the standbys")
     with contextlib.ExitStack() as stack:
         for data in (b"\xff\xff", b"\0\2", b"GET / HTTP/1.1\r\n\r\n") * 20:  # more than there are places
-            s = stack.enter_context(socket.create_connection(("127.0.0.1", c.dns), timeout=10))
+            s = stack.enter_context(socket.create_connection(("127.0.0.1", c.dns), timeout=30))
             with contextlib.suppress(OSError):
                 s.sendall(data)
         assert dig(c, "primary.ha.test", "A", "+tcp", "+short").split() == ["127.0.0.1"]

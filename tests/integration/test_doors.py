@@ -19,6 +19,9 @@ from cluster import PG_BIN, Cluster, Node, alive, wait_until
 from ports import free_port
 
 
+RETRIES_S = 120  # a template that failed is tried again after a minute, at the latest
+
+
 def needs(program):
     path = shutil.which(program) or shutil.which(f"/usr/sbin/{program}")
     if path is None:
@@ -129,12 +132,15 @@ def switch_to(c, node):
         c.wait_healthy()
 
 
+def sync_standby(c):
+    return wait_until(lambda: next((c[m["Member"]] for m in c.members() if m["Role"] == "Sync Standby"), None), "a synchronous standby")
+
+
 def kill_leader(c, besides):
     """Kills a leader that is not `besides`, waits for the next, brings the dead one back."""
     victim = c.primary()
     if victim is besides:
-        sync = [m["Member"] for m in c.members() if m["Role"] == "Sync Standby"]
-        switch_to(c, c[sync[0]])
+        switch_to(c, sync_standby(c))
         victim = c.primary()
     victim.kill()
     new = c.new_leader(victim)
@@ -175,8 +181,7 @@ def port_of(c, door):
 def test_haproxy_follows_switchover_kill_and_a_new_node(c, haproxy):
     first = c.nodes[0]
     with Writer(by_port(c, c.doors["primary"]), "by_haproxy") as writer:
-        sync = [m["Member"] for m in c.members() if m["Role"] == "Sync Standby"]
-        switch_to(c, c[sync[0]])
+        switch_to(c, sync_standby(c))
         writer.goes_on()
         victim, new = kill_leader(c, first)
         writer.goes_on()
@@ -221,8 +226,7 @@ def test_pgbouncer_follows_the_leader(c):
             writer.goes_on()
             victim.start()
             c.wait_healthy()
-            switch_to(c, victim if [m for m in c.members() if m["Member"] == victim.name and m["Role"] == "Sync Standby"]
-                      else c[[m["Member"] for m in c.members() if m["Role"] == "Sync Standby"][0]])
+            switch_to(c, sync_standby(c))
             wait_until(lambda: names(c.primary()), "the leader after the switchover in the file")
             writer.goes_on()
         assert set(writer.acknowledged) <= rows(c.primary(), "by_pgbouncer")
@@ -298,15 +302,14 @@ def test_a_file_that_its_check_refuses_leaves_the_last_good_one(c):
     wait_until(lambda: file_text(out).startswith("good ha n1 n2 n3"), "the first file")
     good = file_text(out)
     (c.dir / "broken.in").write_text("bad {{leader.name}}", encoding="utf-8")
-    sync = [m["Member"] for m in c.members() if m["Role"] == "Sync Standby"]
-    switch_to(c, c[sync[0]])
-    wait_until(lambda: first.log_lines('event=template .*name=broken.*exit status 1.*the last good file stays'), "the reason in the log")
+    switch_to(c, sync_standby(c))
+    wait_until(lambda: first.log_lines('event=template .*name=broken.*exit status 1.*the last good file stays'), "the reason in the log", RETRIES_S)
     assert file_text(out) == good
     (c.dir / "broken.in").write_text("{{no}}", encoding="utf-8")
-    wait_until(lambda: first.log_lines('event=template .*broken.in:1: {{no}}: there is no such value'), "a mistake in the log")
+    wait_until(lambda: first.log_lines('event=template .*broken.in:1: {{no}}: there is no such value'), "a mistake in the log", RETRIES_S)
     assert file_text(out) == good
     (c.dir / "broken.in").write_text("good again", encoding="utf-8")
-    wait_until(lambda: file_text(out) == "good again", "the mended one is taken by itself", 90)
+    wait_until(lambda: file_text(out) == "good again", "the mended one is taken by itself", RETRIES_S)
 
 
 def test_a_command_that_hangs_holds_up_nothing(c):
@@ -320,15 +323,15 @@ def test_a_command_that_hangs_holds_up_nothing(c):
                            encoding="utf-8")
     try:
         if c.primary() is node:
-            switch_to(c, c[[m["Member"] for m in c.members() if m["Role"] == "Sync Standby"][0]])
+            switch_to(c, sync_standby(c))
         node.kill()
         node.start()
         wait_until(lambda: file_text(c.dir / "hang.pid").strip(), "the command runs")
         c.wait_healthy()
-        wait_until(lambda: node.log_lines("did not end within 30 s and was killed: waiting"), "it is killed and told", 90)
-        assert not alive(int(file_text(c.dir / "hang.pid")))
+        wait_until(lambda: node.log_lines("did not end within 30 s and was killed: waiting"), "it is killed and told", RETRIES_S)
+        wait_until(lambda: not alive(int(file_text(c.dir / "hang.pid"))), "it is dead")
         assert file_text(c.dir / "other.cfg") and file_text(out) is not None
-        assert not node.log_lines("event=late")
+        assert not node.log_lines(r"event=late late_ms=\d{5}"), "its loop did not wait for the command"
     finally:
         node.config.write_text(text, encoding="utf-8")
         node.kill()
@@ -341,7 +344,7 @@ def test_a_command_that_hangs_holds_up_nothing(c):
 def test_dsn_finds_the_node_wanted_in_every_form(c):
     def ask(dsn, sql="SHOW port"):
         with contextlib.closing(psycopg2.connect(f"{dsn} user=postgres password={c.password}" if "://" not in dsn else dsn,
-                                                 password=c.password)) as connection, connection.cursor() as cursor:
+                                                 password=c.password, connect_timeout=30)) as connection, connection.cursor() as cursor:
             cursor.execute(sql)
             return cursor.fetchone()[0]
     primary = c.primary()

@@ -28,7 +28,7 @@ def lab_fixture():
 
 def client_of(lab, nodes=None):
     pki = lab.nodes[0].dir / "pki"
-    return Client([n.address for n in nodes or lab.nodes], ca=pki / "ca.crt", cert=pki / "node.crt", key=pki / "node.key")
+    return Client([n.address for n in nodes or lab.nodes], ca=pki / "ca.crt", cert=pki / "node.crt", key=pki / "node.key", deadline_s=60)
 
 
 @pytest.fixture(name="client")
@@ -116,10 +116,10 @@ def test_a_write_that_is_sent_again_is_applied_once(lab, client):
     compare = [{"key": "once", "target": "value", "op": "=", "value": "0"}]
     request = {"compare": compare, "then": [{"op": "put", "key": "once", "value": "1"}], "session": client.session, "seq": client.seq + 1}
     client.seq += 1
-    first = client.call("kv.txn", **request)
-    other = client_of(lab, [lab.nodes[2]])
-    assert other.call("kv.txn", **request) == first and first["succeeded"]
-    other.close()
+    until = time.monotonic() + 60
+    first = client.again("kv.txn", request, until, safe=True)
+    with contextlib.closing(client_of(lab, [lab.nodes[2]])) as other:
+        assert other.again("kv.txn", request, until, safe=True) == first and first["succeeded"]
 
 
 def test_a_watch_has_every_revision_also_across_nodes(lab, client):
@@ -147,8 +147,7 @@ def test_a_large_revision_is_put_together_from_its_parts(lab, client):
 
 
 def test_a_window_holds_the_node_back_and_loses_nothing(lab, client):
-    own = client_of(lab).connect()
-    own.sock.settimeout(30)
+    own = client_of(lab).connect(timeout_s=60)
     start = client.put("credit/0", "v" * 1000)["revision"]
     made = own.call("watch.create", {"key": "credit/", "end": "credit0", "start_revision": start, "credit": 3000})
     for i in range(1, 100):
@@ -205,13 +204,20 @@ def test_a_compacted_start_is_an_error(client):
 
 
 def test_leases(client):
-    lease = client.lease(1500)
-    client.put("l", "mine", lease=lease.id)
-    until = time.monotonic() + 4
-    while time.monotonic() < until:
-        assert lease.renew() and lease.deadline > time.monotonic()
-        time.sleep(0.4)
-    assert client.get("l") == b"mine"
+    def kept():
+        """None: this machine stood still for so long that the lease had to end."""
+        lease = client.lease(3000)
+        with contextlib.suppress(RegentError):
+            client.put("l", "mine", lease=lease.id)
+        until = time.monotonic() + 6
+        while time.monotonic() < until:
+            held, renewed, there = lease.deadline, lease.renew(), client.get("l") == b"mine"
+            if time.monotonic() > held:
+                return None
+            assert renewed and there and lease.deadline > held
+            time.sleep(0.4)
+        return lease
+    lease = wait_for("it is renewed in time", kept)
     wait_for("it ends", lambda: client.get("l") is None)
     assert not lease.renew()
     other = client.lease(60000)
@@ -235,16 +241,18 @@ def test_a_change_of_leader_costs_no_write_and_no_event(lab, client):
 
     writer = threading.Thread(target=write)
     writer.start()
-    for how in (signal.SIGKILL, signal.SIGTERM):
-        n = len(done)
-        wait_for("some writes", lambda n=n: len(done) > n + 20)
-        leader = lab.leader()
-        leader.kill(how)
-        wait_for("more writes", lambda n=len(done): len(done) > n + 20)
-        leader.start()
-        wait_for("it is back", lambda leader=leader: leader.status()["leader_id"] != 0)
-    stop.set()
-    writer.join(30)
+    try:
+        for how in (signal.SIGKILL, signal.SIGTERM):
+            n = len(done)
+            wait_for("some writes", lambda n=n: len(done) > n + 20)
+            leader = lab.leader()
+            leader.kill(how)
+            wait_for("more writes", lambda n=len(done): len(done) > n + 20)
+            leader.start()
+            wait_for("it is back", lambda leader=leader: leader.status()["leader_id"] != 0)
+    finally:
+        stop.set()
+        writer.join(70)
     kvs = client.range("f/0", end="f/a")["kvs"]
     assert [int(kv["value"]) for kv in kvs[1:]] == list(range(1, len(done) + 1))  # each compared the one before it
     wait_for("all events", lambda: watcher.seen and watcher.seen[-1][1][-1][2] == str(done[-1]))
@@ -260,12 +268,12 @@ def csr_of(tmp_path, name):
 def test_a_token_whose_answer_was_lost_is_redeemed_again(lab, client, tmp_path):
     token = client.call("token.create", uses=1)["token"]
     request = {"token": token, "name": "late", "address": "127.0.0.1:1", "csr": csr_of(tmp_path, "late")}
-    stranger = Connection(lab.nodes[0].address, ca=lab.nodes[0].dir / "pki" / "ca.crt")
+    stranger = Connection(lab.nodes[0].address, ca=lab.nodes[0].dir / "pki" / "ca.crt", timeout_s=60)
     stranger.send("token.redeem", request)
     stranger.close()  # without the answer
     wait_for("it was redeemed", lambda: "late" in [m["name"] for m in client.call("member.list")["members"]])
     assert client.call("token.list").get("tokens", []) == []
-    again = Connection(lab.nodes[1].address, ca=lab.nodes[0].dir / "pki" / "ca.crt")
+    again = Connection(lab.nodes[1].address, ca=lab.nodes[0].dir / "pki" / "ca.crt", timeout_s=60)
     grant = again.call("token.redeem", request)
     subprocess.run(["openssl", "req", "-new", "-key", tmp_path / "key", "-subj", "/CN=late", "-out", tmp_path / "csr"], check=True, capture_output=True)
     request["csr"] = (tmp_path / "csr").read_bytes()  # another request with the same key
@@ -278,7 +286,7 @@ def test_a_token_whose_answer_was_lost_is_redeemed_again(lab, client, tmp_path):
 
 
 def test_without_a_certificate_little_is_answered(lab):
-    stranger = Connection(lab.nodes[0].address, ca=lab.nodes[0].dir / "pki" / "ca.crt")
+    stranger = Connection(lab.nodes[0].address, ca=lab.nodes[0].dir / "pki" / "ca.crt", timeout_s=60)
     assert stranger.node["access"] == "none"
     with pytest.raises(RegentError) as no:
         stranger.call("kv.range", {"key": "a", "end": ALL})

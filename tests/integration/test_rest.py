@@ -22,9 +22,11 @@ import pytest
 
 from cluster import Cluster, Node, wait_until
 from ports import free_port
+from realtime import Metronome
 
 LAG_MAX = "16TB"
 STALE = "Regent-Stale"
+OUT_OF_TIME_MS = 250
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def healthy(c):
 
 @contextlib.contextmanager
 def connection(node):
-    link = http.client.HTTPConnection(node.address, node.ports["rest"], timeout=5)
+    link = http.client.HTTPConnection(node.address, node.ports["rest"], timeout=30)
     try:
         yield link
     finally:
@@ -60,7 +62,7 @@ def ask(node, path, method="GET", body=None, headers=None):
 
 def raw(node, data, shut=True):
     """What the node sends to these bytes."""
-    with socket.create_connection((node.address, node.ports["rest"]), timeout=15) as s:
+    with socket.create_connection((node.address, node.ports["rest"]), timeout=60) as s:
         parts = []
         with contextlib.suppress(OSError):  # refused before all of it was sent
             s.sendall(data)
@@ -84,9 +86,10 @@ def code(node, path, method="GET"):
 
 def by_role(c):
     """(primary, synchronous standby, asynchronous standby)"""
-    roles = {m["name"]: m["role"] for m in get(c.primary(), "/cluster")["members"]}
-    named = {role: c[name] for name, role in roles.items()}
-    assert set(named) == {"leader", "sync_standby", "replica"}, roles
+    def three():
+        named = {m["role"]: c[m["name"]] for m in get(c.primary(), "/cluster")["members"]}
+        return named if set(named) == {"leader", "sync_standby", "replica"} else None
+    named = wait_until(three, "one of each role")
     return named["leader"], named["sync_standby"], named["replica"]
 
 
@@ -134,7 +137,7 @@ def test_every_check_answers_by_role(c, method):
     nodes = by_role(c)
     for path, wanted in CHECKS.items():
         wait_until(lambda path=path, wanted=wanted: tuple(code(n, path, method) for n in nodes) == wanted,
-                   f"{method} {path}: {wanted}, not {tuple(code(n, path, method) for n in nodes)}", 10)
+                   f"{method} {path}: {wanted}, not {tuple(code(n, path, method) for n in nodes)}")
 
 
 def test_a_check_has_the_status_as_its_body_and_a_probe_has_none(c):
@@ -163,22 +166,22 @@ def test_a_standby_whose_replay_is_paused_lags(c):
     primary, _, standby = by_role(c)
     standby.sql("SELECT pg_wal_replay_pause()")
     try:
-        wait_until(lambda: get(standby, "/patroni")["xlog"]["paused"], "it says that it is paused", 10)
+        wait_until(lambda: get(standby, "/patroni")["xlog"]["paused"], "it says that it is paused")
         primary.sql("CREATE TABLE IF NOT EXISTS paused AS SELECT g, repeat('x', 200) FROM generate_series(1, 10000) g")
-        wait_until(lambda: code(standby, "/replica?lag=1MB") == 503, "it lags by more than 1 MB", 15)
+        wait_until(lambda: code(standby, "/replica?lag=1MB") == 503, "it lags by more than 1 MB")
         assert code(standby, "/async?lag=1MB") == 503
         assert code(standby, f"/replica?lag={LAG_MAX}") == 200
         assert code(standby, "/replica") == 200
-        wait_until(lambda: code(standby, "/readiness?lag=1MB") == 503, "it is not ready", 10)
-        wait_until(lambda: code(standby, "/readiness?lag=1MB&mode=write") == 200, "what it received is enough", 10)
+        wait_until(lambda: code(standby, "/readiness?lag=1MB") == 503, "it is not ready")
+        wait_until(lambda: code(standby, "/readiness?lag=1MB&mode=write") == 200, "what it received is enough")
         xlog = get(standby, "/patroni")["xlog"]
         assert xlog["received_location"] > xlog["replayed_location"] + (1 << 20)
         member = wait_until(lambda: next((m for m in get(primary, "/cluster")["members"]
-                                          if m["name"] == standby.name and m["replay_lag"] > 1 << 20), None), "the list", 10)
+                                          if m["name"] == standby.name and m["replay_lag"] > 1 << 20), None), "the list")
         assert member["lag"] == member["replay_lag"]
     finally:
         standby.sql("SELECT pg_wal_replay_resume()")
-    wait_until(lambda: code(standby, "/replica?lag=1MB") == 200, "it has caught up", 15)
+    wait_until(lambda: code(standby, "/replica?lag=1MB") == 200, "it has caught up")
 
 
 # ---- status ----
@@ -186,6 +189,7 @@ def test_a_standby_whose_replay_is_paused_lags(c):
 
 def test_the_status_is_what_postgresql_says(c):
     primary, sync, standby = by_role(c)
+    timeline = int(primary.value("SELECT pg_walfile_name(pg_current_wal_lsn())")[:8], 16)
     for node in (primary, sync, standby):
         body = get(node, "/patroni")
         assert body["state"] == "running"
@@ -196,7 +200,7 @@ def test_the_status_is_what_postgresql_says(c):
         started = datetime.datetime.fromisoformat(body["postmaster_start_time"])
         assert abs(started - node.value("SELECT pg_postmaster_start_time()")) < datetime.timedelta(milliseconds=1)
         assert abs(body["dcs_last_seen"] - time.time()) < 30
-        assert body["timeline"] == 1
+        assert body["timeline"] == timeline
         assert "pause" not in body and "cluster_unlocked" not in body and "pending_restart" not in body
     body = get(primary, "/patroni")
     assert body["role"] == "primary" and set(body["xlog"]) == {"location"}
@@ -242,10 +246,10 @@ def test_a_setting_that_waits_for_a_restart_shows(c):
         c.nodes[0].ctl("edit-config", "-p", f"max_connections={value}")
         for node in c.nodes:
             wait_until(lambda node=node, pending=pending: get(node, "/patroni").get("pending_restart", False) is pending,
-                       f"{node}: pending_restart is {pending}", 20)
+                       f"{node}: pending_restart is {pending}")
             assert metrics(node)["patroni_pending_restart",] == pending
         wait_until(lambda pending=pending: all(m.get("pending_restart", False) is pending
-                                               for m in get(c.nodes[0], "/cluster")["members"]), "the members show it", 10)
+                                               for m in get(c.nodes[0], "/cluster")["members"]), "the members show it")
 
 
 def test_there_is_no_failsafe_mode(c):
@@ -294,7 +298,7 @@ def metrics(node):
 def test_the_metrics_have_every_name_and_are_sound(c):
     primary, sync, standby = by_role(c)
     for node in c.nodes:
-        wait_until(lambda node=node: ("etcd_server_has_leader",) in metrics(node), f"{node}: the DCS has told", 15)
+        wait_until(lambda node=node: ("etcd_server_has_leader",) in metrics(node), f"{node}: the DCS has told")
     for node in c.nodes:
         found = metrics(node)
         names = {key[0] for key in found}
@@ -318,7 +322,7 @@ def test_the_metrics_have_every_name_and_are_sound(c):
             buckets = [v for k, v in found.items() if k[0] == f"{name}_bucket" and of in k]
             assert buckets == sorted(buckets) and len(buckets) == 10
             assert found[f"{name}_count", of] == buckets[-1] <= found["regent_failovers_total", of]
-    assert sum(metrics(n)["etcd_server_is_leader",] for n in c.nodes) == 1
+    wait_until(lambda: sum(metrics(n)["etcd_server_is_leader",] for n in c.nodes) == 1, "one leads the store")
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
@@ -512,12 +516,13 @@ def test_bad_requests_are_refused_and_the_node_lives_on(c):
 def test_slow_clients_do_not_keep_others_waiting(c):
     node = c.nodes[0]
     with contextlib.ExitStack() as stack:
+        metronome = stack.enter_context(Metronome())
         for _ in range(50):
-            s = stack.enter_context(socket.create_connection((node.address, node.ports["rest"])))
+            s = stack.enter_context(socket.create_connection((node.address, node.ports["rest"]), timeout=30))
             s.sendall(b"GET /primary HTTP/1.1\r\nHo")
         begin = time.monotonic()
         assert code(node, "/health") == 200
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 2 or metronome.worst_ms() > OUT_OF_TIME_MS
 
 
 # ---- the journal ----
@@ -552,7 +557,7 @@ def test_a_witness_lives_and_tells_of_the_dcs(c):
         assert get(node, "/patroni")["role"] == "uninitialized"
         assert {path for path, codes in CHECKS.items() if 503 in codes and code(node, path) == 200} == set()
         assert code(node, "/liveness") == 200 and code(node, "/health") == 503 and code(node, "/readiness") == 503
-        wait_until(lambda: metrics(node).get(("etcd_server_has_leader",)) == 1, "its DCS has told", 15)
+        wait_until(lambda: metrics(node).get(("etcd_server_has_leader",)) == 1, "its DCS has told")
         assert metrics(node)["patroni_postgres_running",] == 0
         assert sorted(get(node, "/config")) == sorted(get(c.nodes[0], "/config"))
     finally:
@@ -569,49 +574,58 @@ def test_a_node_without_a_quorum_answers_from_what_it_knows(c):
     for node in (primary, sync):
         node.kill()
     try:
-        wait_until(lambda: ask(standby, "/cluster")[1].get(STALE) == "true", "the answer is marked stale", 30)
-        for path in ("/cluster", "/config", "/history", "/patroni", "/metrics", "/journal"):
-            asked = time.monotonic()
-            status, headers, _ = ask(standby, path)
-            assert status == 200 and headers[STALE] == "true" and time.monotonic() - asked < 1, path
+        wait_until(lambda: ask(standby, "/cluster")[1].get(STALE) == "true", "the answer is marked stale")
+        with Metronome() as metronome:
+            for path in ("/cluster", "/config", "/history", "/patroni", "/metrics", "/journal"):
+                asked = time.monotonic()
+                status, headers, _ = ask(standby, path)
+                took_s = time.monotonic() - asked
+                assert status == 200 and headers[STALE] == "true", path
+                assert took_s < 1 or metronome.worst_ms() > OUT_OF_TIME_MS, path
         assert get(standby, "/history") == history
         for path in ("/sync", "/async", "/quorum", "/primary", "/leader"):
             assert code(standby, path) == 503
         assert code(standby, "/health") == 200 and code(standby, "/liveness") == 200
-        wait_until(lambda: get(standby, "/patroni")["dcs_last_seen"] < time.time() - 2, "it was seen a while ago", 10)
+        wait_until(lambda: get(standby, "/patroni")["dcs_last_seen"] < time.time() - 2, "it was seen a while ago")
         assert metrics(standby)["regent_dcs_ready",] == 0
     finally:
         for node in (primary, sync):
             node.start()
     c.wait_healthy()
-    wait_until(lambda: STALE not in ask(standby, "/cluster")[1], "it is up to date again", 30)
+    wait_until(lambda: STALE not in ask(standby, "/cluster")[1], "it is up to date again")
 
 
 def test_a_failover_is_counted_and_is_in_the_history(c):
     primary, sync, standby = by_role(c)
     before = metrics(standby)["regent_failovers_total", ("reason", "failover")]
     timeline = get(standby, "/patroni")["timeline"]
-    ever = []
+    both = []
     stop = threading.Event()
+
+    def leads(node):
+        return node.rest("/primary", "OPTIONS")[0] == 200
 
     def watch():
         while not stop.wait(0.05):
-            ever.append([n.name for n in c.nodes if n.rest("/primary", "OPTIONS")[0] == 200])
+            said = [n for n in c.nodes if leads(n)]
+            # One after the other they may; at once: when the first says so still after the second.
+            if len(said) > 1 and any(leads(n) for n in said[:-1]):
+                both.append(said)
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
         primary.kill()
-        wait_until(lambda: sync.rest("/primary")[0] == 200, "the synchronous standby leads", 60)
+        wait_until(lambda: sync.rest("/primary")[0] == 200, "the synchronous standby leads")
         wait_until(lambda: metrics(standby)["regent_failovers_total", ("reason", "failover")] == before + 1,
-                   "the failover is counted", 30)
+                   "the failover is counted")
     finally:
         stop.set()
         watcher.join()
-    assert all(len(names) <= 1 for names in ever), "two nodes said 200 to /primary"
+    assert not both, "two nodes said 200 to /primary"
     wait_until(lambda: metrics(standby)["regent_failover_duration_seconds_count", ("reason", "failover")] >= 1,
-               "it is timed", 30)
-    row = wait_until(lambda: get(standby, "/history")[-1:], "the history has it", 30)[0]
-    assert row[0] == timeline and isinstance(row[1], int) and row[4] == sync.name
+               "it is timed")
+    row = wait_until(lambda: next((r for r in get(standby, "/history") if r[0] == timeline), None), "the history has it")
+    assert isinstance(row[1], int) and row[4] == sync.name
     assert datetime.datetime.fromisoformat(row[3]).tzinfo is not None
     primary.start()
     c.wait_healthy()
@@ -620,8 +634,11 @@ def test_a_failover_is_counted_and_is_in_the_history(c):
 def test_a_switchover_is_counted_as_one(c):
     primary, sync, _ = by_role(c)
     before = metrics(sync)["regent_failovers_total", ("reason", "switchover")]
+
+    def demotions():
+        return sum(v for k, v in metrics(primary).items() if k[0] == "regent_demotions_total")
+    demoted = demotions()
     primary.ctl("switchover", "--candidate", sync.name, "--force")
-    wait_until(lambda: sync.rest("/primary")[0] == 200, f"{sync} leads", 60)
-    wait_until(lambda: metrics(sync)["regent_failovers_total", ("reason", "switchover")] == before + 1, "counted", 30)
-    demoted = [v for k, v in metrics(primary).items() if k[0] == "regent_demotions_total"]
-    assert sum(demoted) == 1
+    wait_until(lambda: sync.rest("/primary")[0] == 200, f"{sync} leads")
+    wait_until(lambda: metrics(sync)["regent_failovers_total", ("reason", "switchover")] == before + 1, "counted")
+    wait_until(lambda: demotions() == demoted + 1, "the demotion, too")

@@ -64,9 +64,16 @@ def healthy_fixture(cluster, request):
 
 
 def by_role(c):
-    roles = {m["Member"]: m["Role"] for m in c.members()}
-    named = {role: c[name] for name, role in roles.items()}
+    def three():
+        named = {m["Role"]: c[m["Member"]] for m in c.members()}
+        return named if set(named) == {"Leader", "Sync Standby", "Replica"} else None
+    named = wait_until(three, "one of each role")
     return named["Leader"], named["Sync Standby"], named["Replica"]
+
+
+def said(c, record, field):
+    """None: the record is not there, or nobody answers."""
+    return (c.record(record) or {}).get(field)
 
 
 def later(seconds=3600):
@@ -122,9 +129,9 @@ def test_the_configuration_is_patched_and_replaced(c):
     assert does(node, "PATCH /config", "")[0] == 411
     assert c.record("config") == kept
     assert does(node, "PATCH /config", {"pause": True})[0] == 200
-    wait_until(lambda: c.record("sync")["disarmed"], "paused")
+    wait_until(lambda: said(c, "sync", "disarmed") is True, "paused")
     assert does(node, "PATCH /config", {"pause": False})[0] == 200
-    wait_until(lambda: not c.record("sync")["disarmed"], "resumed")
+    wait_until(lambda: said(c, "sync", "disarmed") is False, "resumed")
 
 
 def test_a_restart_answers_when_it_is_done(c):
@@ -133,7 +140,7 @@ def test_a_restart_answers_when_it_is_done(c):
         before = node.postmaster()
         assert does(node, "POST /restart", {}) == (200, "restarted successfully")
         assert node.postmaster() not in (None, before)
-    assert c.leader() is leader
+    wait_until(lambda: c.leader() is leader, "it leads as before")
     assert does(sync, "POST /restart", {"role": "primary"}) == (503, "restart conditions are not satisfied")
     assert does(sync, "DELETE /restart") == (404, "no restarts are scheduled")
     assert does(sync, "POST /restart", {"schedule": later()}) == (202, "Restart scheduled")
@@ -148,9 +155,9 @@ def test_a_reload_and_a_reinitialize_are_begun(c):
     assert does(leader, "POST /reload") == (202, "reload scheduled")
     wait_until(lambda: leader.value("SELECT pg_conf_load_time()") > before, "read again")
     assert does(leader, "POST /reinitialize") == (503, "I am the leader, can not reinitialize")
-    old = c.record(f"members/{replica.name}")["incarnation"]
+    old = wait_until(lambda: said(c, f"members/{replica.name}", "incarnation"), "its data has a name")
     assert does(replica, "POST /reinitialize", {}) == (200, "reinitialize started")
-    wait_until(lambda: c.record(f"members/{replica.name}")["incarnation"] not in ("", old), "it has new data")
+    wait_until(lambda: said(c, f"members/{replica.name}", "incarnation") not in (None, "", old), "it has new data")
 
 
 def test_a_switchover_and_a_failover_name_the_new_leader(c):
@@ -161,7 +168,7 @@ def test_a_switchover_and_a_failover_name_the_new_leader(c):
     assert does(leader, "DELETE /switchover")[0] == 404
     body = {"leader": leader.name, "candidate": sync.name}
     assert does(replica, "POST /switchover", {**body, "scheduled_at": later()}) == (202, "Switchover scheduled")
-    assert json.loads(ask(leader, "GET /cluster")[2])["scheduled_switchover"]["to"] == sync.name
+    wait_until(lambda: json.loads(ask(leader, "GET /cluster")[2]).get("scheduled_switchover", {}).get("to") == sync.name, "it shows")
     assert does(replica, "POST /switchover", body)[0] == 503
     assert does(leader, "DELETE /switchover") == (200, "scheduled switchover deleted")
     # Asked of one that is no part of it.
@@ -169,7 +176,7 @@ def test_a_switchover_and_a_failover_name_the_new_leader(c):
     c.wait_healthy()
     leader, sync, _ = by_role(c)
     assert does(leader, "POST /failover", {"candidate": sync.name}) == (200, f'Successfully failed over to "{sync.name}"')
-    assert c.leader() is sync
+    wait_until(lambda: c.leader() is sync, "it leads")
 
 
 # ---- certificates and addresses ----

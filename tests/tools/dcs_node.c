@@ -26,6 +26,8 @@
 #include "proto/client.h"
 #include "proto/pki.h"
 
+enum { JOIN_PATIENCE_MS = 30000 };
+
 struct flags {
     const char *dir, *name, *listen, *connect, *token, *via, *role;
     const char *join[DCS_JOIN_MAX];
@@ -119,9 +121,10 @@ static int join(const struct flags *f)
         err = err_set(&e, ERR_INVALID, "a name is too long");
     }
     req.csr = buf_slice(&csr);
-    err = err == ERR_OK ? client_sync_open(&o, 5000, &c, &e) : err;
-    err =
-        err == ERR_OK ? client_sync_call(c, METHOD_TOKEN_REDEEM, &req, 10000, grant, &e) : err;
+    err = err == ERR_OK ? client_sync_open(&o, JOIN_PATIENCE_MS, &c, &e) : err;
+    err = err == ERR_OK
+              ? client_sync_call(c, METHOD_TOKEN_REDEEM, &req, JOIN_PATIENCE_MS, grant, &e)
+              : err;
     if (err != ERR_OK) {
         die("join", &e);
     }

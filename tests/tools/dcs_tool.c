@@ -1,10 +1,13 @@
 /* Any method of the wire protocol from a command line, for tests; not installed.
  *
- *     dcs_tool [-p PKI_DIR] ENDPOINT[,ENDPOINT...] call METHOD JSON
+ *     dcs_tool [-p PKI_DIR] [-t MS] ENDPOINT[,ENDPOINT...] call METHOD JSON
  *     dcs_tool ...                                 lines         "METHOD JSON" a line on stdin, one JSON line each
  *     dcs_tool ...                                 watch KEY END START       one JSON line an event, until killed
- *     dcs_tool ...                                 load PREFIX WORKERS MS    puts; a line "ok KEY" or "unknown KEY"
+ *     dcs_tool ...                                 load PREFIX WORKERS MS    puts, until SIGTERM or so long; a line
+ *                                                                            "ok KEY" or "outcome_unknown KEY"
  *
+ * A connection is tried for MS, and a call waits for as long as its deadline_ms says, else MS: half a minute, which is
+ * through a change of leader on a slow machine.
  * An answer is {"ok": {...}} or {"error": "name", "text": "..."}. */
 #include <signal.h>
 #include <stdio.h>
@@ -17,6 +20,8 @@
 #include "proto/client.h"
 
 enum { OBJECT_MAX = 1 << 20 };
+
+static uint64_t patience_ms = 30000;
 
 static void die(const struct errmsg *e)
 {
@@ -38,6 +43,18 @@ static void say_error(enum err status, const char *text)
     (void)printf("{\"error\": \"%s\", \"text\": \"%s\"}\n", err_name(status), quoted);
 }
 
+static uint64_t deadline_ms_of(enum method m, const void *params)
+{
+    const struct msg *p = method_table[m].params;
+    uint64_t ms = 0;
+    for (size_t i = 0; i < p->n_fields; i++) {
+        if (strcmp(p->fields[i].name, "deadline_ms") == 0) {
+            memcpy(&ms, (const char *)params + p->fields[i].offset, sizeof ms);
+        }
+    }
+    return ms != 0 ? ms : patience_ms;
+}
+
 static bool call(struct client_sync *c, const char *method, const char *json)
 {
     enum method m = method_find(slice_str(method));
@@ -50,7 +67,7 @@ static bool call(struct client_sync *c, const char *method, const char *json)
         err = msg_from_json(method_table[m].params, slice_str(json), params, &arena, &e);
     }
     if (err == ERR_OK) {
-        err = client_sync_call(c, m, params, 0, result, &e);
+        err = client_sync_call(c, m, params, deadline_ms_of(m, params), result, &e);
     }
     if (err == ERR_OK) {
         msg_to_json(method_table[m].result, result, &out);
@@ -110,6 +127,7 @@ static int watch(struct client_sync *c, const char *key, const char *end, uint64
 
 struct load {
     struct client *client;
+    uv_signal_t term;
     const char *prefix;
     uint64_t until_ms, next, under_way;
 };
@@ -132,6 +150,7 @@ static void on_put(void *arg, const struct client_reply *reply)
         put_next(l);
     } else if (l->under_way == 0) {
         client_close(l->client, NULL, NULL);
+        uv_close((uv_handle_t *)&l->term, NULL);
     }
 }
 
@@ -142,7 +161,14 @@ static void put_next(struct load *l)
     (void)snprintf(o->key, sizeof o->key, "%s%08llu", l->prefix, (unsigned long long)l->next++);
     struct put_req put = {.key = slice_str(o->key), .value = slice_str(o->key)};
     l->under_way++;
-    client_call(l->client, METHOD_KV_PUT, &put, 10000, on_put, o);
+    client_call(l->client, METHOD_KV_PUT, &put, patience_ms, on_put, o);
+}
+
+static void on_term(uv_signal_t *h, int number)
+{
+    struct load *l = h->data;
+    (void)number;
+    l->until_ms = 0; /* what is under way comes to its end */
 }
 
 static int load(const struct client_options *o, const char *prefix, uint64_t workers,
@@ -153,6 +179,12 @@ static int load(const struct client_options *o, const char *prefix, uint64_t wor
     struct load l = {.prefix = prefix, .until_ms = clock_mono_ms() + ms};
     if (uv_loop_init(&loop) != 0 || client_new(&loop, o, &l.client, &e) != ERR_OK) {
         die(&e);
+    }
+    (void)setvbuf(stdout, NULL, _IOLBF, 0);
+    l.term.data = &l;
+    if (uv_signal_init(&loop, &l.term) != 0 ||
+        uv_signal_start(&l.term, on_term, SIGTERM) != 0) {
+        return 1;
     }
     while (workers-- > 0) {
         put_next(&l);
@@ -196,13 +228,17 @@ int main(int argc, char **argv)
     struct errmsg e;
     int i = 1;
     (void)signal(SIGPIPE, SIG_IGN);
-    if (argc > 2 && strcmp(argv[1], "-p") == 0) {
-        use_pki(&o, argv[2]);
-        i = 3;
+    for (; i + 1 < argc && argv[i][0] == '-'; i += 2) {
+        if (strcmp(argv[i], "-p") == 0) {
+            use_pki(&o, argv[i + 1]);
+        } else if (strcmp(argv[i], "-t") == 0) {
+            patience_ms = number(argv[i + 1]);
+        }
     }
     if (argc - i < 2) {
-        (void)fprintf(stderr,
-                      "usage: dcs_tool [-p PKI_DIR] ENDPOINTS call|lines|watch|load ...\n");
+        (void)fprintf(
+            stderr,
+            "usage: dcs_tool [-p PKI_DIR] [-t MS] ENDPOINTS call|lines|watch|load ...\n");
         return 2;
     }
     endpoints(&o, argv[i]);
@@ -210,7 +246,7 @@ int main(int argc, char **argv)
     if (strcmp(verb, "load") == 0 && argc - i == 5) {
         return load(&o, argv[i + 2], number(argv[i + 3]), number(argv[i + 4]));
     }
-    if (client_sync_open(&o, 10000, &c, &e) != ERR_OK) {
+    if (client_sync_open(&o, patience_ms, &c, &e) != ERR_OK) {
         die(&e);
     }
     int rc = 2;
