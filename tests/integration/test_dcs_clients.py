@@ -128,7 +128,7 @@ def test_256_large_requests_in_flight_leave_memory_bounded_and_others_served(one
     node = one.nodes[0]
     with contextlib.closing(Wire(node, timeout=60)) as client:
         thread = threading.Thread(target=lambda: [
-            client.send("kv.put", key=f"w{i % 3}", value="y" * 1500000, deadline_ms=30000) for i in range(256)])
+            client.send("kv.put", key=f"w{i % 3}", value="y" * 1500000, deadline_ms=60000) for i in range(256)])
         thread.start()
         peak, answers = 0, []
         for i in range(256):
