@@ -16,7 +16,7 @@
 enum {
     DNS_PLAIN_MAX = 512,
     DNS_EDNS_MAX = 1232,
-    DNS_STREAM_MAX = 16384, /* by TCP: every node with its service and address */
+    DNS_STREAM_MAX = 32768, /* by TCP: every node with its service and address */
     DNS_QUERY_MAX = 1500,
     DNS_ZONE_MAX = 200
 };

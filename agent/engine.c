@@ -175,13 +175,26 @@ static void note_handover(struct engine *g)
     g->sync_before = m->sync_before;
 }
 
+/* As `*v = (struct view){0}`, but of the long lists only what is in use: behind that they are zero at all times. */
+static void clear(struct view *v)
+{
+    size_t rest = offsetof(struct view, seals_n);
+    memset(v->members, 0, v->members_n * sizeof v->members[0]);
+    memset(v->seals, 0, v->seals_n * sizeof v->seals[0]);
+    memset(v->seal_mod_revisions, 0, v->seals_n * sizeof v->seal_mod_revisions[0]);
+    v->members_n = 0;
+    memset(v, 0, offsetof(struct view, members));
+    memset((char *)v + rest, 0, sizeof *v - rest);
+}
+
 static void observe(struct engine *g)
 {
     struct view *v = &g->view;
     uint64_t now_ms = engine_now(g);
     g->o.ports->fence(g->o.arg, &g->fence);
     engine_txn_settle(g);
-    *v = (struct view){.now_ms = now_ms};
+    clear(v);
+    v->now_ms = now_ms;
     mirror_view(&g->mirror, g->o.bootstrap, v);
     str_cut(v->self, sizeof v->self, g->name);
     note_dcs(g, v);

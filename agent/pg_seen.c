@@ -6,6 +6,8 @@
 #include "agent/pg_text.h"
 #include "base/str.h"
 
+/* Of the walsenders first those that a commit may wait for, then those of members: who is not in the answer
+ * counts as gone. */
 #define SEEN_QUERY                                                                    \
     "SELECT r.r,"                                                                     \
     " CASE WHEN r.r THEN NULL ELSE pg_current_wal_flush_lsn() END,"                   \
@@ -29,7 +31,8 @@
     " LEFT JOIN pg_stat_get_wal_receiver() w ON true;"                                \
     "SELECT application_name, coalesce(state = 'streaming', false), flush_lsn, pid,"  \
     " usename, host(client_addr), state, sync_state, sync_priority"                   \
-    " FROM pg_stat_replication WHERE state <> 'backup' ORDER BY pid LIMIT 64"
+    " FROM pg_stat_replication WHERE state <> 'backup' ORDER BY sync_priority = 0,"   \
+    " application_name !~ '^[0-9a-f]{8}-[0-9a-f]{4}-', pid LIMIT 64"
 
 const char pg_seen_query[] = SEEN_QUERY;
 const char pg_seen_long_query[] = SEEN_QUERY

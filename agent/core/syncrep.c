@@ -210,6 +210,8 @@ bool syncrep_step(const struct view *v, struct plan *p, bool *ret_wait)
     /* Confirmation would never come, and the record stands in the way of another set. */
     if (!set_done && v->sync.v_n > 0 && !confirmable(pg))
         return nobody(v, p, "the set in force cannot be confirmed any more");
+    if (!set_done && v->sync.v_n > 0 && pg->set_confirmed && pg->old_n == 0)
+        return nobody(v, p, "there is no room for who leaves beside who comes");
     *ret_wait = true;
     (void)plan_say(p, "waiting until the synchronous set is confirmed by its standbys");
     return false;

@@ -23,76 +23,83 @@ static void add_name(struct sync_set *s, const char *name)
 
 static bool may_be_sync(const struct view *v, const struct member_rec *m)
 {
-    return m != NULL && strcmp(m->name, v->self) != 0 && !m->nosync && !m->nofailover;
+    return strcmp(m->name, v->self) != 0 && !m->nosync && !m->nofailover;
 }
 
-/* Behind the furthest standby; the only one is compared with what was written here. */
-static uint64_t lag_of(const struct view *v, const struct view_walsender *w)
+/* What others' lag is measured by: the furthest standby; for the only one, what was written here. */
+static uint64_t furthest(const struct view *v)
 {
-    uint64_t furthest = v->pg.senders_n == 1 ? v->pg.lsn : 0;
+    uint64_t lsn = v->pg.senders_n == 1 ? v->pg.lsn : 0;
     for (size_t i = 0; i < v->pg.senders_n; i++)
-        furthest = MAX(furthest, v->pg.senders[i].flush_lsn);
-    return furthest > w->flush_lsn ? furthest - w->flush_lsn : 0;
+        lsn = MAX(lsn, v->pg.senders[i].flush_lsn);
+    return lsn;
 }
+
+/* One that may be chosen, with what its order rests on. */
+struct choice {
+    const struct view_walsender *sender;
+    bool sick;
+    int64_t priority;
+    int rank; /* recorded 2, in the set 1 */
+};
 
 /* A standby whose incarnation is known, whose agent lives, that streams and keeps up. */
-static bool sender_may(const struct view *v, const struct view_walsender *w)
+static size_t choices(const struct view *v, struct choice ret[static VIEW_WALSENDERS])
 {
-    bool keeps_up = v->config.maximum_lag_on_syncnode == 0 ||
-                    lag_of(v, w) <= v->config.maximum_lag_on_syncnode;
-    return w->streaming && keeps_up && w->incarnation[0] != '\0' &&
-           may_be_sync(v, view_member_of(v, w->incarnation));
-}
-
-static int64_t priority_of(const struct view *v, const struct view_walsender *w)
-{
-    const struct member_rec *m = view_member_of(v, w->incarnation);
-    return m == NULL || m->sync_priority == 0 ? 1 : m->sync_priority;
-}
-
-static bool sender_sick(const struct view *v, const struct view_walsender *w)
-{
-    const struct member_rec *m = view_member_of(v, w->incarnation);
-    return m != NULL && member_sick(v, m);
+    size_t n = 0;
+    uint64_t first = furthest(v);
+    uint64_t lag_max = v->config.maximum_lag_on_syncnode;
+    ASSERT(v->pg.senders_n <= VIEW_WALSENDERS);
+    for (size_t i = 0; i < v->pg.senders_n; i++) {
+        const struct view_walsender *w = &v->pg.senders[i];
+        bool keeps_up =
+            lag_max == 0 || first <= w->flush_lsn || first - w->flush_lsn <= lag_max;
+        const struct member_rec *m = view_member_of(v, w->incarnation);
+        if (!w->streaming || !keeps_up || m == NULL || !may_be_sync(v, m))
+            continue;
+        ret[n++] = (struct choice){
+            .sender = w,
+            .sick = member_sick(v, m),
+            .priority = m->sync_priority == 0 ? 1 : m->sync_priority,
+            .rank = 2 * view_in_v(v, w->incarnation) +
+                    names_have(v->pg.set.s, v->pg.set.s_n, w->incarnation),
+        };
+    }
+    return n;
 }
 
 /* Who is well; by sync_priority; then sticky: who is recorded stays, then who is in the set, then who is furthest, then by
  * incarnation. */
-static bool preferred(const struct view *v, const struct view_walsender *a,
-                      const struct view_walsender *b)
+static bool preferred(const struct choice *a, const struct choice *b)
 {
-    if (sender_sick(v, a) != sender_sick(v, b))
-        return sender_sick(v, b);
-    if (priority_of(v, a) != priority_of(v, b))
-        return priority_of(v, a) > priority_of(v, b);
-    int rank_a = 2 * view_in_v(v, a->incarnation) +
-                 names_have(v->pg.set.s, v->pg.set.s_n, a->incarnation);
-    int rank_b = 2 * view_in_v(v, b->incarnation) +
-                 names_have(v->pg.set.s, v->pg.set.s_n, b->incarnation);
-    if (rank_a != rank_b)
-        return rank_a > rank_b;
-    if (rank_a == 0 && a->flush_lsn != b->flush_lsn)
-        return a->flush_lsn > b->flush_lsn;
-    return strcmp(a->incarnation, b->incarnation) < 0;
+    if (a->sick != b->sick)
+        return b->sick;
+    if (a->priority != b->priority)
+        return a->priority > b->priority;
+    if (a->rank != b->rank)
+        return a->rank > b->rank;
+    if (a->rank == 0 && a->sender->flush_lsn != b->sender->flush_lsn)
+        return a->sender->flush_lsn > b->sender->flush_lsn;
+    return strcmp(a->sender->incarnation, b->sender->incarnation) < 0;
 }
 
 /* Up to `max` of those who stream, best first. */
 static void choose(const struct view *v, uint64_t max, struct sync_set *ret)
 {
+    struct choice all[VIEW_WALSENDERS];
+    size_t n = choices(v, all);
     (void)memset(ret, 0, sizeof *ret);
-    ASSERT(v->pg.senders_n <= VIEW_WALSENDERS);
     while (ret->s_n < max && ret->s_n < SYNC_MAX) {
-        const struct view_walsender *best = NULL;
-        for (size_t i = 0; i < v->pg.senders_n; i++) {
-            const struct view_walsender *w = &v->pg.senders[i];
-            if (!sender_may(v, w) || names_have(ret->s, ret->s_n, w->incarnation))
+        const struct choice *best = NULL;
+        for (size_t i = 0; i < n; i++) {
+            if (names_have(ret->s, ret->s_n, all[i].sender->incarnation))
                 continue;
-            if (best == NULL || preferred(v, w, best))
-                best = w;
+            if (best == NULL || preferred(&all[i], best))
+                best = &all[i];
         }
         if (best == NULL)
             return;
-        add_name(ret, best->incarnation);
+        add_name(ret, best->sender->incarnation);
     }
 }
 
@@ -142,6 +149,19 @@ static void keep_strict(const struct view *v, struct sync_set *ret_set,
     ret_rec->q = stay.s_n > 0 ? q : 1;
 }
 
+/* On the way to another set a record names all of both, and has room for SYNC_MAX: then who is new comes after
+ * who leaves has left. */
+static void make_room(const struct view *v, struct sync_set *s)
+{
+    struct sync_set stay = {0};
+    for (size_t i = 0; i < s->s_n; i++)
+        if (view_in_v(v, s->s[i]))
+            add_name(&stay, s->s[i]);
+    size_t both = v->sync.v_n + s->s_n - stay.s_n;
+    if (both > SYNC_MAX && stay.s_n >= node_count(v))
+        *s = stay;
+}
+
 void syncrep_target(const struct view *v, struct sync_set *ret_set, struct sync_rec *ret_rec)
 {
     enum sync_mode mode = v->config.sync_mode;
@@ -154,6 +174,8 @@ void syncrep_target(const struct view *v, struct sync_set *ret_set, struct sync_
                                          : "off");
     if (mode != SYNC_OFF)
         choose(v, mode == SYNC_ON ? node_count(v) : SYNC_MAX, ret_set);
+    if (mode == SYNC_QUORUM)
+        make_room(v, ret_set);
     ret_set->k = MIN(node_count(v), ret_set->s_n);
     if (mode != SYNC_OFF && v->config.sync_strict && ret_set->s_n == 0)
         keep_strict(v, ret_set, ret_rec);

@@ -11,7 +11,7 @@
 #include "base/err.h"
 #include "proto/messages.h" /* the records: structs only */
 
-enum { VIEW_MEMBERS = 16, VIEW_SETS = 4, VIEW_WALSENDERS = 16, VIEW_HISTORY = 32 };
+enum { VIEW_MEMBERS = 64, VIEW_SETS = 4, VIEW_WALSENDERS = 64, VIEW_HISTORY = 32 };
 
 /* Stands for the other site where a member's name stands elsewhere: pg.upstream, busy.target, plan.target. No member
  * can be called like that. */

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import uuid
 
 import pytest
 
@@ -484,6 +485,21 @@ def test_sql_reads_the_documented_views(lab):
     assert len(sql(node, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n", "--limit",
                    "5")) == 5
     assert "n1" in ctl(node, "sql", "SELECT name FROM members")
+
+
+def test_as_many_members_as_there_can_be_are_listed(one, tmp_path):
+    node = one.nodes[0]
+    config = tmp_path / "regent.yml"
+    config.write_text(f"scope: demo\nname: n1\ndcs: {{listen: {json.dumps(node.address)}}}\n"
+                      "postgresql: {listen: '127.0.0.1:5432', data_dir: /nowhere}\n")
+    names = [f"node-{i:02}" for i in range(1, 65)]
+    for name in names:
+        node.call("kv.put", key=f"/regent/demo/members/{name}", value=json.dumps({
+            "name": name, "incarnation": str(uuid.uuid4()), "role": "primary" if name == names[0] else "replica",
+            "state": "running" if name == names[0] else "streaming", "timeline": 1, "lsn": 0x3000000,
+            "conn_host": f"host-of-{name}.example", "conn_port": 5432, "pending_reason": "x" * 500}))
+    assert [m["Member"] for m in json.loads(ctl(node, "-c", config, "-f", "json", "list"))] == names
+    assert all(name in ctl(node, "-c", config, "list") for name in (names[0], names[-1]))
 
 
 @pytest.mark.parametrize(("text", "said"), [

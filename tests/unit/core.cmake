@@ -1,5 +1,5 @@
 # The decision core. Tables of text are in decide/.
-foreach(module view syncrep exhaustive)
+foreach(module view syncrep exhaustive many)
     regent_unit_test(test_core_${module} LIBS regent_agent_core)
 endforeach()
 regent_unit_test(test_core_decide LIBS regent_agent_core)

@@ -223,15 +223,15 @@ static void an_old_seal_makes_room_for_a_newer_one(void **state)
         (void)snprintf(name, sizeof name, "a%02llu", (unsigned long long)i);
         put_seal(&m, 60 + i, name, i == 5 ? 2 : 3, 100 + i);
     }
-    put_seal(&m, 100, "b1", 4, 7);
+    put_seal(&m, 200, "b1", 4, 7);
     assert_true(has_seal(&m, "b1"));
     assert_false(has_seal(&m, "a05"));
     for (uint64_t i = 0; i < VIEW_MEMBERS - 1; i++) {
         (void)snprintf(name, sizeof name, "c%02llu", (unsigned long long)i);
-        put_seal(&m, 101 + i, name, 4, 100 + i);
+        put_seal(&m, 201 + i, name, 4, 100 + i);
     }
     assert_int_equal(m.seals_n, VIEW_MEMBERS);
-    put_seal(&m, 140, "zz", 4, 50); /* its own: instead of the least advanced */
+    put_seal(&m, 300, "zz", 4, 50); /* its own: instead of the least advanced */
     assert_true(has_seal(&m, "zz"));
     assert_false(has_seal(&m, "b1"));
     for (size_t i = 1; i < m.seals_n; i++)
@@ -281,6 +281,36 @@ static void every_transaction_compares_what_it_rests_on(void **state)
         assert_string_equal(shape(&t.req), rows[i].shape);
         ha_txn_close(&t);
     }
+    mirror_close(&m);
+}
+
+/* The most there can be of seals that are counted; the store takes 128 comparisons a transaction. */
+static void an_acquisition_compares_every_seal_there_can_be(void **state)
+{
+    (void)state;
+    struct mirror m;
+    static struct view v;
+    static struct plan p;
+    struct config_rec boot = {0};
+    static const struct postgres_upstream self = {.name = "n1", .host = "h1", .port = "5432"};
+    struct ha_txn t;
+    filled(&m);
+    p = (struct plan){.rule = "test", .txn = TXN_ACQUIRE};
+    for (size_t i = 0; i < VIEW_MEMBERS; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "a%02zu", i);
+        put_seal(&m, 60 + i, name, 4, 7);
+        p.counted[p.counted_n++] = i;
+    }
+    mirror_view(&m, &boot, &v);
+    str_cut(v.self, sizeof v.self, "n1");
+    v.lease = 11;
+    assert_int_equal(ha_txn_build(&m, &v, &p, &self, 1, &boot, &t, NULL), ERR_OK);
+    size_t seals = 0;
+    for (const char *c = shape(&t.req); (c = strstr(c, "seal/a")) != NULL; c++)
+        seals++;
+    assert_int_equal(seals, VIEW_MEMBERS);
+    ha_txn_close(&t);
     mirror_close(&m);
 }
 
@@ -388,6 +418,7 @@ int main(void)
         cmocka_unit_test(a_configuration_that_was_known_stays_until_the_new_one_can_be_read),
         cmocka_unit_test(an_old_seal_makes_room_for_a_newer_one),
         cmocka_unit_test(every_transaction_compares_what_it_rests_on),
+        cmocka_unit_test(an_acquisition_compares_every_seal_there_can_be),
         cmocka_unit_test(a_leader_says_where_it_is_also_without_a_member_record),
         cmocka_unit_test(dynamic_configuration_is_checked_by_name),
     };

@@ -564,6 +564,35 @@ static void the_cluster_is_patronis(void **state)
     mem_free(f);
 }
 
+static size_t count(char *body, const char *what)
+{
+    size_t n = 0;
+    for (const char *c = body; (c = strstr(c, what)) != NULL; c++)
+        n++;
+    free(body);
+    return n;
+}
+
+static void the_cluster_has_as_many_members_as_there_can_be(void **state)
+{
+    (void)state;
+    struct rest_facts *f = facts(as_primary, "");
+    for (struct view *v = &f->view; v->members_n < VIEW_MEMBERS; v->members_n++) {
+        struct member_rec *m = &v->members[v->members_n];
+        *m = v->members[1];
+        (void)snprintf(m->name, sizeof m->name, "n%zu", 1 + v->members_n);
+        (void)snprintf(m->incarnation, sizeof m->incarnation, "i%zu", 1 + v->members_n);
+    }
+    for (uint64_t i = 0; i < PAST_SAMPLES; i++) {
+        f->view.now_ms += PAST_EVERY_MS;
+        past_note(&f->past, &f->view, 0x5000000, 0, "leader", "");
+    }
+    assert_int_equal(count(rest_cluster_body(f), "\"name\""), VIEW_MEMBERS);
+    assert_true(count(rest_live_text(f, f->view.now_ms, true), "\"n64\"") > 0);
+    assert_true(count(rest_metrics_body(f, NOW_MS), "n64") > 0);
+    mem_free(f);
+}
+
 static void history_and_config_are_patronis(void **state)
 {
     struct rest_facts *f = facts(as_standby, "");
@@ -748,6 +777,7 @@ int main(void)
         cmocka_unit_test(an_event_of_the_page_has_all_that_it_shows),
         cmocka_unit_test(the_state_is_in_patronis_words),
         cmocka_unit_test(the_cluster_is_patronis),
+        cmocka_unit_test(the_cluster_has_as_many_members_as_there_can_be),
         cmocka_unit_test(history_and_config_are_patronis),
         cmocka_unit_test(every_path_is_described),
         cmocka_unit_test(metrics_tell_what_the_view_has),
