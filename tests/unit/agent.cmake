@@ -1,6 +1,7 @@
 regent_unit_test(test_agent_lease_keeper LIBS regent_agent)
 regent_unit_test(test_agent_engine LIBS regent_agent)
 regent_unit_test(test_agent_mirror LIBS regent_agent)
+regent_unit_test(test_agent_postgres LIBS regent_agent)
 regent_unit_test(test_agent_rest LIBS regent_agent)
 regent_unit_test(test_agent_callbacks LIBS regent_agent)
 regent_unit_test(test_agent_command LIBS regent_agent)
