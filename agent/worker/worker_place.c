@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -17,10 +18,15 @@ uint64_t place_free_bytes(const char *path)
     return statvfs(path, &st) == 0 ? (uint64_t)st.f_bavail * st.f_frsize : 0;
 }
 
+/* A bind mount may be of the parent's file system; where the kernel cannot say it (before 5.8), another device tells. */
 static bool is_mount_point(const char *path, const char *parent)
 {
+    struct statx x;
     struct stat a;
     struct stat b;
+    if (statx(AT_FDCWD, path, 0, 0, &x) == 0 &&
+        (x.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) != 0)
+        return (x.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
     return stat(path, &a) == 0 && stat(parent, &b) == 0 && a.st_dev != b.st_dev;
 }
 

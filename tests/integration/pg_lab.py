@@ -162,6 +162,14 @@ class Lab:
         return n
 
     def close(self):
+        try:
+            self._end()
+        finally:
+            for n in self.nodes:  # a fence stays for the next daemon
+                for pid in processes_of(n.dir):
+                    send(pid, signal.SIGKILL)
+
+    def _end(self):
         for n in self.nodes:
             if n.process is None or n.process.poll() is not None:
                 continue
@@ -170,6 +178,3 @@ class Lab:
                 n.start("kill")
                 n.wait("dead", lambda v: v["proc"] == "stopped")
             n.quit()
-        for n in self.nodes:  # a fence stays for the next daemon
-            for pid in processes_of(n.dir):
-                send(pid, signal.SIGKILL)

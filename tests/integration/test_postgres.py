@@ -104,7 +104,8 @@ def test_a_seal_waits_until_the_wal_on_the_disk_is_replayed(lab):
     n1.psql("SELECT pg_switch_wal()")
     n1.psql("INSERT INTO t VALUES (1)")
     segment = n1.psql("SELECT pg_walfile_name(pg_current_wal_lsn())")
-    confirmed = n2.wait("held up", lambda v: v["lsn"] > v["replay_lsn"])["lsn"]
+    flushed = int(n1.psql("SELECT pg_current_wal_flush_lsn() - '0/0'"))
+    confirmed = n2.wait("held up", lambda v: v["lsn"] >= flushed > v["replay_lsn"])["lsn"]
     n2.run("kill")
     # Longer than wal_retrieve_retry_interval: then the startup process never sleeps.
     restore = f"""case %f in {segment}) until test -e {go}; do sleep 0.1; done;; esac; sleep 0.3; false"""
@@ -305,6 +306,44 @@ def test_old_data_is_deleted_only_as_configured(lab):
     (n2.pgdata / "regent.remove").touch()
     n2.run("clone", **copy)
     assert not mark.exists() and not list(n2.dir.glob("pg.*"))
+    n2.run("start_standby", target=n1.target(), token=1)
+    n2.wait("streaming", lambda v: v["streaming"])
+
+
+def on_a_mount_of_its_own(directory):
+    """What to put before a command so that for it the directory is a bind mount, of its parent's file system."""
+    code = ("import ctypes, os, sys\n"
+            "at = sys.argv[1]\n"
+            "os.mkdir(at, 0o700)\n"
+            "home = os.stat(os.path.dirname(at))\n"
+            "os.chown(at, home.st_uid, home.st_gid)\n"
+            "if ctypes.CDLL(None, use_errno=True).mount(at.encode(), at.encode(), None, 4096, None) != 0:\n"
+            "    raise OSError(ctypes.get_errno(), 'mount --bind')\n"
+            "os.execvp(sys.argv[2], sys.argv[2:])\n")
+    own = [] if os.geteuid() == 0 else ["--user", "--map-current-user", "--keep-caps"]
+    unshare = ["unshare", *own, "--mount", "--propagation", "private"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no mount namespace can be made here")
+    return [*unshare, "/usr/bin/python3", "-c", code, str(directory)]
+
+
+def test_data_in_a_mount_point_is_replaced_only_as_configured(lab):
+    """The mount point stays, its contents are exchanged; nothing is touched where they would have to be kept."""
+    n1 = lab.primary()
+    n2 = lab.node("n2", inside=on_a_mount_of_its_own(lab.dir / "n2" / "pg"))
+    n2.wait("looked at", lambda v: v["data"] == "empty")
+    copy = {"target": n1.target(), "lineage": "1:1"}
+    n2.run("clone", **copy)
+    n2.run("start_standby", target=n1.target(), token=1)
+    n2.wait("streaming", lambda v: v["streaming"])
+    n2.run("stop_fast", deadline=10000)
+    before = n2.view()["incarnation"]
+    n2.start("clone", **copy)
+    refused = n2.finish()
+    assert refused["status"] != "ok" and "mount point" in str(refused), refused
+    assert n2.view()["incarnation"] == before
+    n2.run("clone", **copy, remove_old=1)
+    n2.wait("looked at", lambda v: v["data"] == "ours" and v["incarnation"] != before)
     n2.run("start_standby", target=n1.target(), token=1)
     n2.wait("streaming", lambda v: v["streaming"])
 
