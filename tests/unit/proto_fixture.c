@@ -103,7 +103,7 @@ static void on_timer_closed(uv_handle_t *h)
 
 bool loop_until(uv_loop_t *loop, const bool *flag)
 {
-    enum { TICK_MS = 10, TICKS_MAX = 1000 };
+    enum { TICK_MS = 10, TICKS_MAX = 12000 };
     unsigned ticks = 0;
     uv_timer_t *t = mem_alloc(sizeof *t);
     (void)uv_timer_init(loop, t);

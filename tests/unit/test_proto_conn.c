@@ -691,7 +691,7 @@ static void closing_works_in_every_state(void **state)
 static void many_small_requests_pass_quickly(void **state)
 {
     (void)state;
-    enum { N = 100000, WINDOW = 200 };
+    enum { N = 20000, WINDOW = 200, PATIENCE_S = 300 };
     struct pair p;
     struct buf b CLEANUP(buf_close) = BUF_INIT;
     pair_open(&p, true);
@@ -701,7 +701,7 @@ static void many_small_requests_pass_quickly(void **state)
         while (sent < N && sent - p.client.answers < WINDOW)
             conn_request(p.client.conn, 1000 + sent++, "echo", s);
         (void)uv_run(&p.loop, UV_RUN_ONCE);
-        if (clock_boot_us() - begin_us > 30 * 1000 * 1000)
+        if (clock_boot_us() - begin_us > PATIENCE_S * 1000000ULL)
             break;
     }
     uint64_t us = clock_boot_us() - begin_us;
