@@ -2,7 +2,7 @@
 #
 #   regent_library(<name> SOURCES a.c b.c DEPS regent_base PKGS libuv sqlite3)
 #   regent_program(<name> SOURCES main.c DEPS regent_cli PKGS ... [DESTINATION dir])
-#   regent_unit_test(<name> [SOURCES test_x.c ...] LIBS regent_base [TIMEOUT 900])
+#   regent_unit_test(<name> [SOURCES test_x.c ...] LIBS regent_base [TIMEOUT 1800])
 #   regent_fuzz_target(<name> [SOURCES fuzz_x.c ...] LIBS regent_proto)
 #   regent_embed(<library> <symbol> DIR FILE...)
 #
@@ -63,7 +63,7 @@ function(regent_unit_test name)
         set(arg_SOURCES ${name}.c)
     endif()
     if(NOT arg_TIMEOUT)
-        set(arg_TIMEOUT 900) # for what hangs: a busy machine with sanitizers takes thirty times the usual
+        set(arg_TIMEOUT 1800) # for what hangs: a busy machine with sanitizers takes fifty times the usual
     endif()
     add_executable(${name} ${arg_SOURCES} ${CMAKE_SOURCE_DIR}/tests/unit/no_sigpipe.c
         ${CMAKE_SOURCE_DIR}/tests/unit/scratch.c)
@@ -95,6 +95,6 @@ function(regent_fuzz_target name)
             set(corpus "")
         endif()
         add_test(NAME ${name} COMMAND ${name} ${corpus})
-        set_tests_properties(${name} PROPERTIES TIMEOUT 900 LABELS fuzz)
+        set_tests_properties(${name} PROPERTIES TIMEOUT 1800 LABELS fuzz)
     endif()
 endfunction()

@@ -15,7 +15,7 @@ import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-PATIENCE_S = 60
+PATIENCE_S = 300
 NET = "10.86.7"
 BOOTED = ("running", "degraded")
 
@@ -78,16 +78,19 @@ class Machine:
                 [HERE / "boot", str(self.root), self.netns], stdin=subprocess.DEVNULL, stdout=console,
                 stderr=subprocess.STDOUT, start_new_session=True,
                 preexec_fn=lambda: (self.cgroup / "cgroup.procs").write_text("0", encoding="utf-8"))
-        self.pid1 = wait_until(self._find_pid1, f"{self.name}: no process 1", 10)
+        self.pid1 = wait_until(self._find_pid1, f"{self.name}: no process 1")
         wait_until(self._booted, f"{self.name} has booted; see {self.dir}/console.log")
         return self
 
     def _find_pid1(self):
         assert self.process.poll() is None, f"{self.name} did not boot: see {self.dir}/console.log"
-        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="utf-8")
-        for pid in children.split():
-            if pathlib.Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() == "systemd":
-                return int(pid)
+        try:
+            children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="utf-8")
+            for pid in children.split():
+                if pathlib.Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() == "systemd":
+                    return int(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has just ended
         return None
 
     def _booted(self):
@@ -97,7 +100,7 @@ class Machine:
         return ["nsenter", "-t", str(self.pid1), "-a", "env", "-i", "-C", "/", "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
                 "HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "sh", "-c", text]
 
-    def run(self, text, check=True, stdin=None, timeout=120):
+    def run(self, text, check=True, stdin=None, timeout=900):
         done = subprocess.run(self.command(text), check=False, capture_output=True, text=True, input=stdin,
                               timeout=timeout)
         if check and done.returncode != 0:
@@ -118,14 +121,15 @@ class Machine:
     def power_off(self):
         """In order, as `poweroff` does it."""
         self.run("systemctl poweroff", check=False)
-        if not self._gone(120):
+        if not self._gone(PATIENCE_S):
             raise Never(f"{self.name} does not power off: see {self.dir}/console.log")
 
     def kill(self):
         """All of it, at once."""
         if self.process is not None:
             os.kill(self.process.pid, signal.SIGKILL)  # the kernel kills PID 1, and that all of the namespace
-            self._gone(30)
+            if not self._gone(PATIENCE_S):
+                raise Never(f"{self.name} cannot be killed")
 
     def remove(self):
         self.kill()
@@ -172,8 +176,11 @@ class Lab:
         done = sh("unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-euc",
                   'mount --make-rprivate /; mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"\n'
                   'cp -L /etc/resolv.conf "$1/etc/"\n'
-                  'chroot "$1" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive '
-                  "apt-get -q -y --no-install-recommends -o Acquire::Retries=3 install /regent.deb",
+                  'apt() { chroot "$1" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive '
+                  'apt-get -q -y --no-install-recommends -o Acquire::Retries=3 "${@:2}"; }\n'
+                  # The lists of a root that was kept may name what the mirror has no more.
+                  'for wait_s in 1 10 60; do if apt "$1" install /regent.deb; then exit; fi; '
+                  'sleep $wait_s; apt "$1" update || true; done; apt "$1" install /regent.deb',
                   "install", str(template.root), check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         self.machines.remove(template)

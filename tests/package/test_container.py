@@ -30,7 +30,7 @@ class Containers:
         self.addresses = {f"n{i}": f"{NET}.{i}" for i in (1, 2, 3)}
         self.started = []
 
-    def tool(self, *words, check=True, timeout=600):
+    def tool(self, *words, check=True, timeout=1800):
         env = {"PATH": os.environ["PATH"], "HOME": str(self.dir), "TMPDIR": str(self.dir), "LANG": "C.UTF-8"}
         done = subprocess.run(words, check=False, capture_output=True, text=True, env=env, timeout=timeout, cwd="/",
                               stdin=subprocess.DEVNULL)
@@ -135,11 +135,11 @@ def test_a_leader_that_dies_is_replaced_and_comes_back(c):
 
 
 def test_a_stop_hands_over_and_leaves_nothing(c):
-    leader = c.leader("n1")
+    leader = wait_until(lambda: c.leader("n1"), "a leader")
     asked = next(name for name in c.addresses if name != leader)
     wait_until(lambda: ("Sync Standby", "streaming") in c.rows(asked).values(), "a synchronous standby")
     c.podman("stop", f"{c.lab.prefix}-{leader}")
-    assert c.leader(asked) not in (None, leader)
+    wait_until(lambda: c.leader(asked) not in (None, leader), "another leads")
     state = json.loads(c.podman("inspect", f"{c.lab.prefix}-{leader}").stdout)[0]["State"]
     say(f"podman stop of the leader: exit code {state['ExitCode']}")
     assert state["ExitCode"] == 0

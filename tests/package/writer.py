@@ -9,7 +9,8 @@ import psycopg2
 
 
 def connect():
-    connection = psycopg2.connect(sys.argv[1])
+    # What has no answer after a minute is lost with its machine.
+    connection = psycopg2.connect(sys.argv[1], tcp_user_timeout=60000, keepalives_idle=20, keepalives_interval=10, keepalives_count=3)
     connection.autocommit = True
     return connection
 

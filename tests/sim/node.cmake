@@ -36,4 +36,4 @@ foreach(sight mix,fence_idle mix,no_deadline mix,no_seal mix,no_confirm late,no_
         COMMAND node_sim --scenario ${scenario} --mutation ${mutation} --seeds 1-400)
     list(APPEND tests node_sim_${mutation})
 endforeach()
-set_tests_properties(${tests} PROPERTIES TIMEOUT 900 LABELS sim)
+set_tests_properties(${tests} PROPERTIES TIMEOUT 7200 LABELS sim)
