@@ -87,7 +87,7 @@ def stop_daemon(_cluster, node):
 
     def undo():
         with contextlib.suppress(subprocess.TimeoutExpired):
-            node.process.wait(30)
+            node.process.wait(120)
         node.start()
     return undo
 
@@ -461,9 +461,9 @@ def start_postgresql(node):
 
 def end_orders(cluster):
     """What an operator could not take back while other faults were there."""
-    cl.wait_until(lambda: resume(cluster), "a resume", 60)
+    cl.wait_until(lambda: resume(cluster), "a resume", 300)
     for node in cluster.nodes:
-        cl.wait_until(lambda node=node: start_postgresql(node), f"a start of {node}", 90)
+        cl.wait_until(lambda node=node: start_postgresql(node), f"a start of {node}", 300)
 
 
 @fault("upgrade", (1, 3), ("standby", "sync", "primary"))

@@ -165,11 +165,11 @@ class HostNode(Node):
                 os.kill(self.init_pid, signal.SIGKILL)
             self.thaw()
             try:
-                self.init.wait(20)
+                self.init.wait(120)
             except subprocess.TimeoutExpired:
                 raise cl.Never(f"{self}: its process 1 does not end") from None
             self.init = None
-        wait_until(lambda: not self.processes(), f"{self}: nothing is left of it", 20)
+        wait_until(lambda: not self.processes(), f"{self}: nothing is left of it", 120)
         self.reap()
 
     def freeze(self, on):

@@ -1,7 +1,7 @@
 """A second opinion on registers: Porcupine, where Go and its module can be had (the version is pinned in go.mod)."""
+import atexit
 import functools
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -18,8 +18,13 @@ def program():
     go = shutil.which("go")
     if go is None:
         return None, "no Go compiler"
-    out = pathlib.Path(tempfile.gettempdir()) / f"regent-porcupine-{os.getuid()}"
-    done = subprocess.run([go, "build", "-o", str(out), "."], cwd=SOURCE, capture_output=True, text=True, check=False, timeout=300)
+    directory = tempfile.mkdtemp(prefix="regent-porcupine.")
+    atexit.register(shutil.rmtree, directory, True)
+    out = pathlib.Path(directory) / "porcupine"
+    try:
+        done = subprocess.run([go, "build", "-o", str(out), "."], cwd=SOURCE, capture_output=True, text=True, check=False, timeout=300)
+    except subprocess.TimeoutExpired:
+        return None, "Porcupine is not built within five minutes"
     if done.returncode != 0:
         return None, "Porcupine cannot be built: " + (done.stderr.strip().splitlines() or ["?"])[-1]
     return out, None
@@ -43,7 +48,10 @@ def check(ops):
     if path is None:
         return {"valid": "unknown", "why": f"SKIP: {why}"}
     text = "".join(json.dumps(op) + "\n" for op in operations(ops))
-    done = subprocess.run([path], input=text, capture_output=True, text=True, check=False, timeout=600)
+    try:
+        done = subprocess.run([path], input=text, capture_output=True, text=True, check=False, timeout=600)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        return {"valid": "unknown", "why": str(e)[-200:]}
     if done.returncode != 0:
         return {"valid": "unknown", "why": done.stderr.strip()[-200:]}
     out = json.loads(done.stdout)

@@ -18,6 +18,7 @@ from history import History
 from hosts import TREE, HostCluster, probe
 
 DISK_MIB = 700
+PATIENCE_S = 300  # for what has to come about: nothing is measured by it
 CHECKS = {
     "ledger": {"ledger": checkers.ledger},
     "append": {"append": checkers.append},
@@ -82,7 +83,7 @@ def prepare(schedule, able, environment):
     c = HostCluster(able, nodes=schedule["nodes"], sync={"off": "async"}.get(schedule["mode"], schedule["mode"]), sets=["bootstrap.dcs.ttl=5"], environment=environment,
                     disk_mib=DISK_MIB if "disk" in fl.needs(schedule) else 0)
     try:
-        c.form(90)
+        c.form(PATIENCE_S)
     except BaseException:
         print(c.report())
         c.close()
@@ -106,7 +107,7 @@ def play(c, schedule):
     stuck = None
     try:
         fl.end_orders(c)
-        c.wait_healthy(120)
+        c.wait_healthy(PATIENCE_S)
         load.stop()
     except cl.Never as e:
         stuck = str(e)

@@ -17,15 +17,16 @@ from load import Late, Prober, Session
 
 STATEMENT_S = 1.5
 PAUSE_S = 0.01
+PATIENCE_S = 300  # for what has to come about: nothing is measured by it
 # Refused by name, before anything could be committed.
 REFUSED = (pe.ReadOnlySqlTransaction, pe.SerializationFailure, pe.DeadlockDetected, pe.UniqueViolation, pe.UndefinedTable,
            pe.CannotConnectNow, pe.QueryCanceled)
 NOT_REPLICATED = "canceling wait for synchronous replication"
 ACCOUNTS, BALANCE = 6, 100
 SQL = {
-    "ledger": "CREATE TABLE ledger (id bigint PRIMARY KEY)",
-    "append": "CREATE TABLE lists (k int PRIMARY KEY, v int[] NOT NULL)",
-    "bank": f"CREATE TABLE bank AS SELECT i AS id, {BALANCE} AS balance FROM generate_series(1, {ACCOUNTS}) i",
+    "ledger": "CREATE TABLE IF NOT EXISTS ledger (id bigint PRIMARY KEY)",
+    "append": "CREATE TABLE IF NOT EXISTS lists (k int PRIMARY KEY, v int[] NOT NULL)",
+    "bank": f"CREATE TABLE IF NOT EXISTS bank AS SELECT i AS id, {BALANCE} AS balance FROM generate_series(1, {ACCOUNTS}) i",
 }
 PROBED = "CREATE TABLE IF NOT EXISTS probed (node text, n bigint)"
 
@@ -210,11 +211,17 @@ class SqlLoad:
 
     def __init__(self, name, cluster, history, seed):
         self.name, self.cluster, self.history = name, cluster, history
-        cluster.primary().sql(f"{SQL[TABLE_OF[name]]}; {PROBED}")
+        cl.wait_until(self.make_tables, "the tables are made", PATIENCE_S)
         classes = WORKLOADS[name]
         self.clients = [c(history, cluster, i, len(classes), seed) for i, c in enumerate(classes)]
         self.probers = [Prober(n) for n in cluster.nodes]
         self.final = {}
+
+    def make_tables(self):
+        with contextlib.suppress(psycopg2.Error):  # it is not the primary any more
+            self.cluster.primary().sql(f"{SQL[TABLE_OF[self.name]]}; {PROBED}")
+            return True
+        return False
 
     def start(self):
         for t in [*self.clients, *self.probers]:
@@ -227,7 +234,7 @@ class SqlLoad:
         for c in self.clients:
             c.stop()
         for c in self.clients:
-            c.join(20)
+            c.join(120)
         for p in self.probers:
             p.stop()
         for c in self.clients:
@@ -246,16 +253,23 @@ class SqlLoad:
 
     def add_final_reads(self):
         """On every node once all of them have replayed what the primary has; and what a dump of each looks like."""
-        c = self.cluster
-        c.wait_healthy(90)
-        primary = c.primary()
-        lsn = primary.value("SELECT pg_current_wal_flush_lsn()")
-        for n in c.standbys():
-            cl.wait_until(lambda n=n: n.value("SELECT pg_last_wal_replay_lsn() >= %s", lsn), f"{n} has replayed", 60)
-        for n in c.nodes:
-            self.history.add("info", "nemesis", "final", self.final_read(n), node=n.name, lsn=str(lsn), dump=dump_hash(n))
-        history = (c.record("history") or {}).get("entries", [])
+        lsn, reads = cl.wait_until(self.final_reads, "every node can be read", 2 * PATIENCE_S)
+        for node, rows, dump in reads:
+            self.history.add("info", "nemesis", "final", rows, node=node.name, lsn=str(lsn), dump=dump)
+        history = cl.wait_until(lambda: (self.cluster.record("history") or {}).get("entries"), "the history record", PATIENCE_S)
         self.history.add("info", "nemesis", "lineage", history)
+
+    def final_reads(self):
+        """None: a node went, or the primary changed, while they were made."""
+        c = self.cluster
+        c.wait_healthy(PATIENCE_S)
+        try:
+            lsn = c.primary().sql("SELECT pg_current_wal_flush_lsn()")[0][0]
+            for n in c.standbys():
+                cl.wait_until(lambda n=n: n.value("SELECT pg_last_wal_replay_lsn() >= %s", lsn), f"{n} has replayed", 60)
+            return lsn, [(n, self.final_read(n), dump_hash(n)) for n in c.nodes]
+        except (psycopg2.Error, cl.Never, subprocess.SubprocessError):
+            return None
 
     def final_read(self, node):
         table = TABLE_OF[self.name]
@@ -270,6 +284,6 @@ def dump_hash(node):
     """Of a logical dump, without what differs between two dumps of the same rows."""
     env = {**os.environ, "PGPASSWORD": node.cluster.password}
     done = subprocess.run([cl.PG_BIN / "pg_dump", "-h", node.address, "-p", str(node.ports["pg"]), "-U", "postgres", "postgres"],
-                          env=env, capture_output=True, check=True, timeout=60)
+                          env=env, capture_output=True, check=True, timeout=PATIENCE_S)
     lines = [line for line in done.stdout.splitlines() if not line.startswith((b"\\restrict", b"\\unrestrict"))]
     return hashlib.sha256(b"\n".join(lines)).hexdigest()

@@ -18,6 +18,7 @@ LEASE_TTL_S = 3
 MARGIN_S = 0.3  # max(200 ms, TTL / 10)
 KEY_OPS = 150   # of one register, then the next is taken
 PAUSE_S = 0.02
+PATIENCE_S = 300  # for what has to come about: nothing is measured by it
 
 
 class Client(threading.Thread):
@@ -354,8 +355,16 @@ class LeaseReader(Client):
     def last(self):
         if self.id != self.step_of - 1:
             return True
-        time.sleep(LEASE_TTL_S + 2)
-        return all(self.look(key, "read-lease-end") is not None for key in self.load.keys[-30:])
+        keys, end = self.load.keys[-30:], time.monotonic() + PATIENCE_S
+        while any(self.is_there(key) for key in keys) and time.monotonic() < end:
+            time.sleep(0.5)
+        return all(self.look(key, "read-lease-end") is not None for key in keys)
+
+    def is_there(self, key):
+        try:
+            return bool(self.read(key)[1])
+        except (DcsError, ConnectionError):
+            return True
 
 
 class Lock(Client):
@@ -419,15 +428,14 @@ class StoreLoad:
         for c in self.clients:
             c.stop()
         for c in self.clients:
-            c.join(30)
+            c.join(120)
         for c in self.clients:
             if c.fatal:
                 raise c.fatal
-        self.cluster.wait_healthy(90)
+        self.cluster.wait_healthy(PATIENCE_S)
         for c in self.clients:
-            for _ in range(10):
-                if c.last() in (None, True):
-                    break
+            end = time.monotonic() + PATIENCE_S
+            while c.last() not in (None, True) and time.monotonic() < end:
                 time.sleep(0.5)
             c.drop()
         self.catch_up()
@@ -435,7 +443,7 @@ class StoreLoad:
     def catch_up(self):
         """Watchers have the last acknowledged write, or never will."""
         written = max((op["revision"] for op in self.history.ops if op["f"] == "put-watched" and op["type"] == "ok"), default=0)
-        end = time.monotonic() + 15
+        end = time.monotonic() + PATIENCE_S
         while any(w.next <= written for w in self.watchers) and time.monotonic() < end:
             time.sleep(0.1)
         for w in self.watchers:
