@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "base/mem.h"
 #include "tests/sim/node_world.h"
+#include "tests/unit/scratch.h"
 
 static const char secret[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -124,9 +125,7 @@ struct sim *sim_new(uint64_t seed, const struct sim_options *o)
     if (w->scenario == SCENARIO_RUSH && sim_chance(w, 800))
         w->snapshot_every = 8192;
     init_config(w, o->mode);
-    (void)snprintf(w->dir, sizeof w->dir, "%s/node_sim.XXXXXX",
-                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    ASSERT(mkdtemp(w->dir) != NULL);
+    scratch_dir(w->dir, sizeof w->dir, "sim");
     for (size_t i = 0; i < w->n; i++)
         init_node(w, i);
     init_disks(w);

@@ -36,10 +36,7 @@ static void place_make(struct place *p)
     (void)snprintf(p->bin, sizeof p->bin, "%s/bin", p->dir);
     (void)snprintf(postgres, sizeof postgres, "%s/postgres", p->bin);
     assert_int_equal(mkdir(p->bin, 0755), 0);
-    FILE *f = fopen(postgres, "w");
-    assert_non_null(f);
-    (void)fclose(f);
-    assert_int_equal(chmod(postgres, 0755), 0);
+    assert_int_equal(symlink("/bin/true", postgres), 0); /* programs may not run in /tmp */
 }
 
 enum { UNTOUCHED = 2 }; /* bin and bin/postgres */
