@@ -73,23 +73,22 @@ static sqlite3 *connect(struct checkpointer *c)
     return db;
 }
 
-static void exec(struct checkpointer *c, sqlite3 *db, const char *sql)
-{
-    if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
-        fail(c, db);
-}
-
 /* True: nothing was left in the WAL. */
 static bool move(struct checkpointer *c, sqlite3 *db, sqlite3 *reader)
 {
     int pages = -1, moved = 0;
     /* BEGIN alone reads nothing: the first SELECT does. */
-    exec(c, reader, "BEGIN; SELECT applied FROM store");
-    int rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages, &moved);
+    sqlite3 *at = reader;
+    int rc = sqlite3_exec(at, "BEGIN; SELECT applied FROM store", NULL, NULL, NULL);
+    if (rc == SQLITE_OK) {
+        at = db;
+        rc = sqlite3_wal_checkpoint_v2(at, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages, &moved);
+    }
     /* Without room everything stays in the WAL, and nothing is lost. */
     if (rc != SQLITE_OK && rc != SQLITE_BUSY && state_sqlite_err(rc) != ERR_NO_SPACE)
-        fail(c, db);
-    exec(c, reader, "COMMIT");
+        fail(c, at);
+    if (sqlite3_exec(reader, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
+        fail(c, reader);
     return rc == SQLITE_OK && moved == pages;
 }
 
