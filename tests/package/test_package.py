@@ -102,7 +102,7 @@ class Cluster:
 
     def sql(self, node, text, check=True):
         """On the primary: one that is none any more refuses the connection."""
-        where = f"host={self.n[node].address} user=postgres password={self.password()} target_session_attrs=read-write"
+        where = f"host={self.n[node].address} port=5432 user=postgres password={self.password()} target_session_attrs=read-write"
         return self.n[node].out(f"psql -XqAt '{where}' -c \"{text}\"", check=check)
 
     def read(self, text):

@@ -96,7 +96,8 @@ static void clocks_do_not_run_backwards(void **state)
         mono = clock_mono_ms();
         raw = clock_raw_ms();
     }
-    assert_in_range(clock_boot_us() / 1000 - boot, 0, 600000); /* it may be stopped in between */
+    /* it may be stopped in between */
+    assert_in_range(clock_boot_us() / 1000 - boot, 0, 600000);
 }
 
 static void wall_time_is_written_in_utc(void **state)
