@@ -46,6 +46,13 @@ class DcsError(Exception):
         self.text = answer["text"]
 
 
+def until_acknowledged(call, method, params):
+    """A put without a deadline of its own is made again when its outcome is unknown, as after two seconds without a leader."""
+    if method != "kv.put" or "deadline_ms" in params:
+        return call(method, **params)
+    return wait_for(method, lambda: call(method, **params))
+
+
 class Client:
     """One connection that stays; calls are made one after the other."""
 
@@ -57,6 +64,9 @@ class Client:
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def __call__(self, method, **params):
+        return until_acknowledged(self.once, method, params)
+
+    def once(self, method, **params):
         print(method, json.dumps(params), file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if not line:
@@ -120,7 +130,10 @@ class Node:
     def client(self):
         return Client([f"unix:{self.dir}/regent.sock"])
 
-    def call(self, method, within_ms=30000, **params):
+    def call(self, method, **params):
+        return until_acknowledged(self.once, method, params)
+
+    def once(self, method, within_ms=30000, **params):
         answer = subprocess.run([build_dir() / "dcs_tool", "-t", str(within_ms), f"unix:{self.dir}/regent.sock", "call", method,
                                  json.dumps(params)], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         if not answer.stdout:

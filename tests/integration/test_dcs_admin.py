@@ -19,6 +19,7 @@ import pytest
 from dcs_attack import wait_until_forgotten
 from dcs_lab import PATIENCE_S, Client, DcsError, Lab, Node, build_dir, ctl, wait_for
 from ports import free_port
+from realtime import Metronome
 
 pytestmark = [
     pytest.mark.skipif(not (build_dir() / "dcs_node").exists(), reason="dcs_node is not built"),
@@ -195,19 +196,22 @@ def test_a_demotion_that_costs_the_quorum_is_refused(lab):
 
 def test_three_to_five_to_three_under_load_without_an_error(lab):
     # The load shows the certificate of n1, which stays.
-    load = lab.load("m-", 8)
-    lab.add()
-    lab.add()
-    lab.wait_voters(5)
-    lab.lead(lab.nodes[1], via=lab.nodes[2])
-    for node in (lab.nodes[4], lab.nodes[1]):
+    with Metronome(disk=True) as metronome:
+        load = lab.load("m-", 8)
+        lab.add()
+        lab.add()
+        lab.wait_voters(5)
+        lab.lead(lab.nodes[1], via=lab.nodes[2])
+        for node in (lab.nodes[4], lab.nodes[1]):
+            load.wait_for_more()
+            rest = next(n for n in lab.nodes if n is not node and n.alive())
+            ctl(rest, "member", "remove", node.name)
+            node.kill()
+        lab.wait_voters(3)
         load.wait_for_more()
-        rest = next(n for n in lab.nodes if n is not node and n.alive())
-        ctl(rest, "member", "remove", node.name)
-        node.kill()
-    lab.wait_voters(3)
-    load.wait_for_more()
-    assert [line for line in load.end() if not line.startswith("ok ")] == []
+        errors = [line for line in load.end() if not line.startswith("ok ")]
+    # A machine that stands still may be without a leader for more than two seconds: then the outcome may be unknown.
+    assert errors == [] or (metronome.worst_ms() > 250 and all(e.startswith("outcome_unknown ") for e in errors)), errors
 
 
 def test_a_lost_member_is_replaced_under_its_name(lab):
