@@ -219,7 +219,7 @@ class Lab:
 
     def register(self, via=None, **token):
         """A further node with a certificate; not started."""
-        via = via or self.nodes[0]
+        via = via or self.any()
         node = self.node_class(self, len(self.nodes) + 1)
         token = token.pop("token", None) or via.call("token.create", **token)["token"]
         done = subprocess.run([*node.prefix, build_dir() / "dcs_node", "join", *node.flags(), "--token", token,
