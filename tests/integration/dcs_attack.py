@@ -140,8 +140,7 @@ def tls(node, sock, certificate=True):
 
 def fill(client, n, prefix="k-", value="v"):
     for i in range(0, n, 100):
-        puts = [{"op": "put", "key": f"{prefix}{j:06}", "value": value} for j in range(i, min(n, i + 100))]
-        wait_for("they are put", lambda puts=puts: client("kv.txn", then=puts))
+        client("kv.txn", then=[{"op": "put", "key": f"{prefix}{j:06}", "value": value} for j in range(i, min(n, i + 100))])
 
 
 # ---- members ----

@@ -47,8 +47,9 @@ class DcsError(Exception):
 
 
 def until_acknowledged(call, method, params):
-    """A put without a deadline of its own is made again when its outcome is unknown, as after two seconds without a leader."""
-    if method != "kv.put" or "deadline_ms" in params:
+    """Puts without a deadline of their own are made again when their outcome is unknown, as after two seconds without a leader."""
+    puts = method == "kv.put" or (method == "kv.txn" and not params.get("compare") and {op["op"] for op in params.get("then", [])} == {"put"})
+    if not puts or "deadline_ms" in params:
         return call(method, **params)
     return wait_for(method, lambda: call(method, **params))
 
