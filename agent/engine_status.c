@@ -68,6 +68,7 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
         .failover_priority = g->o.failover_priority,
         .sync_priority = MAX(g->o.sync_priority, 0),
         .pending_restart = v->pg.pending_restart,
+        .copied = v->pg.copied,
         .slots_wait = v->pg.slots_wait,
     };
     if (v->pg.pending_restart)
@@ -105,11 +106,12 @@ static bool same_record(const struct member_rec *a, const struct member_rec *b)
     return slice_eq(buf_slice(&x), buf_slice(&y));
 }
 
-static bool only_lsn_differs(const struct member_rec *a, const struct member_rec *b)
+static bool only_counts_differ(const struct member_rec *a, const struct member_rec *b)
 {
     struct member_rec x = *a;
     x.lsn = b->lsn;
     x.replay_lsn = b->replay_lsn;
+    x.copied = b->copied;
     return same_record(&x, b);
 }
 
@@ -146,7 +148,7 @@ static bool room_for_us(struct engine *g)
     return room;
 }
 
-/* At once when something but the position changed, or when somebody waits for the position; else when a renewal
+/* At once when something but the position or the progress changed, or when somebody waits for the position; else when a renewal
  * was answered, four times a TTL: the leader gathers those, so the others tell theirs at the same time, and the
  * stores commit all of them once. */
 void engine_publish_member(struct engine *g)
@@ -158,8 +160,8 @@ void engine_publish_member(struct engine *g)
     member_of_view(g, &now);
     if (g->member_known && same_record(&now, &g->published))
         return;
-    if (g->member_known && only_lsn_differs(&now, &g->published) && !is_waited_for(&g->view) &&
-        !g->position_due)
+    if (g->member_known && only_counts_differ(&now, &g->published) &&
+        !is_waited_for(&g->view) && !g->position_due)
         return;
     char name[MIRROR_KEY_MAX];
     char key[MIRROR_KEY_MAX];

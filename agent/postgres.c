@@ -349,6 +349,13 @@ static enum err set_paths(struct postgres *p, const struct postgres_options *o,
     return ERR_OK;
 }
 
+static void on_progress(void *arg, uint64_t percent)
+{
+    struct postgres *p = arg;
+    CHECK_MAGIC(p, POSTGRES_MAGIC);
+    p->act.copied = p->act.in_worker ? percent : 0;
+}
+
 enum err postgres_new(uv_loop_t *loop, const struct postgres_options *o,
                       const struct postgres_ops *ops, void *arg, struct postgres **ret_pg,
                       struct errmsg *e)
@@ -367,7 +374,7 @@ enum err postgres_new(uv_loop_t *loop, const struct postgres_options *o,
         mem_free(p);
         return rv;
     }
-    p->worker = pg_worker_new(loop, o->fence, NULL, p);
+    p->worker = pg_worker_new(loop, o->fence, on_progress, p);
     p->monitor = pg_monitor_new(loop, monitor_target, seen_cb, p);
     p->health = pg_health_new(loop, o->fence);
     struct pg_sql **sql[] = {&p->sql,      &p->spare,      &p->house_sql,   &p->remote,

@@ -138,6 +138,7 @@ void postgres_observe(struct postgres *p, struct view_pg *ret_pg)
     ret_pg->rewind_failed = p->rewind_failed;
     memcpy(ret_pg->kept, p->kept, sizeof ret_pg->kept);
     ret_pg->roles_ready = p->roles_ready;
+    ret_pg->copied = p->act.copied;
     if (p->follow.known) {
         memcpy(ret_pg->upstream, p->follow.name, sizeof ret_pg->upstream);
         ret_pg->follow_token = p->follow.token;

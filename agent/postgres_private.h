@@ -49,6 +49,7 @@ struct action {
     bool used_up; /* SEAL: no WAL of before the start is left on the disk */
     uint64_t lsn;
     uint64_t timeline;
+    uint64_t copied; /* CLONE, REWIND: percent */
 };
 
 /* Whom it follows, as it stands in postgresql.conf. */

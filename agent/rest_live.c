@@ -61,6 +61,7 @@ static json_t *members(const struct rest_facts *f)
         put(o, "upstream", text(m->upstream));
         put(o, "pending_restart", json_boolean(m->pending_restart));
         put(o, "sick", text(m->sick_why));
+        put(o, "copied", number(m->copied));
         json_array_append_new(a, o);
     }
     return a;

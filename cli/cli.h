@@ -113,6 +113,11 @@ int cli_again(struct cli *c, uint64_t every_s, int (*show)(struct cli *c, void *
               void *arg);
 
 /* ---- output ---- */
+enum cli_colour { CLI_PLAIN, CLI_GOOD, CLI_CARE, CLI_BAD };
+/* What begins a colour; CLI_PLAIN: what ends one. "" where there are none: not a terminal, a dumb one, or NO_COLOR
+ * is set. */
+const char *cli_colour(enum cli_colour colour);
+
 /* Rows of texts under headings, in the format asked for; NULL cells are empty, and absent in JSON
  * and YAML. */
 struct output_column {
@@ -122,6 +127,7 @@ struct output_column {
     bool json;           /* cells are JSON objects: embedded there, `name: value` in a table */
     bool right;
     bool optional; /* not in a table when all its cells are empty */
+    enum cli_colour (*colour)(const char *text); /* of a cell in a table; NULL: plain */
 };
 struct output;
 struct output *output_new(const struct cli *c, const char *title,

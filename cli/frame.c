@@ -35,6 +35,11 @@ static size_t cut(const char *line, size_t n, size_t columns)
 {
     size_t at = 0;
     while (at < n && columns > 0) {
+        if (line[at] == '\033') { /* a colour: up to its 'm' */
+            const char *end = memchr(line + at, 'm', n - at);
+            at = end != NULL ? (size_t)(end - line) + 1 : n;
+            continue;
+        }
         at++;
         while (at < n && ((unsigned char)line[at] & 0xc0U) == 0x80) /* the rest of a letter */
             at++;
@@ -55,7 +60,7 @@ static void draw(const char *text, size_t n)
         const char *end = memchr(text + at, '\n', n - at);
         size_t line = end != NULL ? (size_t)(end - text) - at : n - at;
         buf_append(&b, text + at, cut(text + at, line, columns));
-        buf_append_slice(&b, slice_str(CLEAR_LINE "\n"));
+        buf_printf(&b, "%s" CLEAR_LINE "\n", cli_colour(CLI_PLAIN));
         at += line + 1;
     }
     buf_append_slice(&b, slice_str(CLEAR_BELOW));

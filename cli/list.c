@@ -97,6 +97,7 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
     char replay[LSN_TEXT];
     char replay_lag[LSN_TEXT];
     char as_of[LSN_TEXT];
+    char copied[LSN_TEXT];
     uint64_t unheard_ms = cl->unheard_ms[m - cl->members];
     struct buf tags CLEANUP(buf_close) = BUF_INIT;
     struct buf pending CLEANUP(buf_close) = BUF_INIT;
@@ -113,6 +114,7 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
                    below > 0 ? "+ " : "", m->name);
     (void)snprintf(tl, sizeof tl, "%" PRIu64, m->timeline);
     clock_wall_text(m->restart_at_ms, restart_at);
+    (void)snprintf(copied, sizeof copied, "%" PRIu64, m->copied);
     (void)snprintf(as_of, sizeof as_of, "%.1f s ago", (double)unheard_ms / 1000);
     const char *const cells[] = {
         c->config.scope,
@@ -131,6 +133,7 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
         m->restart_at_ms != 0 ? restart_at : NULL,
         unheard_ms != 0 ? as_of : NULL,
         m->sick[0] != '\0' ? m->sick_why : NULL,
+        m->copied != 0 ? copied : NULL,
     };
     output_row(o, cells);
 }
@@ -160,6 +163,38 @@ static void list_footer(const struct cluster *cl)
     } else if (cl->failover.id[0] != '\0')
         (void)printf(" Requested: %s%s%s\n", cl->failover.kind,
                      cl->failover.candidate[0] != '\0' ? " to " : "", cl->failover.candidate);
+}
+
+/* ---- colours ---- */
+
+static enum cli_colour role_colour(const char *text)
+{
+    return strstr(text, "Leader") != NULL ? CLI_GOOD : CLI_PLAIN;
+}
+
+static enum cli_colour state_colour(const char *text)
+{
+    static const char *const well[] = {"running", "streaming", "in archive recovery"};
+    static const char *const down[] = {"stopped", "crashed", "start failed"};
+    for (size_t i = 0; i < ARRAY_LEN(well); i++)
+        if (strcmp(text, well[i]) == 0)
+            return CLI_PLAIN;
+    for (size_t i = 0; i < ARRAY_LEN(down); i++)
+        if (strcmp(text, down[i]) == 0)
+            return CLI_BAD;
+    return CLI_CARE;
+}
+
+static enum cli_colour care(const char *text)
+{
+    (void)text;
+    return CLI_CARE;
+}
+
+static enum cli_colour bad(const char *text)
+{
+    (void)text;
+    return CLI_BAD;
 }
 
 struct listing {
@@ -195,19 +230,24 @@ static int show_list(struct cli *c, void *arg)
         {.name = "Cluster", .optional = true},
         {.name = "Member"},
         {.name = "Host"},
-        {.name = "Role"},
-        {.name = "State"},
+        {.name = "Role", .colour = role_colour},
+        {.name = "State", .colour = state_colour},
         {.name = "TL", .number = true, .right = true},
         {.name = "Receive LSN", .right = true},
         {.name = "Receive Lag", .heading = "Lag", .number = true, .right = true},
         {.name = "Replay LSN", .right = true},
         {.name = "Replay Lag", .heading = "Lag", .number = true, .right = true},
         {.name = "Tags", .json = true, .optional = !w->extended},
-        {.name = "Pending restart", .optional = !w->extended},
+        {.name = "Pending restart", .optional = !w->extended, .colour = care},
         {.name = "Pending restart reason", .optional = !w->extended},
         {.name = "Scheduled restart", .optional = !w->extended},
-        {.name = "As of", .optional = true},
-        {.name = "Sick", .optional = true}};
+        {.name = "As of", .optional = true, .colour = care},
+        {.name = "Sick", .optional = true, .colour = bad},
+        {.name = "Copied",
+         .heading = "Copied %",
+         .number = true,
+         .right = true,
+         .optional = true}};
     static struct cluster cl;
     enum err rv = cluster_read(c, &cl);
     if (rv == ERR_OK)

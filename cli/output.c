@@ -9,6 +9,19 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 
+const char *cli_colour(enum cli_colour colour)
+{
+    static const char *const sequences[] = {[CLI_PLAIN] = "\033[0m",
+                                            [CLI_GOOD] = "\033[32m",
+                                            [CLI_CARE] = "\033[33m",
+                                            [CLI_BAD] = "\033[31m"};
+    const char *term = getenv("TERM");
+    const char *no = getenv("NO_COLOR");
+    bool on = isatty(STDOUT_FILENO) != 0 && term != NULL && strcmp(term, "dumb") != 0 &&
+              (no == NULL || no[0] == '\0');
+    return on ? sequences[colour] : "";
+}
+
 struct output {
     enum cli_format format;
     const char *delimiter;
@@ -77,13 +90,17 @@ static void set_cell(const struct output *o, struct libscols_line *line, size_t 
     char *plain CLEANUP(mem_cleanup) =
         o->columns[column].json && text[0] != '\0' ? plain_object(text) : mem_strdup(text);
     (void)scols_line_set_data(line, at, plain);
+    enum cli_colour colour =
+        o->columns[column].colour != NULL ? o->columns[column].colour(text) : CLI_PLAIN;
+    if (colour != CLI_PLAIN && text[0] != '\0')
+        (void)scols_cell_set_color(scols_line_get_cell(line, at), cli_colour(colour));
 }
 
 static void print_table(const struct output *o)
 {
     struct libscols_table *t = scols_new_table();
     ASSERT(t != NULL);
-    scols_table_enable_colors(t, 0);
+    (void)scols_table_enable_colors(t, cli_colour(CLI_PLAIN)[0] != '\0');
     for (size_t i = 0; i < o->n; i++) {
         const struct output_column *c = &o->columns[i];
         if (is_shown(o, i))

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/rng.h"
@@ -146,6 +147,22 @@ static enum err submit(struct cli *c, const struct order *o, const char *member)
     return rv;
 }
 
+/* How far it is, on a terminal, in one line. member NULL: that line goes. */
+static void show_progress(struct cli *c, const char *member)
+{
+    char key[96];
+    struct member_rec m;
+    if (!isatty(STDERR_FILENO))
+        return;
+    (void)fprintf(stderr, "\r\033[K");
+    if (member == NULL || cli_record(c, key_of(key, "members", member), &msg_member_rec, &m,
+                                     NULL, NULL) != ERR_OK)
+        return;
+    (void)fprintf(stderr, "%s: %s", member, m.state);
+    if (m.copied != 0)
+        (void)fprintf(stderr, ", %" PRIu64 " %% copied", m.copied);
+}
+
 /* 0: done, else it is said why not. */
 static int follow(struct cli *c, const struct order *o, const char *member)
 {
@@ -154,7 +171,7 @@ static int follow(struct cli *c, const struct order *o, const char *member)
     struct member_rec m;
     uint64_t end_ms = clock_mono_ms() + o->timeout_s * 1000;
     bool stop = strcmp(o->rec.kind, "stop") == 0;
-    for (;;) {
+    for (;; show_progress(c, member), cli_wait_change(c), show_progress(c, NULL)) {
         enum err rv =
             cli_record(c, key_of(key, "result", member), &msg_result_rec, &result, NULL, NULL);
         if (rv == ERR_OK && strcmp(result.id, o->rec.id) == 0)
@@ -173,7 +190,6 @@ static int follow(struct cli *c, const struct order *o, const char *member)
                             "%s of %s has not ended within %" PRIu64
                             " s and may still go on; see `regentctl list` and `explain`",
                             o->verb, member, o->timeout_s);
-        cli_wait_change(c);
     }
 }
 

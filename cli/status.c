@@ -37,7 +37,9 @@ static void remark(struct health *h, const char *what, const char *text)
     if (h->rows != NULL)
         output_row(h->rows, (const char *[]){what, text});
     else
-        buf_printf(warning ? &h->warnings : &h->notes, "  %c %s\n", warning ? '!' : '-', text);
+        buf_printf(warning ? &h->warnings : &h->notes, "  %s%c %s%s\n",
+                   cli_colour(warning ? CLI_CARE : CLI_PLAIN), warning ? '!' : '-', text,
+                   cli_colour(CLI_PLAIN));
 }
 
 static void warn(struct health *h, const char *fmt, ...) PRINTF(2, 3);
@@ -143,8 +145,11 @@ static void look_at_standbys(struct health *h, const struct cluster *cl, size_t 
         standbys++;
         streaming += streams;
         synchronous += strcmp(cluster_role(cl, m), "Replica") != 0;
-        line(h, m->name, "%s, %s, %" PRIu64 " MB behind", cluster_role(cl, m), m->state,
-             lag_mb);
+        char copied[40] = "";
+        if (m->copied != 0)
+            (void)snprintf(copied, sizeof copied, " (%" PRIu64 " %% copied)", m->copied);
+        line(h, m->name, "%s, %s%s, %" PRIu64 " MB behind", cluster_role(cl, m), m->state,
+             copied, lag_mb);
         if (!streams)
             warn(h, "%s does not stream: %s", m->name, m->state);
     }
@@ -213,11 +218,15 @@ static int show_status(struct cli *c, void *arg)
     }
     line(&h, "storage", "state %" PRIu64 " KiB, log %" PRIu64 " KiB, fsync p99 %" PRIu64 " us",
          s.db_bytes / 1024, s.log_bytes / 1024, s.fsync_us_p99);
-    line(&h, "health", "%s", h.n == 0 ? "good" : h.rows != NULL ? "not good" : "not good:");
-    if (h.rows != NULL)
+    const char *health = h.n == 0 ? "good" : "not good";
+    if (h.rows != NULL) {
+        line(&h, "health", "%s", health);
         output_print(h.rows);
-    else
+    } else {
+        line(&h, "health", "%s%s%s%s", cli_colour(h.n == 0 ? CLI_GOOD : CLI_CARE), health,
+             cli_colour(CLI_PLAIN), h.n == 0 ? "" : ":");
         (void)printf("%s%s", buf_cstr(&h.warnings), buf_cstr(&h.notes));
+    }
     buf_close(&h.warnings);
     buf_close(&h.notes);
     cluster_close(&cl);

@@ -5,19 +5,12 @@
  * renames leaves no data directory: it is cloned again. Old data is deleted only where the operator's policy says so. */
 #include "agent/worker/worker_place.h"
 
-static uint64_t bytes_taken(void *arg)
-{
-    const struct place *p = arg;
-    uint64_t now = place_free_bytes(p->parent);
-    return p->free_before > now ? p->free_before - now : 0;
-}
-
 static enum err run_basebackup(struct worker *w, const struct worker_req *q,
-                               const char *bin_dir, struct place *p, struct errmsg *e)
+                               const char *bin_dir, const struct place *p, struct errmsg *e)
 {
     char path[FILES_PATH];
     struct buf conninfo CLEANUP(buf_close) = BUF_INIT;
-    struct tool t = {.progress = bytes_taken, .arg = p};
+    struct tool t = {.says_percent = true};
     enum err rv = files_path(path, bin_dir, "pg_basebackup", e);
     if (rv != ERR_OK)
         return rv;
@@ -29,12 +22,12 @@ static enum err run_basebackup(struct worker *w, const struct worker_req *q,
                           "stream",
                           "--checkpoint=fast",
                           "--no-password",
+                          "--progress",
                           "-d",
                           buf_cstr(&conninfo)};
     for (size_t i = 0; i < ARRAY_LEN(args); i++)
         tool_arg(&t, args[i]);
     rv = tool_args(&t, q->args, NULL, e);
-    p->free_before = place_free_bytes(p->parent);
     return rv == ERR_OK ? tool_run(w, &t, NULL, e) : rv;
 }
 

@@ -83,7 +83,7 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
     TEXT(kind, 12)  /* progress | done */                                                     \
     TEXT(error, 32) /* err_name(); "" when done well */                                       \
     TEXT(text, 512) /* the error in words; of tail: the lines */                              \
-    U64(bytes)      /* progress: written so far */                                            \
+    U64(percent)    /* progress: of what it copies */                                         \
     TEXT(data,                                                                                \
          12) /* probe: empty | ours | broken | foreign (sound, made by nobody of ours) */     \
     TEXT(trouble, 160)                                                                        \

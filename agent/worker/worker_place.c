@@ -12,7 +12,7 @@
 #include "agent/worker/worker_locks.h"
 #include "base/str.h"
 
-uint64_t place_free_bytes(const char *path)
+static uint64_t free_bytes(const char *path)
 {
     struct statvfs st;
     return statvfs(path, &st) == 0 ? (uint64_t)st.f_bavail * st.f_frsize : 0;
@@ -246,7 +246,7 @@ enum err place_give_up(struct place *p, struct worker_reply *r, struct errmsg *e
         return ERR_OK;
     enum err rv = has_tablespaces(p, &tablespaces, e);
     bool stays = !p->in_place && !tablespaces && !place_is_half_deleted(p) &&
-                 files_tree_bytes(p->target) < place_free_bytes(p->parent) / 10 * 9;
+                 files_tree_bytes(p->target) < free_bytes(p->parent) / 10 * 9;
     if (rv != ERR_OK || stays)
         return rv;
     rv = delete_data(p, e);

@@ -14,13 +14,11 @@ struct place {
     bool exists;
     bool empty;
     bool in_place;
-    uint64_t free_before; /* bytes */
 };
 
 enum err place_find(const struct worker_req *q, struct place *p, struct errmsg *e) MUST_CHECK;
 /* Everything that would stop the exchange is found before hours are spent on the copy. */
 enum err place_check(const struct place *p, struct errmsg *e) MUST_CHECK;
-uint64_t place_free_bytes(const char *path);
 /* The copy in `fresh` is whole: it becomes the data. */
 enum err place_exchange(struct place *p, struct worker_reply *r, struct errmsg *e) MUST_CHECK;
 /* Instead of place_check(), by the policy that the old data need not be kept. Where it cannot stand beside the copy (no

@@ -70,14 +70,14 @@ static enum err put_conf(struct worker *w, const struct worker_req *q, const cha
 }
 
 /* Line 8 of postmaster.pid says "ready" when recovery has ended: without hot standby nobody is let in before. */
-static uint64_t stop_when_ready(void *arg)
+static void stop_when_ready(void *arg)
 {
     const struct worker_req *q = arg;
     char path[FILES_PATH];
     char text[2048];
     if (files_path(path, q->data_dir, "postmaster.pid", NULL) != ERR_OK ||
         files_read(path, text, sizeof text, NULL) != ERR_OK)
-        return 0;
+        return;
     const char *line = text;
     for (size_t i = 0; i < 7 && line != NULL; i++) {
         line = strchr(line, '\n');
@@ -86,7 +86,6 @@ static uint64_t stop_when_ready(void *arg)
     long pid = strtol(text, NULL, 10);
     if (line != NULL && str_starts(line, "ready") && pid > 1)
         (void)kill((pid_t)pid, SIGINT);
-    return 0;
 }
 
 static enum err run_server(struct worker *w, const struct worker_req *q, const char *bin_dir,
@@ -94,7 +93,7 @@ static enum err run_server(struct worker *w, const struct worker_req *q, const c
 {
     char path[FILES_PATH];
     char lock[FILES_PATH];
-    struct tool t = {.progress = stop_when_ready, .arg = (void *)(uintptr_t)q};
+    struct tool t = {.look = stop_when_ready, .arg = (void *)(uintptr_t)q};
     enum err rv = files_path(path, bin_dir, "postgres", e);
     if (rv == ERR_OK)
         rv = files_path(lock, q->data_dir, "postmaster.pid", e);

@@ -57,7 +57,7 @@ static enum err run_rewind(struct worker *w, const struct worker_req *q, const c
     char path[FILES_PATH];
     char source[1400];
     struct buf conninfo CLEANUP(buf_close) = BUF_INIT;
-    struct tool t = {0};
+    struct tool t = {.says_percent = !dry};
     enum err rv = files_path(path, bin_dir, "pg_rewind", e);
     tool_conninfo(q, "postgres", &conninfo);
     if (rv == ERR_OK)
@@ -69,8 +69,7 @@ static enum err run_rewind(struct worker *w, const struct worker_req *q, const c
     tool_arg(&t, q->data_dir);
     tool_arg(&t, source);
     tool_arg(&t, "--no-ensure-shutdown");
-    if (dry)
-        tool_arg(&t, "--dry-run");
+    tool_arg(&t, dry ? "--dry-run" : "--progress");
     return tool_run(w, &t, out, e);
 }
 

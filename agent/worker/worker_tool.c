@@ -16,17 +16,20 @@
 #include "base/mem.h"
 #include "base/str.h"
 
-enum { PROGRESS_MS = 500, TERM_GRACE_MS = 3000, INPUT_MAX = 4096 };
+enum { LOOK_MS = 500, TERM_GRACE_MS = 3000, INPUT_MAX = 4096 };
 
 struct run {
     pid_t pid;
     int pidfd;
     int out; /* its stdout and stderr; -1 at end of file */
     struct buf text;
+    struct buf line; /* the unfinished one of a tool that says how far it is */
+    uint64_t percent;
+    uint64_t told; /* the percent that the agent knows */
     uint64_t deadline_ms;
-    uint64_t kill_ms;     /* when SIGKILL follows the SIGTERM; 0: not asked to end */
-    uint64_t progress_ms; /* next report */
-    enum err why;         /* it was asked to end */
+    uint64_t kill_ms; /* when SIGKILL follows the SIGTERM; 0: not asked to end */
+    uint64_t look_ms; /* next look, and report */
+    enum err why;     /* it was asked to end */
 };
 
 void tool_arg(struct tool *t, const char *arg)
@@ -144,7 +147,49 @@ static enum err start(struct run *r, const struct tool *t, struct errmsg *e)
     return ERR_OK;
 }
 
-/* Takes what there is to read; keeps the newest half when it grows too long. */
+/* The newest half of it when it grows too long. */
+static void keep(struct run *r, const void *text, size_t n)
+{
+    if (r->text.len + n > TOOL_OUTPUT_MAX)
+        buf_consume(&r->text, r->text.len / 2);
+    buf_append(&r->text, text, n);
+}
+
+/* "  12/345 kB (3%), 0/1 tablespace" of pg_basebackup, "12/345 kB (3%) copied" of pg_rewind */
+static bool take_percent(const char *line, uint64_t *ret)
+{
+    char *end;
+    const char *counts = line + strspn(line, " 0123456789/");
+    if (!str_starts(counts, "kB ("))
+        return false;
+    uint64_t percent = strtoull(counts + strlen("kB ("), &end, 10);
+    if (!str_starts(end, "%)"))
+        return false;
+    *ret = MIN(percent, 100U);
+    return true;
+}
+
+static void take_line(struct run *r)
+{
+    if (!take_percent(buf_cstr(&r->line), &r->percent))
+        keep(r, r->line.p, r->line.len);
+    buf_clear(&r->line);
+}
+
+static void take_lines(struct run *r, const char *text, size_t n)
+{
+    while (n > 0) {
+        const char *end = memchr(text, '\n', n);
+        size_t part = end != NULL ? (size_t)(end - text) + 1 : n;
+        buf_append(&r->line, text, part);
+        if (end != NULL || r->line.len > TOOL_OUTPUT_MAX)
+            take_line(r);
+        text += part;
+        n -= part;
+    }
+}
+
+/* Takes what there is to read. */
 static void take_output(const struct tool *t, struct run *r)
 {
     char piece[4096];
@@ -162,9 +207,10 @@ static void take_output(const struct tool *t, struct run *r)
         }
         if (t->take != NULL)
             t->take(t->arg, slice_of(piece, (size_t)n));
-        if (r->text.len + (size_t)n > TOOL_OUTPUT_MAX)
-            buf_consume(&r->text, r->text.len / 2);
-        buf_append(&r->text, piece, (size_t)n);
+        if (t->says_percent)
+            take_lines(r, piece, (size_t)n);
+        else
+            keep(r, piece, (size_t)n);
     }
 }
 
@@ -180,10 +226,11 @@ static void end_it(struct run *r, enum err why, uint64_t now)
     }
 }
 
-static void report(struct worker *w, const struct tool *t)
+static void report(struct worker *w, struct run *r)
 {
-    struct worker_reply reply = {.id = w->id, .bytes = t->progress(t->arg)};
+    struct worker_reply reply = {.id = w->id, .percent = r->percent};
     memcpy(reply.kind, "progress", sizeof "progress");
+    r->told = r->percent;
     worker_reply(w, &reply);
 }
 
@@ -208,10 +255,13 @@ static int attend(struct worker *w, const struct tool *t, struct run *r)
             end_it(r, ERR_CANCELLED, now);
         else if (r->deadline_ms != 0 && now >= r->deadline_ms)
             end_it(r, ERR_TIMEOUT, now);
-        if (t->progress != NULL && now >= r->progress_ms) {
-            r->progress_ms = now + PROGRESS_MS;
-            report(w, t);
-        }
+        if (now < r->look_ms)
+            continue;
+        r->look_ms = now + LOOK_MS;
+        if (t->look != NULL)
+            t->look(t->arg);
+        if (r->percent != r->told)
+            report(w, r);
     }
 }
 
@@ -251,11 +301,12 @@ enum err tool_run(struct worker *w, const struct tool *t, struct buf *output, st
     struct run r = {.pidfd = -1, .out = -1};
     uint64_t now = clock_mono_ms();
     r.deadline_ms = t->timeout_ms == 0 ? 0 : now + t->timeout_ms;
-    r.progress_ms = now + PROGRESS_MS;
+    r.look_ms = now + LOOK_MS;
     enum err rv =
         w->cancelled || w->gone ? err_set(e, ERR_CANCELLED, "cancelled") : start(&r, t, e);
     if (rv == ERR_OK) {
         int status = attend(w, t, &r);
+        take_line(&r);
         /* What it left behind of its group goes too. */
         (void)kill(-r.pid, SIGKILL);
         rv = verdict(t, &r, status, e);
@@ -268,6 +319,7 @@ enum err tool_run(struct worker *w, const struct tool *t, struct buf *output, st
         buf_clear(output);
         buf_append_slice(output, buf_slice(&r.text));
     }
+    buf_close(&r.line);
     buf_close(&r.text);
     return rv;
 }

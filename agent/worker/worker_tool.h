@@ -23,8 +23,10 @@ struct tool {
     /* for a program of the administrator: PGPASSFILE; NULL: not set */
     const char *passfile;
     uint64_t timeout_ms; /* 0: none */
-    /* Called about twice a second; what it returns is told to the agent as bytes done. */
-    uint64_t (*progress)(void *arg);
+    /* Its lines like "12/345 kB (3%)" are told to the agent as progress, and are no part of its output. */
+    bool says_percent;
+    /* Called about twice a second; NULL: nothing is. */
+    void (*look)(void *arg);
     /* Gets everything it writes, as it comes; NULL: nobody does. */
     void (*take)(void *arg, struct slice piece);
     void *arg;

@@ -447,11 +447,13 @@ def test_health_in_one_screen(demo):
 class Terminal:
     """A terminal of a size, and a command of regentctl in it."""
 
-    def __init__(self, rows, columns, *words):
+    def __init__(self, rows, columns, *words, colours=False):
+        self.colours = colours
         self.master, slave = pty.openpty()
         self.resize(rows, columns)
         self.process = subprocess.Popen([*as_user(), build_dir() / "regentctl", *[str(w) for w in words]], stdin=slave, stdout=slave,
-                                        stderr=subprocess.DEVNULL, cwd="/", start_new_session=True, preexec_fn=self._begin)
+                                        stderr=subprocess.DEVNULL, cwd="/", start_new_session=True, preexec_fn=self._begin,
+                                        env={**os.environ, "TERM": "xterm", "NO_COLOR": "" if colours else "1"})
         os.close(slave)
         self.text = ""
 
@@ -475,7 +477,7 @@ class Terminal:
         lines = frame[len("\x1b[H"):].split("\r\n")
         assert lines.pop() == "" and all(line.endswith("\x1b[K") for line in lines), frame
         lines = [line[:-len("\x1b[K")] for line in lines]
-        assert "\x1b" not in "".join(lines)
+        assert self.colours or "\x1b" not in "".join(lines)
         return lines
 
     def interrupt(self):
@@ -487,7 +489,7 @@ class Terminal:
                 self.text += os.read(self.master, 65536).decode()
         os.close(self.master)
         # The cursor is shown and where lines begin, and no mode was changed.
-        assert not re.search("\x1b\\[[?0-9;]*[hlm]", self.text)
+        assert not re.search("\x1b\\[[?0-9;]*" + ("[hl]" if self.colours else "[hlm]"), self.text)
         return self.text
 
 
@@ -504,6 +506,15 @@ def test_lists_are_drawn_in_place_on_a_terminal(demo):
             return lines if len(lines) <= 3 and all(len(line) <= 9 for line in lines) else None
         assert wait_until(small, "a frame of the new size")
         t.interrupt()
+    t = Terminal(30, 100, "-c", config, "list", "-W", colours=True)
+    assert any("\x1b[32mLeader\x1b[" in line for line in t.frame())
+    t.resize(4, 32)
+    def narrow():
+        lines = t.frame()
+        plain = [re.sub("\x1b\\[[0-9]*m", "", line) for line in lines]
+        return lines if len(lines) <= 3 and all(len(line) <= 32 for line in plain) and any("n1" in line for line in plain) else None
+    assert all(line.endswith("\x1b[0m") for line in wait_until(narrow, "a narrow frame with colours")), "no colour runs over"
+    t.interrupt()
     # Not a terminal: no control characters, one list after the other.
     with subprocess.Popen([*as_user(), build_dir() / "regentctl", "-c", config, "list", "-w", "1"], stdout=subprocess.PIPE, text=True,
                           cwd="/") as piped:

@@ -26,7 +26,7 @@ def test_a_node_is_cloned_from_the_standby_that_is_meant_for_it():
     with Cluster(sync=True) as c:
         n1, n2, n3 = c.nodes
         further(n2, "tags.clonefrom=true")
-        further(n3, "postgresql.basebackup=[{label: by hand}]")
+        further(n3, "postgresql.basebackup=[{label: by hand}, {max-rate: 6M}]")
         c.form()
         assert c.primary() is n1
         n1.sql("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS id")
@@ -34,7 +34,10 @@ def test_a_node_is_cloned_from_the_standby_that_is_meant_for_it():
         wait_until(lambda: n3.name not in {m["Member"] for m in c.members()}, "its lease has run out")
         shutil.move(n3.pgdata, f"{n3.pgdata}.gone")
         n3.start()
+        half = wait_until(lambda: [m for m in c.members() if m.get("Copied")], "the progress is published")
+        assert [m["Member"] for m in half] == ["n3"] and half[0]["State"] == "creating replica" and 0 < half[0]["Copied"] <= 100
         c.wait_healthy()
+        assert not [m for m in c.members() if "Copied" in m]
         assert n3.log_lines(r"action=clone rule=clone target=n2 .*cloning from n2")
         assert "LABEL: by hand" in (n3.pgdata / "backup_label.old").read_text()
         assert n3.value("SELECT count(*) FROM kept") == 1000
