@@ -254,16 +254,16 @@ static bool slots_due(const struct postgres *p, uint64_t now)
 void house_look(struct postgres *p)
 {
     uint64_t now = clock_boot_ms();
-    if (p->act.active || p->house_busy || !postgres_running(p) || p->stopping ||
-        !p->follow.known || !p->ever_seen || !pg_monitor_accepts(p->monitor))
-        return;
     /* Of the connections that are kept for superusers three are sure, however many clients there are: the monitor's, and
-     * two until commits have been seen waiting. */
-    if (sync_probes(p)) {
+     * two as long as there is a probe. It is the set_sync under way that waits for them. */
+    if (sync_probes(p) && !p->house_busy) {
         pg_sql_reset(p->house_sql);
         slots_pause(p);
         return;
     }
+    if (p->act.active || p->house_busy || !postgres_running(p) || p->stopping ||
+        !p->follow.known || !p->ever_seen || !pg_monitor_accepts(p->monitor))
+        return;
     /* Before the dynamic configuration is known the files stay as the last daemon left them: a standby whose slot went
      * away for a moment would connect anew. */
     if (p->conf_dirty && p->configured) {

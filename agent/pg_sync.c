@@ -116,7 +116,7 @@ void sync_stop(struct postgres *p)
 
 bool sync_probes(const struct postgres *p)
 {
-    return p->sync.step == SYNCCONF_TRY || p->sync.step == SYNCCONF_PROBE;
+    return p->sync_probing || p->sync.step == SYNCCONF_TRY || p->sync.step == SYNCCONF_PROBE;
 }
 
 static void finished(struct postgres *p)
