@@ -21,13 +21,16 @@ import threading
 import time
 
 import psycopg2
-import psycopg2.extensions
 
+from leftovers import drop_shared_memory
+from load import Session
 from ports import free_port
 
 PG_BIN = pathlib.Path(os.environ.get("REGENT_TEST_PG_BIN", "/usr/lib/postgresql/15/bin"))
 PROGRAMS = ("regentd", "regent-fence", "regentctl")
 PATIENCE_S = 120  # a machine with other work for each of its processors has been seen to take more than 60
+FORM_S = 180  # initdb and copies, on a slow disk
+CONNECT_S = 10
 POLL_S = 0.02
 OURS = ("regentd", "regent-fence", "regent-health", "postgres", "pg_basebackup", "pg_rewind", "initdb", "pg_ctl")
 LOG_TAIL = 40
@@ -154,9 +157,13 @@ class Node:
         inside = ["ip", "netns", "exec", self.namespace] if self.namespace else []
         return [*inside, *as_user(), str(self.cluster.bin / words[0]), *words[1:]]
 
-    def ctl(self, *words, check=True, timeout_s=PATIENCE_S):
-        done = subprocess.run(self.command("regentctl", "-c", str(self.config), *words), text=True, capture_output=True,
-                              timeout=timeout_s, cwd="/", check=False)
+    def ctl(self, *words, check=True, timeout_s=2 * PATIENCE_S):
+        """Longer than the program's own patience. What does not end has failed, too."""
+        command = self.command("regentctl", "-c", str(self.config), *words)
+        try:
+            done = subprocess.run(command, text=True, capture_output=True, timeout=timeout_s, cwd="/", check=False)
+        except subprocess.TimeoutExpired as e:
+            done = subprocess.CompletedProcess(command, None, "", f"not within {timeout_s:g} s: {e.stderr!r}")
         assert not check or done.returncode == 0, f"{self}: regentctl {' '.join(words)}: {done.returncode} {done.stderr}"
         return done
 
@@ -217,14 +224,14 @@ class Node:
                 send(pid, signal.SIGKILL)
             return not pids
         try:
-            wait_until(sweep, f"{self}: nothing is left of it", 20)
+            wait_until(sweep, f"{self}: nothing is left of it")
         finally:
             self.reap()
 
     def reap(self):
         if self.process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=5)
+                self.process.wait(timeout=PATIENCE_S)
 
     def running(self):
         return self.process is not None and self.process.poll() is None
@@ -233,15 +240,12 @@ class Node:
 
     def dsn(self):
         return (f"host={self.address} port={self.ports['pg']} user=postgres dbname=postgres "
-                f"password={self.cluster.password} connect_timeout=3 application_name=test")
+                f"password={self.cluster.password} application_name=test")
 
     def sql(self, query, *args):
-        """Rows of one statement, in a connection and a transaction of its own."""
-        with contextlib.closing(psycopg2.connect(self.dsn())) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(query, args or None)
-                return cursor.fetchall() if cursor.description else None
+        """Rows of one statement, in a connection and a transaction of its own; load.Late when it does not end."""
+        with contextlib.closing(Session(self.dsn(), CONNECT_S)) as session:
+            return session.execute(query, args or None, PATIENCE_S)
 
     def try_sql(self, query, *args):
         """None where PostgreSQL does not answer."""
@@ -268,6 +272,18 @@ class Node:
         finally:
             connection.close()
 
+    def answer(self, path, method="GET"):
+        """(status, body), as soon as it answers."""
+        def asked():
+            told = self.rest(path, method)
+            return told if told[0] is not None else None
+        return wait_until(asked, f"{self} answers {method} {path}")
+
+    def lease_left_s(self):
+        """0: none, or it says nothing of one."""
+        found = re.search(r"^regent_lease_remaining_seconds{[^}]*} ([0-9.]+)", self.rest("/metrics")[1], re.M)
+        return float(found.group(1)) if found else 0
+
     def log_lines(self, pattern):
         """Lines of the daemon's log in which the pattern is found."""
         return [line for line in _read(self.log).decode(errors="replace").splitlines() if re.search(pattern, line)]
@@ -283,11 +299,12 @@ class Node:
 
 
 class Cluster:
-    """Nodes n1, n2, ...; `sets` are further --set options of init (bootstrap.dcs.ttl=5, ...); `sync`: a bool, or
-    async, on, strict, quorum."""
+    """Nodes n1, n2, ...; `sets` are further --set options of init (bootstrap.dcs.loop_wait=5, ...); `sync`: a bool, or
+    async, on, strict, quorum. `ttl`, in seconds: as long as the test can wait for a lease to run out, for on a machine that
+    stands still for so long another node leads."""
     node_class = Node
 
-    def __init__(self, nodes=3, sync=True, sets=(), all_sets=(), addresses=None, namespaces=None, keep=False):
+    def __init__(self, nodes=3, sync=True, sets=(), all_sets=(), addresses=None, namespaces=None, keep=False, ttl=None):
         self.scope = "ha"
         self.keep = keep
         # A short path: it holds unix sockets.
@@ -306,7 +323,8 @@ class Cluster:
         mode = {"async": "off", "strict": "on"}.get(self.mode, self.mode)
         strict = ["bootstrap.dcs.synchronous_mode_strict=true"] if self.mode == "strict" else []
         self.all_sets = all_sets  # of the nodes that join
-        self.sets = [f'bootstrap.dcs.synchronous_mode="{mode}"', *strict, *sets]
+        lease = [f"bootstrap.dcs.ttl={ttl}"] if ttl else []
+        self.sets = [f'bootstrap.dcs.synchronous_mode="{mode}"', *strict, *lease, *sets]
         addresses = addresses or ["127.0.0.1"] * nodes
         self.nodes = [self.node_class(self, f"n{i + 1}", addresses[i], namespaces[i] if namespaces else None) for i in range(nodes)]
         self.password = None
@@ -322,7 +340,7 @@ class Cluster:
     def __getitem__(self, name):
         return next(n for n in self.nodes if n.name == name)
 
-    def form(self, deadline_s=PATIENCE_S):
+    def form(self, deadline_s=FORM_S):
         """init, start, token, join: until everybody streams."""
         first = self.nodes[0]
         first.setup(sets=self.sets)
@@ -344,6 +362,7 @@ class Cluster:
         for node in self.nodes:
             with contextlib.suppress(Never):
                 node.kill()
+        drop_shared_memory()
         if self.keep or os.environ.get("REGENT_KEEP"):
             print(f"kept: {self.dir}")
         else:
@@ -351,15 +370,20 @@ class Cluster:
 
     # -- what it looks like
 
+    def _asked(self, *words, deadline_s=PATIENCE_S):
+        """What regentctl says in JSON, on the first node that answers."""
+        def answer():
+            for node in self.nodes:
+                if node.running():
+                    done = node.ctl("-f", "json", *words, check=False, timeout_s=15)
+                    if done.returncode == 0:
+                        return [json.loads(done.stdout)]
+            return None
+        return wait_until(answer, f"a node answers: {' '.join(words)}", deadline_s)[0]
+
     def members(self):
-        """`regentctl list -f json` of the first node that answers; [] when none does."""
-        for node in self.nodes:
-            if not node.running():
-                continue
-            done = node.ctl("-f", "json", "list", check=False, timeout_s=15)
-            if done.returncode == 0:
-                return json.loads(done.stdout)
-        return []
+        """`regentctl list`: those whose agent lives. There must be a quorum, or soon."""
+        return self._asked("list")
 
     def leader(self, besides=None):
         """The node that has the leader key and runs, going by REST."""
@@ -385,14 +409,15 @@ class Cluster:
         return {n for n in self.nodes if f"regent_{n.name}" in slots}
 
     def record(self, name):
-        """One HA record as a dictionary; None: absent."""
-        for node in self.nodes:
-            if node.running():
-                done = node.ctl("-f", "json", "dcs", "get", f"/regent/{self.scope}/{name}", check=False, timeout_s=15)
-                if done.returncode == 0:
-                    kvs = json.loads(done.stdout)
-                    return json.loads(kvs[0]["value"]) if kvs else None
-        return None
+        """One HA record as a dictionary; None: absent. There must be a quorum, or soon."""
+        kvs = self._asked("dcs", "get", f"/regent/{self.scope}/{name}")
+        return json.loads(kvs[0]["value"]) if kvs else None
+
+    def sync_standby(self):
+        """The node that the record names, as soon as it names one."""
+        def named():
+            return next((m["Member"] for m in self.members() if m["Role"] == "Sync Standby"), None)
+        return self[wait_until(named, "a synchronous standby")]
 
     def healthy(self, nodes=None):
         """One leader, everybody else streams, and in a synchronous mode the record names a standby."""
@@ -417,6 +442,27 @@ class Cluster:
     def new_leader(self, old, deadline_s=PATIENCE_S):
         return wait_until(lambda: self.leader(besides=old), f"a leader other than {old}", deadline_s)
 
+    def switch_over(self, to):
+        """Ordered again while it is refused for a passing reason."""
+        def done():
+            leader = self.leader()
+            return leader is to or (leader and leader.ctl("switchover", "--leader", leader.name, "--candidate", to.name, check=False).returncode == 0)
+        wait_until(done, f"a switchover to {to}")
+        wait_until(lambda: self.leader() is to, f"{to} leads")
+
+    @contextlib.contextmanager
+    def lease_of(self, seconds):
+        """The ttl, for what has to be done within a lease on a machine where that may take its time."""
+        usual = self.record("config")["ttl"]
+        assert seconds > usual + 5
+        self.primary().ctl("edit-config", "-s", f"ttl={seconds}")
+        try:
+            wait_until(lambda: self.primary().lease_left_s() > usual, "a lease of the new length")
+            yield
+        finally:
+            self.primary().ctl("edit-config", "-s", f"ttl={usual}")
+        wait_until(lambda: 0 < self.primary().lease_left_s() <= usual, "a lease of the usual length")
+
     def report(self):
         parts = []
         for node in self.nodes:
@@ -424,5 +470,5 @@ class Cluster:
             for log in sorted(self.dir.glob(f"{node.name}/**/*.log"))[-1:]:
                 parts.append(f"-- {log}\n" + "\n".join(_read(log).decode(errors="replace").splitlines()[-15:]))
         with contextlib.suppress(Exception):
-            parts.append(json.dumps(self.members()))
+            parts.append(json.dumps(self._asked("list", deadline_s=0)))
         return "\n".join(parts)

@@ -13,8 +13,10 @@ import subprocess
 import threading
 import time
 
+from leftovers import drop_shared_memory
+
 BIN = pathlib.Path(os.environ.get("REGENT_TEST_PG_BIN", "/usr/lib/postgresql/15/bin"))
-PATIENCE_S = 20
+PATIENCE_S = 60
 SETUP_SQL = """
 CREATE TABLE t (id bigint);
 CREATE PROCEDURE spin() LANGUAGE plpgsql AS $$
@@ -46,9 +48,10 @@ def as_user():
 def wait_for(predicate, what, patience_s=PATIENCE_S):
     """For facts without an event of their own (rows, /proc): looked at often, with a deadline."""
     end = time.monotonic() + patience_s
-    while not predicate():
+    while not (value := predicate()):
         assert time.monotonic() < end, f"never: {what}"
         select_nothing(0.005)
+    return value
 
 
 def select_nothing(seconds):
@@ -113,8 +116,8 @@ class Driver:
 
     def kill(self):
         self.process.kill()
-        self.process.wait()
-        self.reader.join()
+        self.process.wait(PATIENCE_S)
+        self.reader.join(PATIENCE_S)
 
     def leave(self):
         if self.process.poll() is None:
@@ -145,7 +148,7 @@ class Lab:
 
     def run(self, *command):
         return subprocess.run([*as_user(), *map(str, command)], check=True, capture_output=True, text=True,
-                              cwd="/", timeout=60).stdout
+                              cwd="/", timeout=180).stdout
 
     def driver(self, *more):
         self.drivers.append(Driver(self, *(more or [str(self.pgdata)])))
@@ -217,13 +220,17 @@ class Lab:
                 print(f"--- {log.name}\n{log.read_text()}")  # pytest shows it when a test has failed
         for client in self.clients:
             client.kill()
-            client.wait()
+            client.wait(PATIENCE_S)
         for driver in self.drivers:
             driver.signal(signal.SIGCONT)
             driver.kill()
-        fence = self.fence_pid()
-        if fence:
-            os.kill(fence, signal.SIGKILL)
-        for pid in self.processes():
+        wait_for(self.swept, "nothing is left of the lab")
+        drop_shared_memory()
+
+    def swept(self):
+        """Kills what is left; was there nothing?"""
+        pids = [pid for pid in (self.fence_pid(), *self.processes()) if pid]
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        return not pids

@@ -13,6 +13,7 @@ import psycopg2.extensions as px
 
 CONNECT_S = 0.5
 STATEMENT_S = 1.0
+SLOWER_MAX = 16
 ROTATE_S = 0.004
 TABLE_SQL = """
 CREATE TABLE IF NOT EXISTS acked (id bigint PRIMARY KEY);
@@ -22,8 +23,22 @@ CREATE TABLE IF NOT EXISTS probed (node text, n bigint);
 PROBE_SQL = "INSERT INTO probed VALUES (%s, %s) RETURNING ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int"
 
 
-class Late(Exception):
+class Late(psycopg2.OperationalError):
     """The deadline of one step has passed; its outcome is unknown."""
+
+
+class Patience:
+    """With one node: twice as much after each step that was late, so that a slow machine is no dead one."""
+
+    def __init__(self):
+        self.times = 1
+
+    def limit(self, seconds):
+        return seconds * self.times
+
+    def learn(self, error):
+        if isinstance(error, Late):
+            self.times = min(SLOWER_MAX, self.times * 2)
 
 
 class Session:
@@ -45,7 +60,7 @@ class Session:
                 return
             left = end - time.monotonic()
             if left <= 0:
-                raise Late
+                raise Late(f"not within {limit_s:g} s")
             fd = [self.connection.fileno()]
             select.select(fd if state == px.POLL_READ else [], fd if state == px.POLL_WRITE else [], [], left)
 
@@ -78,18 +93,20 @@ class Writer(threading.Thread):
 
     def run(self):
         at, session, number = 0, None, 0
+        patience = [Patience() for _ in self.dsns]
         while not self.finish.is_set():
             name, dsn = self.dsns[at]
             sent = False
             try:
                 if session is None:
-                    session = Session(dsn)
+                    session = Session(dsn, patience[at].limit(CONNECT_S))
                 number += 1
                 sent = True
-                session.execute("INSERT INTO acked VALUES (%s)", (number,), self.statement_s)
+                session.execute("INSERT INTO acked VALUES (%s)", (number,), patience[at].limit(self.statement_s))
                 self.acked.append((time.monotonic(), number, name))
                 self.finish.wait(self.pause_s)
-            except (psycopg2.Error, Late) as e:
+            except psycopg2.Error as e:
+                patience[at].learn(e)
                 if sent and not isinstance(e, psycopg2.errors.ReadOnlySqlTransaction):
                     self.unknown.append(number)
                 self.errors = self.errors[-200:] + [(time.monotonic(), name, repr(e)[:120])]
@@ -102,8 +119,10 @@ class Writer(threading.Thread):
             session.close()
 
     def stop(self):
+        """It has ended: what it knows does not change any more."""
         self.finish.set()
-        self.join(10)
+        self.join(60)
+        assert not self.is_alive()
         return self
 
     def last(self):
@@ -150,7 +169,7 @@ class Prober(threading.Thread):
                 self.acks.append((sent, time.monotonic(), rows[0][0]))
             except psycopg2.errors.ReadOnlySqlTransaction:
                 pass
-            except (psycopg2.Error, Late):
+            except psycopg2.Error:
                 if session is not None:
                     session.close()
                     session = None
@@ -159,8 +178,10 @@ class Prober(threading.Thread):
             session.close()
 
     def stop(self):
+        """It has ended: what it knows does not change any more."""
         self.finish.set()
-        self.join(10)
+        self.join(60)
+        assert not self.is_alive()
         return self
 
 

@@ -12,13 +12,16 @@ import subprocess
 import threading
 import time
 
-from cluster import processes_of, send
+from cluster import processes_of, send, wait_until
 from fence_lab import as_user, build_dir
+from leftovers import drop_shared_memory
 from ports import free_port
 
 BIN = pathlib.Path(os.environ.get("REGENT_TEST_PG_BIN", "/usr/lib/postgresql/15/bin"))
 SUPERUSER_PASSWORD = "su'per:\\1"
-PATIENCE_S = 40
+PATIENCE_S = 60
+ACTION_S = 180  # longer than any of its own
+PASSING = ("timeout", "unavailable", "limit")
 
 
 class Node:
@@ -56,14 +59,17 @@ class Node:
     def _next(self, key, patience_s):
         end = time.monotonic() + patience_s
         while True:
-            line = self.lines.get(timeout=max(0.01, end - time.monotonic()))
+            try:
+                line = self.lines.get(timeout=max(0.01, end - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"{self.name}: no {key} within {patience_s:g} s") from None
             assert "eof" not in line, f"{self.name}: the driver ended"
             if key in line:
                 return line
 
     def view(self):
         self.send("view")
-        return self._next("view", 10)["view"]
+        return self._next("view", PATIENCE_S)["view"]
 
     def wait(self, what, predicate, patience_s=PATIENCE_S):
         end = time.monotonic() + patience_s
@@ -78,12 +84,18 @@ class Node:
         words = [f"{k}={v}" for k, v in options.items()]
         self.send(" ".join(["run", action, *words]))
 
-    def finish(self, patience_s=PATIENCE_S):
-        return self._next("done", patience_s)
+    def finish(self):
+        return self._next("done", ACTION_S)
 
     def run(self, action, **options):
-        self.start(action, **options)
-        done = self.finish()
+        """Again after a passing reason, as the engine does."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            self.start(action, **options)
+            done = self.finish()
+            if done["status"] not in PASSING or time.monotonic() >= end:
+                break
+            print(f"{self.name}: {action}: {done}: again")
         assert done["status"] == "ok", f"{self.name}: {action}: {done}"
         return done
 
@@ -94,7 +106,7 @@ class Node:
         self.send(f"arm {token} {ms}")
         self.wait("armed", lambda v: v["armed"])
 
-    def psql(self, sql, user="postgres", timeout_s=30, check=True):
+    def psql(self, sql, user="postgres", timeout_s=2 * PATIENCE_S, check=True):
         return subprocess.run(
             [str(BIN / "psql"), "-h", "127.0.0.1", "-p", str(self.port), "-U", user, "-d", "postgres",
              "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql],
@@ -114,10 +126,13 @@ class Node:
             env={**os.environ, "PGPASSWORD": SUPERUSER_PASSWORD}, text=True, bufsize=1,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
+    def driver(self):
+        return [self.process.pid] if self.process is not None and self.process.poll() is None else []
+
     def quit(self, leave=False):
         if self.process is not None and self.process.poll() is None:
             self.send("quit leave" if leave else "quit")
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=PATIENCE_S)
 
 
 class Lab:
@@ -162,19 +177,11 @@ class Lab:
         return n
 
     def close(self):
-        try:
-            self._end()
-        finally:
-            for n in self.nodes:  # a fence stays for the next daemon
-                for pid in processes_of(n.dir):
-                    send(pid, signal.SIGKILL)
-
-    def _end(self):
-        for n in self.nodes:
-            if n.process is None or n.process.poll() is not None:
-                continue
-            if n.view()["postmaster"]:
-                n.send("cancel")
-                n.start("kill")
-                n.wait("dead", lambda v: v["proc"] == "stopped")
-            n.quit()
+        """What still runs of it is killed: a driver ends with its input, a fence stays for the next one."""
+        def sweep():
+            pids = [pid for n in self.nodes for pid in (*processes_of(n.dir), *n.driver())]
+            for pid in pids:
+                send(pid, signal.SIGKILL)
+            return not pids
+        wait_until(sweep, "nothing is left of the lab")
+        drop_shared_memory()

@@ -2,14 +2,17 @@
 
 A bound of 200 ms says nothing about a product whose processes got no processor, or no disk, for 200 ms. A metronome on
 every processor, and one that syncs a file, tell; a test that fails while it was out of time is done again with everything new, a test that fails
-in good time has failed.
+in good time has failed. Where no try is in good time nothing is said about the product: the test is skipped.
 """
 import contextlib
 import functools
 import multiprocessing
 import os
+import subprocess
 import tempfile
 import time
+
+import pytest
 
 TICK_S = 0.005
 SYNC_TICK_S = 0.1
@@ -30,7 +33,7 @@ def _beat(cpu, worst_ms, end):
 
 def _sync(worst_ms, end):
     parent = os.getppid()
-    with tempfile.NamedTemporaryFile(prefix="metronome.") as file:
+    with tempfile.NamedTemporaryFile(prefix="metronome.", dir="/tmp") as file:  # where the clusters are
         while not end.wait(SYNC_TICK_S) and os.getppid() == parent:
             start = time.monotonic()
             os.pwrite(file.fileno(), b"tick", 0)
@@ -75,10 +78,12 @@ def in_real_time(make):
                     try:
                         test(x)
                         return
-                    except AssertionError as e:
-                        if metronome.worst_ms() < DISTURBED_MS or tried == TRIES:
+                    except (AssertionError, OSError, subprocess.SubprocessError) as e:
+                        late_ms = metronome.worst_ms()
+                        if late_ms < DISTURBED_MS:
                             raise
-                        print(f"try {tried}: out of time by {metronome.worst_ms():.0f} ms ({e}): again")
+                        print(f"try {tried}: out of time by {late_ms:.0f} ms ({e}): again")
+            pytest.skip(f"this machine stands still again and again: {TRIES} tries, the last one out of time by {late_ms:.0f} ms")
         functools.update_wrapper(run, test)
         del run.__wrapped__  # pytest would ask for the parameters of it
         return run

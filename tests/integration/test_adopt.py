@@ -37,13 +37,13 @@ def taken_over(c, node):
     secrets = (node.dir / "secrets.yml").read_text(encoding="utf-8")
     c.password = re.search(r'^superuser: "([^"]*)"', secrets, re.M).group(1)
     for n in c.nodes:
-        n.dsn = lambda n=n: f"host={n.address} port={n.ports['pg']} user=regent dbname=postgres password={c.password} connect_timeout=3"
+        n.dsn = lambda n=n: f"host={n.address} port={n.ports['pg']} user=regent dbname=postgres password={c.password}"
     node.start()
     wait_until(lambda: c.leader() is node, f"{node} leads")
 
 
 def test_a_server_that_runs_is_taken_over_with_its_data_and_settings():
-    with Cluster(nodes=2, sync=True) as c:
+    with Cluster(nodes=2, sync=True, ttl=30) as c:
         n1, n2 = c.nodes
         data = c.dir / "old"
         port = n1.ports["pg"]
@@ -68,7 +68,7 @@ def test_a_server_that_runs_is_taken_over_with_its_data_and_settings():
             assert "Nothing has been changed" in done.stdout and not n1.config.exists() and alive(pid)
             done = adopt(n1, data, "--set", "postgresql.parameters.work_mem=6MB")
             assert done.returncode == 0 and alive(pid), done
-            app = f"host=127.0.0.1 port={port} user=app dbname=postgres password=theirs connect_timeout=3"
+            app = f"host=127.0.0.1 port={port} user=app dbname=postgres password=theirs connect_timeout=30"
             with contextlib.closing(psycopg2.connect(app)) as connection, connection.cursor() as cursor:
                 cursor.execute("INSERT INTO kept VALUES (1)")
                 connection.commit()
@@ -105,7 +105,7 @@ def test_a_cluster_of_debian_is_taken_over_and_started_by_nobody_else():
     name = f"regent-{os.getpid()}"
     major = PG_BIN.parent.name
     etc = pathlib.Path(f"/etc/postgresql/{major}/{name}")
-    with Cluster(nodes=1, sync=False) as c:
+    with Cluster(nodes=1, sync=False, ttl=30) as c:
         n1 = c.nodes[0]
         n1.pgdata = c.dir / "debian"
         made = run("pg_createcluster", major, name, "-d", n1.pgdata, "-p", n1.ports["pg"], "--start-conf", "auto", "--", "-k", check=False)

@@ -23,7 +23,7 @@ def further(node, setting):
 
 
 def test_a_node_is_cloned_from_the_standby_that_is_meant_for_it():
-    with Cluster(sync=True) as c:
+    with Cluster(sync=True, ttl=10) as c:
         n1, n2, n3 = c.nodes
         further(n2, "tags.clonefrom=true")
         further(n3, "postgresql.basebackup=[{label: by hand}, {max-rate: 6M}]")

@@ -27,7 +27,7 @@ def environment(node):
             "REGENT_RESTAPI_LISTEN": f"{node.address}:{node.ports['rest']}",
             "REGENT_POSTGRESQL_LISTEN": f"{node.address}:{node.ports['pg']}",
             "REGENT_POSTGRESQL_DATA_DIR": str(node.pgdata), "REGENT_POSTGRESQL_BIN_DIR": str(PG_BIN),
-            "REGENT_BOOTSTRAP_DCS": "{ttl: 5}"}
+            "REGENT_BOOTSTRAP_DCS": "{ttl: 15}"}
 
 
 def test_process_1_configured_by_the_environment_alone():
@@ -44,7 +44,7 @@ def test_process_1_configured_by_the_environment_alone():
 
         def ctl(*words):
             return subprocess.run([*as_user(), str(build_dir() / "regentctl"), *words], cwd="/", env=env, text=True,
-                                  capture_output=True, check=False)
+                                  capture_output=True, timeout=60, check=False)
 
         def leads():
             rows = ctl("list", "-f", "json")

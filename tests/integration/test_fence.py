@@ -125,14 +125,14 @@ def test_both_are_killed(lab):
 
 
 def test_the_daemon_is_killed_and_returns_in_time(lab):
-    driver = armed_and_spinning(lab, 3000)
+    driver = armed_and_spinning(lab, 60000)
     driver.order("remember 41 42")
     driver.kill()
     again = lab.driver()
     assert again.last["adopted"] == 1 and again.last["armed"] == 1 and again.last["token"] == 8
     assert (again.last["lease"], again.last["nonce"]) == (41, 42)
     assert again.last["starts"] == 1 and again.last["exited"] == 0
-    again.order("keep 3000")
+    again.order("keep 60000")
     before = lab.rows()
     wait_for(lambda: lab.rows() > before, "the procedure goes on")
     assert lab.clients[0].poll() is None

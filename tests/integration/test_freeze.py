@@ -48,8 +48,10 @@ def group_fixture():
 @pytest.fixture(name="lab")
 def lab_fixture(tmp_path):
     made = Lab(tmp_path)
-    yield made
-    made.close()
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def is_frozen(group):
@@ -82,4 +84,4 @@ def test_what_is_frozen_near_the_deadline_goes_on_after_the_renewal(group, lab):
     assert n.psql("SELECT count(*) FROM t") == "1"
     assert n.view()["postmaster"] == postmaster
     session.stdin.close()
-    assert session.wait(timeout=30) == 0
+    assert session.wait(timeout=60) == 0

@@ -21,19 +21,31 @@ pytest.importorskip("psycopg2")
 
 from cluster import Cluster, PG_BIN, alive, as_user, build_dir, wait_until  # noqa: E402
 from load import TABLE_SQL, Prober, Writer, two_primaries_s  # noqa: E402
-from realtime import Metronome  # noqa: E402
+from realtime import DISTURBED_MS, Metronome  # noqa: E402
 
 pytestmark = [
     pytest.mark.skipif(not (build_dir() / "regentd").exists(), reason="regentd is not built"),
     pytest.mark.skipif(not (PG_BIN / "postgres").exists(), reason=f"no PostgreSQL in {PG_BIN}"),
 ]
-TTL_S = 5
+TTL_S = 8
+ADOPTION_TTL_S = 15
+
+
+STEPS = 30  # of a failover, one behind the other: each may have to wait for the processor or the disk
 
 
 def limit(seconds):
     """What a quiet machine keeps; a busy one gets up to three times as much, and one that stood still what that costs."""
-    stood_still_s = 3 * Shared.metronome.worst_ms() / 1000
+    stood_still_s = STEPS * Shared.metronome.worst_ms() / 1000
     return seconds * min(3.0, max(1.0, os.getloadavg()[0] / os.cpu_count())) + stood_still_s
+
+
+def assert_ended(postmaster):
+    """In time, that is by now; a machine that stood still may be late. (Writes are another matter: two_primaries_s.)"""
+    if Shared.metronome.worst_ms() < DISTURBED_MS:
+        assert not alive(postmaster), "the old PostgreSQL outlived its lease"
+    else:
+        wait_until(lambda: not alive(postmaster), "the old PostgreSQL ends")
 
 
 class Shared:
@@ -44,7 +56,8 @@ class Shared:
     @classmethod
     def get(cls):
         if cls.cluster is None:
-            cls.cluster = Cluster(sync=True)
+            # Autovacuum commits whenever it likes: tests count transactions.
+            cls.cluster = Cluster(sync=True, ttl=TTL_S, sets=["bootstrap.dcs.postgresql.parameters.autovacuum=off"])
             cls.cluster.form()
             cls.cluster.primary().sql(TABLE_SQL)
         return cls.cluster
@@ -143,8 +156,8 @@ def assert_roles(c):
     leader = c.primary()
     for n in c.nodes:
         wanted = PRIMARY_CODES if n is leader else REPLICA_CODES
-        wait_until(lambda n=n, wanted=wanted: codes(n) == wanted, f"{n}: codes {wanted}, not {codes(n)}", 10)
-        assert n.value("SELECT pg_is_in_recovery()") == (n is not leader)
+        wait_until(lambda n=n, wanted=wanted: codes(n) == wanted, f"{n}: codes {wanted}, not {codes(n)}")
+        assert n.sql("SELECT pg_is_in_recovery()") == [(n is not leader,)]
     listed = {m["Member"]: m["Role"] for m in c.members()}
     assert [name for name, role in listed.items() if role == "Leader"] == [leader.name]
 
@@ -154,33 +167,33 @@ def assert_roles(c):
 
 def test_three_nodes_form_a_cluster_and_a_row_is_on_all(c):
     leader = c.primary()
-    assert len(c.streaming(leader)) == 2
+    wait_until(lambda: len(c.streaming(leader)) == 2, "both stream")
     leader.sql("INSERT INTO acked VALUES (-1)")
     for n in c.standbys():
         wait_until(lambda n=n: n.try_sql("SELECT id FROM acked WHERE id = -1") == [(-1,)], f"the row is on {n}")
         with pytest.raises(Exception, match="read-only"):
             n.sql("INSERT INTO acked VALUES (-2)")
     assert leader.value("SHOW data_checksums") == "on"
-    roles = sorted(m["Role"] for m in c.members())
-    assert roles == ["Leader", "Replica", "Sync Standby"]
-    names = leader.value("SHOW synchronous_standby_names")
-    assert c.record("sync")["v"][0] in names
+    wait_until(lambda: sorted(m["Role"] for m in c.members()) == ["Leader", "Replica", "Sync Standby"], "one of each role")
+
+    def agree():
+        """One may be a step ahead of the other."""
+        recorded = c.record("sync")["v"]
+        return recorded and recorded[0] in leader.sql("SHOW synchronous_standby_names")[0][0]
+    wait_until(agree, "PostgreSQL waits for whom the record names")
 
 
 def test_rest_answers_by_role_in_every_method(c):
     assert_roles(c)
     for n in c.nodes:
-        wanted = codes(n)
-        for path, code in wanted.items():
-            status, body = n.rest(path, "HEAD")
-            assert (status, body) == (code, ""), path
-            status, body = n.rest(path, "OPTIONS")
-            assert (status, body) == (code, ""), path
-        assert n.rest("/nothing-here")[0] == 404
-        me = json.loads(n.rest("/patroni")[1])
+        for path, code in (PRIMARY_CODES if n is c.primary() else REPLICA_CODES).items():
+            for method in ("HEAD", "OPTIONS"):
+                assert n.answer(path, method) == (code, ""), (method, path)
+        assert n.answer("/nothing-here")[0] == 404
+        me = json.loads(n.answer("/patroni")[1])
         assert me["role"] == ("primary" if n is c.primary() else "replica")
         assert me["state"] == "running"
-    cluster = json.loads(c.nodes[0].rest("/cluster")[1])
+    cluster = json.loads(c.nodes[0].answer("/cluster")[1])
     assert {m["name"] for m in cluster["members"]} == {"n1", "n2", "n3"}
     assert [m["name"] for m in cluster["members"] if m["role"] == "leader"] == [c.primary().name]
 
@@ -191,16 +204,20 @@ def test_a_copy_of_the_state_shows_sqlite_the_same_keys(c):
     def same():
         """The copy is of a moment; keys that come and go (journal) are given another one."""
         listed = {kv["key"] for kv in json.loads(node.ctl("-f", "json", "dcs", "get", "--prefix", "").stdout)}
-        kept.mkdir(exist_ok=True)
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir()
         for name in ("state.db", "state.db-wal"):
             if (node.dir / name).exists():
                 shutil.copy(node.dir / name, kept / name)
-        with contextlib.closing(sqlite3.connect(kept / "state.db")) as db:
-            found = {row[0] for row in db.execute("SELECT key FROM keys")}
-        shutil.rmtree(kept)
+        try:
+            with contextlib.closing(sqlite3.connect(kept / "state.db")) as db:
+                found = {row[0] for row in db.execute("SELECT key FROM keys")}
+        except sqlite3.DatabaseError:  # a checkpoint between the two files
+            return False
         assert {"/regent/ha/leader", "/regent/ha/members/n1", "/regent/ha/sync"} <= listed
         return found == listed
-    wait_until(same, "the same keys", 20)
+    wait_until(same, "the same keys")
+    shutil.rmtree(kept)
 
 
 def test_a_journal_larger_than_a_message_hides_no_record(c):
@@ -214,13 +231,14 @@ def test_a_journal_larger_than_a_message_hides_no_record(c):
         primary, standby = c.primary(), c.standbys()[0]
         standby.kill()
         standby.start()
-        c.wait_healthy(30)
-        postmaster = primary.postmaster()
-        primary.signal("regentd", signal.SIGKILL)
-        primary.process.wait(5)
-        primary.start()
-        c.wait_healthy(30)
-        assert (c.primary(), primary.postmaster()) == (primary, postmaster)
+        c.wait_healthy()
+        with c.lease_of(30):
+            postmaster = primary.postmaster()
+            primary.signal("regentd", signal.SIGKILL)
+            primary.reap()
+            primary.start()
+            c.wait_healthy()
+            assert (c.primary(), primary.postmaster()) == (primary, postmaster)
     finally:
         for name in names:
             c.nodes[0].ctl("dcs", "del", name, check=False)
@@ -234,7 +252,7 @@ def test_a_killed_node_is_replaced_and_comes_back_by_itself(c):
         old = c.primary()
         at = time.monotonic()
         old.kill()
-        new = c.new_leader(old, 30)
+        new = c.new_leader(old)
         took = time.monotonic() - at
         assert took < limit(TTL_S + 1), f"a new leader after {took:.2f} s"
         writes_again(w, at + took, "after the failover")
@@ -256,7 +274,7 @@ def test_a_killed_postmaster_hands_over_at_once(c):
         old = c.primary()
         at = time.monotonic()
         old.signal("postmaster", signal.SIGKILL)
-        new = c.new_leader(old, 30)
+        new = c.new_leader(old)
         writes_again(w, time.monotonic(), "after the failover")
         c.wait_healthy()
         assert c.primary() is new
@@ -268,12 +286,12 @@ def test_switchovers_go_both_ways(c):
     with load(c) as w:
         for _ in range(2):
             old = c.primary()
-            sync = next(n for n in c.nodes if any(m["Member"] == n.name and m["Role"] == "Sync Standby" for m in c.members()))
+            sync = c.sync_standby()
             at = time.monotonic()
             done = old.ctl("switchover", "--leader", old.name, "--candidate", sync.name)
             assert f'over to "{sync.name}"' in done.stdout
             writes_again(w, time.monotonic(), "after the switchover")
-            assert c.leader() is sync
+            assert c.primary() is sync
             c.wait_healthy()
             assert w.gap(since=at)[0] < limit(1.0)
             assert_roles(c)
@@ -290,10 +308,10 @@ def test_a_primary_that_is_told_to_stop_hands_over_first(c):
         old = c.primary()
         at = time.monotonic()
         old.signal("regentd", signal.SIGTERM)
-        new = c.new_leader(old, 30)
+        new = c.new_leader(old)
         writes_again(w, time.monotonic(), "after the hand-over")
-        wait_until(lambda: not old.processes(), f"{old} has stopped, PostgreSQL with it", 30)
-        assert old.process.wait(5) == 0
+        wait_until(lambda: not old.processes(), f"{old} has stopped, PostgreSQL with it")
+        assert old.process.wait(60) == 0
         assert w.gap(since=at)[0] < limit(1.0)
         old.start()
         c.wait_healthy()
@@ -302,36 +320,36 @@ def test_a_primary_that_is_told_to_stop_hands_over_first(c):
 
 
 def adopted(c, w, node, postmaster, at):
-    wait_until(lambda: node.rest("/primary")[0] == 200, f"{node} leads again", TTL_S)
+    wait_until(lambda: node.rest("/primary")[0] == 200, f"{node} leads again")
     c.wait_healthy()
     # Longer than a lease: what was adopted stays.
-    wait_until(lambda: w.acked_after(at + TTL_S + 1), "the writer goes on")
+    wait_until(lambda: w.acked_after(at + ADOPTION_TTL_S + 1), "the writer goes on")
     assert node.postmaster() == postmaster
     assert c.primary() is node
     assert w.gap(since=at)[0] < limit(0.5)
 
 
 def test_a_restarted_daemon_adopts_postgresql(c):
-    with load(c) as w:
+    with c.lease_of(ADOPTION_TTL_S), load(c) as w:
         node = c.primary()
         postmaster = node.postmaster()
         at = time.monotonic()
         node.signal("regentd", signal.SIGUSR2)
         wait_until(lambda: node.log_lines("SIGUSR2"), "the restart is announced")
         node.signal("regentd", signal.SIGTERM)
-        assert node.process.wait(10) == 0
+        assert node.process.wait(60) == 0
         node.start()
         adopted(c, w, node, postmaster, at)
     assert_nothing_lost(c, w)
 
 
 def test_a_killed_daemon_that_is_restarted_adopts_postgresql(c):
-    with load(c) as w:
+    with c.lease_of(ADOPTION_TTL_S), load(c) as w:
         node = c.primary()
         postmaster = node.postmaster()
         at = time.monotonic()
         node.signal("regentd", signal.SIGKILL)
-        node.process.wait(5)
+        node.reap()
         node.start()
         adopted(c, w, node, postmaster, at)
     assert_nothing_lost(c, w)
@@ -345,7 +363,7 @@ def test_a_standby_streams_on_while_its_daemon_is_restarted(c):
         return sum("received SIGHUP" in line for line in node.postgres_log())
     before, reloaded = wait_until(lambda: node.value(receiver), f"{node} streams"), reloads()
     node.signal("regentd", signal.SIGKILL)
-    node.process.wait(5)
+    node.reap()
     node.start()
     wait_until(lambda: reloads() > reloaded, "the new daemon has written the files")
     c.wait_healthy()
@@ -358,8 +376,8 @@ def test_a_killed_daemon_that_stays_down_takes_postgresql_along(c):
         postmaster = old.postmaster()
         at = time.monotonic()
         old.signal("regentd", signal.SIGKILL)
-        new = c.new_leader(old, 30)
-        assert not alive(postmaster), "the old PostgreSQL outlived its lease"
+        new = c.new_leader(old)
+        assert_ended(postmaster)
         writes_again(w, time.monotonic(), "after the failover")
         assert w.gap(since=at)[0] < limit(TTL_S + 0.5)
         old.reap()
@@ -376,8 +394,8 @@ def test_a_frozen_daemon_takes_postgresql_along(c):
         at = time.monotonic()
         daemon = old.signal("regentd", signal.SIGSTOP)
         try:
-            new = c.new_leader(old, 30)
-            assert not alive(postmaster), "the old PostgreSQL outlived its lease"
+            new = c.new_leader(old)
+            assert_ended(postmaster)
             writes_again(w, time.monotonic(), "after the failover")
             wait_until(lambda: w.acked_after(at + 15), "15 s have passed")
         finally:
@@ -394,14 +412,22 @@ def test_with_daemon_and_fence_frozen_nothing_more_is_acknowledged(c):
         old = c.primary()
         postmaster = old.postmaster()
         at = time.monotonic()
-        frozen = [old.signal("regentd", signal.SIGSTOP)]
+        frozen = []
+
+        def guards():
+            """The fence forks a guard of its own: whatever goes by that name."""
+            return [pid for pid, line in old.processes().items() if "regent-fence" in line and pid not in frozen]
         try:
-            # The fence forks a guard of its own: whatever goes by that name is frozen.
-            frozen += [pid for pid, line in old.processes().items() if "regent-fence" in line]
-            for pid in frozen[1:]:
-                os.kill(pid, signal.SIGSTOP)
-            new = c.new_leader(old, 30)
-            wait_until(lambda: w.acked_after(time.monotonic() - 0.1, new.name), "the new primary acknowledges")
+            pids = [old.pid_of("regentd"), *guards()]
+            while pids:  # all at once: nobody has the time to kill anything; then those that were made meanwhile
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGSTOP)
+                frozen += pids
+                pids = guards()
+            new = c.new_leader(old)
+            seen = time.monotonic()
+            wait_until(lambda: w.acked_after(seen, new.name), "the new primary acknowledges")
             wait_until(lambda: w.acked_after(at + 10), "10 s have passed")
             assert alive(postmaster), "nobody was there to kill it: that is what this test is about"
         finally:
@@ -427,7 +453,7 @@ def test_without_standbys_the_primary_goes_on_alone_and_takes_them_back(c):
             for n in standbys:
                 frozen.append(n.signal("worker", signal.SIGSTOP))
                 n.signal("postmaster", signal.SIGKILL)
-            wait_until(lambda: c.record("sync")["v"] == [], "the record names nobody any more", 30)
+            wait_until(lambda: c.record("sync")["v"] == [], "the record names nobody any more")
             writes_again(w, time.monotonic(), "alone")
             assert c.primary() is primary
             assert w.gap(since=at)[0] < limit(3.0)
@@ -473,13 +499,14 @@ def test_an_asynchronous_primary_whose_postmaster_is_killed_restarts_in_place(c)
 def diverge(c):
     """The primary dies with rows that no standby has got; another one leads. The old one stays down."""
     old = c.primary()
-    senders = [pid for pid, line in old.processes().items() if "walsender" in line]
-    assert len(senders) == 2
-    for pid in senders:
+    def senders():
+        found = [pid for pid, line in old.processes().items() if "walsender" in line]
+        return found if len(found) == 2 else None
+    for pid in wait_until(senders, f"both stream from {old}"):
         os.kill(pid, signal.SIGSTOP)
     old.sql("INSERT INTO acked SELECT generate_series(-2000, -1001)")
     old.kill()
-    new = c.new_leader(old, 30)
+    new = c.new_leader(old)
     wait_until(lambda: new.try_sql("INSERT INTO acked VALUES (-3000)") is not None or new.value("SELECT 1 FROM acked WHERE id = -3000"),
                "the new primary takes writes")
     return old, new
@@ -504,7 +531,7 @@ def test_a_diverged_primary_is_rewound(c):
         told = old.log_lines("event=put_aside.*1 transaction.s. from .* that nobody else has")
         kept = pathlib.Path(re.search(r"kept in ([^ \"]+)", told[-1]).group(1))
         assert list(kept.glob("0*")) and (kept / "transactions.txt").read_text(encoding="utf-8").count("COMMIT") == 1
-        assert str(kept) in new.ctl("explain", "-n", "200").stdout
+        wait_until(lambda: str(kept) in new.ctl("explain", "-n", "200").stdout, "the journal tells it")
     c.wait_healthy()
 
 
@@ -555,7 +582,7 @@ def assert_quarantined(node):
     assert f"member remove {node.name}" in node.log_lines("event=quarantined")[-1]
     wait_until(lambda: node.rest("/primary")[0] == 503 and node.rest("/replica")[0] == 503, f"{node} serves nothing")
     done = node.ctl("dcs", "put", "x", "1", check=False)
-    assert done.returncode != 0 and "quarantined" in done.stderr
+    assert done.returncode != 0 and "quarantined" in done.stderr, done
 
 
 def replace(c, node):
@@ -577,7 +604,7 @@ def test_a_node_whose_state_differs_does_not_lead_and_is_replaced(c):
         primary, liar = c.primary(), c.standbys()[0]
         primary.ctl("dcs", "put", "x", "true")
         liar.signal("regentd", signal.SIGKILL)
-        liar.process.wait(5)
+        liar.reap()
         lie(c, liar, "/regent/ha/leader", f'"{primary.name}"', f'"{liar.name}"')
         liar.start()
         assert_quarantined(liar)
@@ -587,12 +614,12 @@ def test_a_node_whose_state_differs_does_not_lead_and_is_replaced(c):
         assert c.primary() is primary
 
         primary.signal("regentd", signal.SIGKILL)
-        primary.process.wait(5)
+        primary.reap()
         lie(c, primary, "x", "true", "false")
         at = time.monotonic()
         primary.start()
         assert_quarantined(primary)
-        c.new_leader(primary, 60)
+        c.new_leader(primary)
         assert primary.postmaster() is None or primary.value("SELECT pg_is_in_recovery()") in (True, None)
         writes_again(w, at, "after the quarantine of the primary")
         replace(c, primary)

@@ -26,7 +26,7 @@ echo "called $3" >> $at
 
 @pytest.fixture(name="c")
 def cluster_fixture(request):
-    with Cluster(sync=True, sets=["bootstrap.dcs.synchronous_node_count=2"]) as c:
+    with Cluster(sync=True, ttl=10, sets=["bootstrap.dcs.synchronous_node_count=2"]) as c:
         hooks = c.dir / "hooks"
         hooks.mkdir()
         hooks.chmod(0o777)

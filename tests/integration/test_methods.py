@@ -64,7 +64,7 @@ class Backup:
 
 
 def test_a_cluster_begins_in_the_past_and_grows_by_another_tool():
-    with Cluster(sync=True, sets=["bootstrap.dcs.postgresql.parameters.max_prepared_transactions=10"]) as c:
+    with Cluster(sync=True, ttl=10, sets=["bootstrap.dcs.postgresql.parameters.max_prepared_transactions=10"]) as c:
         n1, n2, n3 = c.nodes
         backup = Backup(c.dir / "past")
         script = c.dir / "copy"

@@ -23,7 +23,8 @@ def net_fixture():
 
 def test_when_the_partition_heals_the_new_primary_goes_on(net):
     sets = ['postgresql.pg_hba=["host all all all scram-sha-256", "host replication all all scram-sha-256"]']
-    with Cluster(sync="on", sets=sets, all_sets=sets, addresses=[h.address for h in net.hosts],
+    # Long enough for a machine that stands still at times: there is to be one failover.
+    with Cluster(sync="on", ttl=10, sets=sets, all_sets=sets, addresses=[h.address for h in net.hosts],
                  namespaces=[h.namespace for h in net.hosts]) as c:
         c.form()
         old = c.primary()

@@ -22,7 +22,7 @@ LOW, HIGH = "40", "55"
 
 @pytest.fixture(scope="module", name="c")
 def cluster_fixture(request):
-    with Cluster(sync=False, sets=["bootstrap.dcs.on_primary_crash=restart",
+    with Cluster(sync=False, ttl=15, sets=["bootstrap.dcs.on_primary_crash=restart",
                                    f"bootstrap.dcs.postgresql.parameters.max_connections={LOW}"]) as cluster:
         try:
             cluster.form()
@@ -46,6 +46,13 @@ def restart(node):
     old = node.postmaster()
     os.kill(old, signal.SIGKILL)
     wait_until(lambda: node.postmaster() not in (None, old) and node.value("SELECT 1") == 1, f"{node} is back")
+
+
+def limits_of(node, member):
+    """What that member has told, going by what this node knows."""
+    done = node.ctl("-f", "json", "dcs", "get", "--local", f"/regent/{node.cluster.scope}/members/{member.name}", check=False)
+    found = json.loads(done.stdout) if done.returncode == 0 else []
+    return json.loads(found[0]["value"])["limits"] if found else ""
 
 
 def in_force(node):
@@ -94,7 +101,8 @@ def test_a_raised_limit_reaches_the_standbys_first_and_a_lowered_one_the_primary
     wait_reasons(c, c.nodes, down)
     restart(primary)
     assert in_force(primary) == LOW
-    wait_until(lambda: c.record(f"members/{primary.name}")["limits"].startswith(LOW), "the primary has told")
+    for n in c.nodes:  # as this node has it
+        wait_until(lambda n=n: limits_of(n, primary).startswith(LOW), f"{n} has heard what the primary has now")
     primary.sql("CHECKPOINT")
     lsn = primary.value("SELECT pg_current_wal_flush_lsn()")
     for n in standbys:
@@ -107,14 +115,11 @@ def test_a_raised_limit_reaches_the_standbys_first_and_a_lowered_one_the_primary
 
 
 def test_a_standby_whose_new_primary_has_more_is_restarted(c):
-    old = c.primary()
     first, second = c.standbys()
     edit(c, "-p", f"max_connections={HIGH}")
     wait_reasons(c, c.nodes, f"max_connections: {LOW}->{HIGH}")
     restart(first)
-    wait_until(lambda: old.ctl("switchover", "--candidate", first.name, check=False).returncode == 0,
-               f"{first} streams again, and takes over")
-    assert c.primary() is first
+    c.switch_over(first)
     c.wait_healthy()
     wait_until(lambda: in_force(second) == HIGH, f"{second} was restarted with what the primary has")
     first.sql("CREATE TABLE behind_it (id int)")
@@ -176,7 +181,7 @@ def test_an_edit_is_in_force_everywhere_and_is_taken_back(c):
     assert "work_mem" not in done.stdout
     for n in c.nodes:
         wait_until(lambda n=n: n.value("SHOW work_mem") == "9MB", f"{n} has it")
-        assert "m root postgres\n" in (n.pgdata / "pg_ident.conf").read_text()
+        wait_until(lambda n=n: "m root postgres\n" in (n.pgdata / "pg_ident.conf").read_text(), f"{n} has the file")
     wait_reasons(c, c.nodes, "wal_buffers: 4MB->1MB")
     edit(c, "-p", "work_mem=null", "-p", "wal_buffers=null", "-s", "postgresql.pg_ident=null")
     for n in c.nodes:
@@ -189,7 +194,8 @@ def test_the_slot_of_a_member_that_stays_away_is_dropped_and_comes_back_with_it(
     away = c.standbys()[-1]
     slot = f"regent_{away.name}"
     others = [n for n in c.nodes if n is not away]
-    assert all(n.value("SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", slot) == 1 for n in others)
+    for n in others:
+        wait_until(lambda n=n: n.value("SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", slot) == 1, f"{n} has it")
     away.kill()
     for n in others:
         wait_until(lambda n=n: n.value("SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", slot) == 0,

@@ -23,7 +23,7 @@ def cluster_fixture(tmp_path_factory):
     """Every node has PGDATA on a disk of its own."""
     base = tmp_path_factory.mktemp("disk")
     sets = ["on_sick_node=failover", "sick_failover_interval=1"]
-    with Cluster(sync="on", sets=[f"bootstrap.dcs.{s}" for s in sets]) as c, contextlib.ExitStack() as disks:
+    with Cluster(sync="on", ttl=10, sets=[f"bootstrap.dcs.{s}" for s in sets]) as c, contextlib.ExitStack() as disks:
         for node in c.nodes:
             mount = c.dir / f"{node.name}.disk"
             mount.mkdir()
@@ -43,8 +43,7 @@ def cluster_fixture(tmp_path_factory):
 
 def sick(node):
     """Kind of what is wrong; None: nothing."""
-    status, body = node.rest("/patroni")
-    return json.loads(body).get("sick", {}).get("kind") if status else None
+    return json.loads(node.answer("/patroni")[1]).get("sick", {}).get("kind")
 
 
 @contextlib.contextmanager
@@ -113,9 +112,9 @@ def test_an_archive_that_fails_while_the_disk_fills_up(c):
     old.ctl("restart", old.name)
     wait_until(lambda: old.try_sql("SELECT pg_switch_wal()"), "a segment is to be archived")
     wait_until(lambda: old.value("SELECT last_failed_time IS NOT NULL FROM pg_stat_archiver"), "it is refused")
-    assert sick(old) is None
+    wait_until(lambda: sick(old) is None, "nothing else is wrong", 180)
     with filled(old, SIZE_MIB // 12):
         wait_until(lambda: sick(old) == "archive", "the archive is seen to fail")
         c.new_leader(old)
-        assert "is not archived" in old.ctl("explain").stdout
+        wait_until(lambda: "is not archived" in old.ctl("explain", "-n", "200").stdout, "the journal tells why")
     c.wait_healthy()

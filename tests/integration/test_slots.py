@@ -1,5 +1,6 @@
 """Permanent replication slots on real PostgreSQL: made and dropped by the configuration, kept over a failover. A logical
 consumer loses nothing, and repeats nothing it has confirmed; while that is not certain, the status says so."""
+import contextlib
 import json
 import os
 import re
@@ -13,10 +14,12 @@ pytest.importorskip("psycopg2")
 
 import cluster  # noqa: E402
 from cluster import Cluster, build_dir, wait_until  # noqa: E402
+from load import Session  # noqa: E402
 from test_majors import programs  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not (build_dir() / "regentd").exists(), reason="regentd is not built")
 LOGICAL = {"type": "logical", "database": "app", "plugin": "test_decoding"}
+CONSUMES_SQL = "SELECT 1 FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE r.application_name = %s AND s.slot_name = 'app'"
 ROW = re.compile(r"^table public\.event: INSERT: id\[integer\]:(\d+)")
 
 
@@ -29,15 +32,17 @@ class Consumer:
         self.lsn = "0/0"
         self.process = None
         self.thread = None
+        self.name = "consumer0"
 
     def start(self, node):
         binary = cluster.PG_BIN / "pg_recvlogical"
         words = [str(binary), "-h", node.address, "-p", str(node.ports["pg"]), "-U", "postgres", "-d", "app", "--slot=app", "--start",
                  f"--startpos={self.lsn}", "--no-loop", "-s", "1", "-F", "1",
                  "-o", "include-xids=0", "-f", "-"]
-        env = {**os.environ, "PGPASSWORD": node.cluster.password}
-        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd="/")
-        self.thread = threading.Thread(target=self._read, args=(self.process.stdout,))
+        self.name = f"consumer{int(self.name[8:]) + 1}"
+        env = {**os.environ, "PGPASSWORD": node.cluster.password, "PGAPPNAME": self.name}
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env, cwd="/")
+        self.thread = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
         self.thread.start()
 
     def _read(self, lines):
@@ -48,16 +53,16 @@ class Consumer:
 
     def stop(self):
         self.process.send_signal(signal.SIGINT)
-        self.thread.join()
-        self.process.communicate()
+        self.process.wait(60)
+        self.thread.join(60)
+        self.process.stdout.close()
 
     def follow(self, node):
         """From another server on: the slot there is free as soon as the old connection is gone."""
         def goes_on():
             self.start(node)
-            try:
-                self.process.wait(timeout=0.5)
-            except subprocess.TimeoutExpired:
+            wait_until(lambda: node.value(CONSUMES_SQL, self.name) or self.process.poll() is not None, "it streams, or is refused")
+            if self.process.poll() is None:
                 return True
             self.stop()
             return False
@@ -81,18 +86,14 @@ def complaints(c):
 def settled(c):
     """Nobody complains. A logical slot moves on at the next record of the running transactions, which a checkpoint writes;
     the physical one when its consumer does."""
-    c.primary().sql("CHECKPOINT")
-    c.primary().sql("SELECT pg_replication_slot_advance('archiver', pg_current_wal_lsn())")
+    c.primary().try_sql("CHECKPOINT")
+    c.primary().try_sql("SELECT pg_replication_slot_advance('archiver', pg_current_wal_lsn())")
     return not any(complaints(c).values())
 
 
 def app(node, query, *args):
-    import psycopg2
-    connection = psycopg2.connect(node.dsn().replace("dbname=postgres", "dbname=app"))
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(query, args or None)
-    connection.close()
+    with contextlib.closing(Session(node.dsn().replace("dbname=postgres", "dbname=app"), cluster.CONNECT_S)) as session:
+        session.execute(query, args or None, cluster.PATIENCE_S)
 
 
 @pytest.mark.parametrize("major", (15, 17))
@@ -100,7 +101,7 @@ def test_a_logical_consumer_loses_and_repeats_nothing_over_failovers(major, monk
     if not (programs(major) / "postgres").exists():
         pytest.skip(f"no PostgreSQL {major} in {programs(major)}; REGENT_TEST_PG_{major} names the directory of its programs")
     monkeypatch.setattr(cluster, "PG_BIN", programs(major))
-    with Cluster(sync="on", sets=['bootstrap.dcs.postgresql.parameters.wal_level="logical"']) as c:
+    with Cluster(sync="on", ttl=10, sets=['bootstrap.dcs.postgresql.parameters.wal_level="logical"']) as c:
         c.form()
         try:
             live(c, copied=major < 17)
@@ -120,9 +121,9 @@ def live(c, copied):
     wait_until(lambda: any("app" in text for text in complaints(c).values()), "the standbys say that they are not safe yet")
     consumer = Consumer(c.dir)
     consumer.follow(first)
-    wait_until(lambda: settled(c), "everybody has good slots", 120)
+    wait_until(lambda: settled(c), "everybody has good slots", 240)
     c.wait_healthy()
-    assert all("app" in slots(n) for n in c.nodes)
+    wait_until(lambda: all("app" in slots(n) for n in c.nodes), "everybody has it")
     assert not any("elsewhere" in slots(n) for n in c.nodes)
 
     for i in range(100):
@@ -133,6 +134,9 @@ def live(c, copied):
     app(first, "INSERT INTO event VALUES (100)")
     for node in c.nodes:
         wait_until(lambda node=node: node.value(moved_on, written), f"the slot of {node} has moved on")
+    wait_until(lambda: len(consumer.seen) == 101, "the consumer has that one, too")
+    end = first.value("SELECT pg_current_wal_lsn()")
+    wait_until(lambda: first.value(moved_on, end), "and has said so")
     consumer.stop()
     consumer.lsn = first.value("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 'app'")
 
@@ -153,7 +157,7 @@ def live(c, copied):
     consumer.follow(second)
     app(second, "INSERT INTO event VALUES (300)")
     if copied:  # PostgreSQL's own synchronization takes half a minute
-        wait_until(lambda: settled(c), "everybody has good slots again")
+        wait_until(lambda: settled(c), "everybody has good slots again", 120)
     consumer.stop()
     c.wait_healthy()
 

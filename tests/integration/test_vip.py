@@ -105,7 +105,7 @@ class Waiting:
 
     def __init__(self, c, address):
         self.heard = threading.Event()
-        self._link = psycopg2.connect(host=address, user="postgres", dbname="postgres", password=c.password, connect_timeout=5, keepalives=0)
+        self._link = psycopg2.connect(host=address, user="postgres", dbname="postgres", password=c.password, connect_timeout=30, keepalives=0)
         with self._link.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")
             os.kill(cursor.fetchone()[0], signal.SIGSTOP)
@@ -133,7 +133,7 @@ def c():
             sh("ip", "-n", host.namespace, "addr", "add", f"fd77::{i + 1}/64", "dev", "eth0", "nodad")
         sets = [f"vip.address={VIPS[0]}/24, {VIPS[1]}/64", "vip.interface=eth0", 'postgresql.listen="*:5432"',
                 'postgresql.pg_hba=["host all all all scram-sha-256", "host replication all all scram-sha-256"]']
-        with Cluster(addresses=[h.address for h in net.hosts], namespaces=[h.namespace for h in net.hosts]) as cluster:
+        with Cluster(ttl=8, addresses=[h.address for h in net.hosts], namespaces=[h.namespace for h in net.hosts]) as cluster:
             cluster.nodes = [VipNode(cluster, n.name, n.address, n.namespace) for n in cluster.nodes]
             for node in cluster.nodes:
                 node.more = [*sets, f"postgresql.connect_address={node.address}:5432",
@@ -171,7 +171,7 @@ def moved(c, watch, knocker, new, since):
 @pytest.mark.parametrize("address", VIPS)
 def test_it_follows_a_switchover(c, address):
     old = c.primary()
-    candidate = c[[m["Member"] for m in c.members() if m["Role"] == "Sync Standby"][0]]
+    candidate = c.sync_standby()
     with Watch(c.nodes) as watch, Knocker(c, address) as knocker:
         wait_until(lambda: knocker.through, "a client gets through before")
         old.ctl("switchover", "--candidate", candidate.name)
@@ -217,7 +217,7 @@ class Client:
     """One connection through the address, held open. It lives as long as the address was never away."""
 
     def __init__(self, c, address):
-        self._link = psycopg2.connect(host=address, user="postgres", dbname="postgres", password=c.password, connect_timeout=5, **DEADLINE)
+        self._link = psycopg2.connect(host=address, user="postgres", dbname="postgres", password=c.password, connect_timeout=30, **DEADLINE)
         self._link.autocommit = True
 
     def ask(self):
@@ -228,6 +228,11 @@ class Client:
 
 @pytest.mark.parametrize("paused", [False, True])
 def test_a_daemon_that_is_restarted_finds_it_where_it_was(c, paused):
+    with c.lease_of(30):
+        restarted(c, paused)
+
+
+def restarted(c, paused):
     primary = c.primary()
     clients = [Client(c, address) for address in VIPS]
     if paused:
@@ -304,7 +309,7 @@ def test_programs_that_move_an_address_by_rest_follow_the_primary(c, program, wo
             log = stack.enter_context(open(tmp_path / f"{node.name}.log", "wb"))
             child = subprocess.Popen(["ip", "netns", "exec", node.namespace, *words(c, node, address, tmp_path)], stdin=subprocess.DEVNULL,
                                      stdout=log, stderr=log)
-            stack.callback(child.wait, 30)
+            stack.callback(child.wait, 60)
             stack.callback(child.terminate)
         try:
             old = c.primary()

@@ -50,7 +50,7 @@ class Device:
 
 
 def test_it_counts_while_the_lease_is_held_and_only_then():
-    with Cluster(nodes=1, sets=["bootstrap.dcs.ttl=5", "watchdog.mode=required"]) as c:
+    with Cluster(nodes=1, ttl=12, sets=["watchdog.mode=required"]) as c:  # time to start a daemon
         node = c["n1"]
         device = Device(node)
         node.setup(sets=c.sets)
@@ -62,7 +62,7 @@ def test_it_counts_while_the_lease_is_held_and_only_then():
         wait_until(lambda: c.leader() is node, "it leads")
         wait_until(device.counts_down, "the watchdog counts")
         assert [line[0] for line in device.lines()[:2]] == ["time", "off"]  # stopped until there is something to guard
-        assert {line[2] for line in device.lines()} == {"2"}
+        assert {line[2] for line in device.lines()} == {"5"}
         fed = device.count("feed")
         wait_until(lambda: device.count("feed") > fed + 2, "it is fed")
         node.ctl("pause", "--wait")
@@ -89,7 +89,7 @@ def test_it_counts_while_the_lease_is_held_and_only_then():
 
 
 def test_one_that_is_none_is_done_without_unless_it_is_required():
-    with Cluster(nodes=1, sets=["bootstrap.dcs.ttl=5"]) as c:
+    with Cluster(nodes=1, ttl=15) as c:
         node = c["n1"]
         device = Device(node)
         node.setup(sets=c.sets)
