@@ -1,8 +1,10 @@
-/* A new cluster. The superuser's password goes through a pipe: never argv, never a file. */
+/* A new cluster. The superuser's password goes through a pipe: never argv, never a file.
+ *
+ * It is made beside the data directory and moved in when it is whole: one that was cut short is in nobody's way. */
 #include <errno.h>
 #include <sys/stat.h>
 
-#include "agent/worker/worker_ops.h"
+#include "agent/worker/worker_place.h"
 #include "base/mem.h"
 #include "base/str.h"
 
@@ -26,7 +28,7 @@ static bool reserved(const char *option)
 }
 
 static enum err run_initdb(struct worker *w, const struct worker_req *q, const char *bin_dir,
-                           struct errmsg *e)
+                           const char *data_dir, struct errmsg *e)
 {
     char path[FILES_PATH];
     char user[96];
@@ -47,7 +49,7 @@ static enum err run_initdb(struct worker *w, const struct worker_req *q, const c
         return err_set(e, rv, "the superuser's name or password is too long");
     tool_arg(&t, path);
     tool_arg(&t, "-D");
-    tool_arg(&t, q->data_dir);
+    tool_arg(&t, data_dir);
     tool_arg(&t, user);
     tool_arg(&t, "--data-checksums");
     tool_arg(&t, "--auth=scram-sha-256");
@@ -80,20 +82,22 @@ enum err op_made(struct worker *w, const struct worker_req *q, struct worker_rep
 enum err op_initdb(struct worker *w, const struct worker_req *q, struct worker_reply *r,
                    struct errmsg *e)
 {
-    bool empty = true;
-    enum err rv = files_dir_empty(q->data_dir, &empty, e);
-    if (rv == ERR_NOT_FOUND)
-        rv = ERR_OK;
-    if (rv == ERR_OK && !empty)
+    struct place p = {.exists = false};
+    enum err rv = place_find(q, &p, e);
+    if (rv == ERR_OK && !p.empty)
         rv = err_set(e, ERR_EXISTS, "%s is not empty: initdb needs an empty directory",
                      q->data_dir);
     if (rv == ERR_OK)
         rv = programs_find(q, r->bin_dir, e);
     if (rv == ERR_OK)
-        rv = run_initdb(w, q, r->bin_dir, e);
+        rv = p.in_place ? ERR_OK : files_remove_tree(p.fresh, e);
     if (rv == ERR_OK)
-        rv = lineage_write(q->data_dir, q->lineage, e);
+        rv = run_initdb(w, q, r->bin_dir, p.fresh, e);
     if (rv == ERR_OK)
-        rv = fresh_write(q->data_dir, e);
-    return rv == ERR_OK ? incarnation_write(q->data_dir, q->name, r->incarnation, e) : rv;
+        rv = lineage_write(p.fresh, q->lineage, e);
+    if (rv == ERR_OK)
+        rv = fresh_write(p.fresh, e);
+    if (rv == ERR_OK)
+        rv = incarnation_write(p.fresh, q->name, r->incarnation, e);
+    return rv == ERR_OK && !p.in_place ? place_exchange(&p, r, e) : rv;
 }

@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import signal
 import subprocess
 
@@ -23,7 +24,9 @@ def lab(tmp_path):
 def test_a_new_cluster_is_made_started_and_stopped(lab):
     n = lab.node("n1")
     n.wait("looked at", lambda v: v["data"] == "empty")
+    subprocess.run([*as_user(), "mkdir", "-p", f"{n.pgdata}.new/base"], check=True)  # of one that was cut short
     n.run("initdb", lineage="1:1")
+    assert not pathlib.Path(f"{n.pgdata}.new").exists()
     view = n.view()
     assert view["data"] == "ours" and len(view["incarnation"]) == 36 and view["lineage"] == "1:1"
     n.arm()
