@@ -230,7 +230,7 @@ static bool converged(struct world *w, void *arg)
         struct world_node *n = &w->nodes[m->servers[i].id];
         if (n->removed)
             continue; /* a learner whose addition was committed after it was given up */
-        if (raft_core_applied_index(n->core) != raft_core_applied_index(l->core) ||
+        if (raft_core_applied_index(n->core) != raft_core_last_index(l->core) ||
             raft_core_stored_index(n->core) != raft_core_last_index(l->core) ||
             raft_core_leader(n->core) != l->id)
             return false;
