@@ -112,6 +112,12 @@ static void port_extend(void *arg, uint64_t deadline_ms)
     fence_extend(d->fence, deadline_ms);
 }
 
+static bool port_shorten(void *arg, uint64_t deadline_ms)
+{
+    struct daemon *d = arg;
+    return fence_shorten(d->fence, deadline_ms);
+}
+
 static void port_disarm(void *arg)
 {
     struct daemon *d = arg;
@@ -222,6 +228,7 @@ const struct engine_ports daemon_ports = {
     .fence = port_fence,
     .arm = port_arm,
     .extend = port_extend,
+    .shorten = port_shorten,
     .disarm = port_disarm,
     .confirm = port_confirm,
     .kill = port_kill,

@@ -36,6 +36,8 @@ struct engine_ports {
     void (*fence)(void *arg, struct fence_state *ret_state);
     void (*arm)(void *arg, uint64_t token, uint64_t deadline_ms);
     void (*extend)(void *arg, uint64_t deadline_ms);
+    /* fence_shorten() */
+    bool (*shorten)(void *arg, uint64_t deadline_ms);
     void (*disarm)(void *arg);
     /* the lease was renewed since the fence asked */
     void (*confirm)(void *arg, uint64_t challenge);

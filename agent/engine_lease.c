@@ -68,10 +68,24 @@ static void on_adopt(void *arg, const struct client_reply *reply)
     engine_wake(g);
 }
 
+/* The fence holds no more than this, and nothing in this tick knows of more. */
+static bool shorten(struct engine *g, uint64_t deadline_ms)
+{
+    if (!g->o.ports->shorten(g->o.arg, deadline_ms))
+        return false;
+    g->fence.deadline_ms = MIN(g->fence.deadline_ms, deadline_ms);
+    g->view.deadline_ms = MIN(g->view.deadline_ms, deadline_ms);
+    return true;
+}
+
 /* The store answers a renewal that it has seen like any other, and the deadline counts from this try: so no try has
  * the nonce of another, also not of a daemon that died before its answer. */
 static void adopt(struct engine *g, uint64_t ttl_ms)
 {
+    /* It may be shorter than that of the daemon before. */
+    if (!shorten(g, keeper_deadline(g->lease_asked_ms, ttl_ms)))
+        return;
+    g->lease_asked = true;
     g->adopt_tried = true;
     g->adopt_nonce = g->fence.nonce + 1;
     struct lease_renew r = {
@@ -83,13 +97,13 @@ static void adopt(struct engine *g, uint64_t ttl_ms)
 
 static void ask_lease(struct engine *g, uint64_t now_ms)
 {
-    g->lease_asked = true;
     g->lease_asked_ms = now_ms;
     uint64_t ttl_ms = g->view.config.ttl_ms;
     if (!g->adopt_tried && g->fence.connected && g->fence.lease != 0) {
         adopt(g, ttl_ms);
         return;
     }
+    g->lease_asked = true;
     g->adopt_tried = true;
     struct lease_grant r = {.ttl_ms = ttl_ms, .nonce = 1};
     g->o.ports->call(g->o.arg, METHOD_LEASE_GRANT, &r, ttl_ms, on_grant, g);
@@ -144,6 +158,16 @@ static bool may_ask(const struct engine *g, uint64_t now_ms)
     return told && !g->lease_asked && g->mirror.complete && now_ms >= g->lease_retry_ms;
 }
 
+/* A shorter one binds as soon as the store has it: the fence holds it before, or PostgreSQL would outlive the lease. */
+static uint64_t ttl_to_ask(struct engine *g, uint64_t now_ms)
+{
+    uint64_t ttl_ms = g->view.config.ttl_ms;
+    if (ttl_ms < g->keeper.ttl_ms && !MUTANT(fence_keeps_longer_ttl) &&
+        !shorten(g, keeper_deadline(now_ms, ttl_ms)))
+        return g->keeper.ttl_ms;
+    return ttl_ms;
+}
+
 void engine_lease_step(struct engine *g)
 {
     uint64_t now_ms = engine_now(g);
@@ -159,7 +183,7 @@ void engine_lease_step(struct engine *g)
     bool urgent = g->fence.challenge != g->challenge;
     if (!urgent && !keeper_due(&g->keeper, now_ms))
         return;
-    uint64_t n = keeper_submit(&g->keeper, g->view.config.ttl_ms, now_ms);
+    uint64_t n = keeper_submit(&g->keeper, ttl_to_ask(g, now_ms), now_ms);
     struct lease_renew r = {.id = g->keeper.id,
                             .nonce = g->keeper.nonce,
                             .n = n,

@@ -73,8 +73,11 @@ enum err fence_signal(struct fence *f, int signal_number) MUST_CHECK;
 enum err fence_kill(struct fence *f) MUST_CHECK; /* everything, at once */
 /* The deadline from now on; acknowledged through `armed` in changed(). Later ones by fence_extend(). */
 enum err fence_arm(struct fence *f, uint64_t token, uint64_t deadline_ms) MUST_CHECK;
-/* shared memory: no message; never moves it back unless shorter is asked by fence_arm */
+/* shared memory: no message; never moves it back unless shorter is asked by fence_arm or fence_shorten */
 void fence_extend(struct fence *f, uint64_t deadline_ms);
+/* The same way: from now on PostgreSQL does not outlive this deadline. false: nothing is known to have changed, since
+ * a fence_arm() is under way or the fence is not there; try again. */
+bool fence_shorten(struct fence *f, uint64_t deadline_ms) MUST_CHECK;
 /* only for a PostgreSQL that is stopped or a standby */
 enum err fence_disarm(struct fence *f) MUST_CHECK;
 void fence_remember(struct fence *f, uint64_t lease, uint64_t nonce);

@@ -323,6 +323,18 @@ void fence_extend(struct fence *f, uint64_t deadline_ms)
     f->state.deadline_ms = deadline_ms;
 }
 
+bool fence_shorten(struct fence *f, uint64_t deadline_ms)
+{
+    CHECK_MAGIC(f, FENCE_MAGIC);
+    if (f->shm == NULL || f->arm_pending)
+        return false;
+    if (f->state.armed && deadline_ms < get(&f->shm->deadline_ms)) {
+        atomic_store_explicit(&f->shm->deadline_ms, deadline_ms, memory_order_release);
+        f->state.deadline_ms = deadline_ms;
+    }
+    return true;
+}
+
 void fence_confirm(struct fence *f, uint64_t challenge)
 {
     if (f->shm != NULL)

@@ -29,6 +29,8 @@ struct lease_keeper {
     struct keeper_submission out[KEEPER_OUTSTANDING]; /* ring by n */
 };
 
+/* Until when a renewal that was first submitted then lets its holder lead. */
+uint64_t keeper_deadline(uint64_t submitted_ms, uint64_t ttl_ms);
 /* A lease granted (or found again) by a request first submitted at submitted_ms, nonce, counter n. */
 void keeper_granted(struct lease_keeper *k, uint64_t id, uint64_t nonce, uint64_t n,
                     uint64_t ttl_ms, uint64_t submitted_ms);

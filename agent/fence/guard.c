@@ -89,8 +89,9 @@ static void take_deadline(struct guard *g, const struct guard_input *in)
         g->doubt = false;
     if (in->deadline_us == g->deadline_us)
         return;
-    /* In doubt the new deadline may stem from before the pause: the drift stays. */
-    if (!g->doubt)
+    /* In doubt the new deadline may stem from before the pause: the drift stays. A shorter one (of a shorter ttl) says
+     * nothing of the clocks. */
+    if (!g->doubt && in->deadline_us > g->deadline_us)
         g->drift_us = 0;
     g->deadline_us = in->deadline_us;
 }

@@ -378,6 +378,7 @@ const struct engine_ports sim_ports = {
     .fence = sim_fence,
     .arm = sim_arm,
     .extend = sim_extend,
+    .shorten = sim_shorten,
     .disarm = sim_disarm,
     .confirm = sim_confirm,
     .kill = sim_kill,

@@ -95,6 +95,15 @@ void sim_extend(void *arg, uint64_t deadline_ms)
         x->fence.deadline_ms = MAX(x->fence.deadline_ms, held_until(x, deadline_ms));
 }
 
+bool sim_shorten(void *arg, uint64_t deadline_ms)
+{
+    struct sim_node *x = arg;
+    if (!x->up[FENCE])
+        return false;
+    x->fence.deadline_ms = MIN(x->fence.deadline_ms, held_until(x, deadline_ms));
+    return true;
+}
+
 static void on_disarm(struct sim *w, struct sim_node *x, void *arg)
 {
     (void)arg;

@@ -447,6 +447,7 @@ void fence_ended(struct sim_node *x, bool requested);
 void sim_fence(void *arg, struct fence_state *ret);
 void sim_arm(void *arg, uint64_t token, uint64_t deadline_ms);
 void sim_extend(void *arg, uint64_t deadline_ms);
+bool sim_shorten(void *arg, uint64_t deadline_ms);
 void sim_disarm(void *arg);
 void sim_confirm(void *arg, uint64_t challenge);
 void sim_kill(void *arg);

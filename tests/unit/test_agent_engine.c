@@ -28,6 +28,7 @@ struct node {
     struct engine *g;
     uint64_t now_ms;
     struct fence_state fence;
+    bool arming; /* an order to the fence is under way */
     struct view_pg pg;
     struct call calls[CALLS];
     size_t calls_n;
@@ -139,7 +140,15 @@ static void port_number(void *arg, uint64_t number)
 static void port_extend(void *arg, uint64_t deadline_ms)
 {
     struct node *x = arg;
-    x->fence.deadline_ms = deadline_ms;
+    x->fence.deadline_ms = MAX(x->fence.deadline_ms, deadline_ms);
+}
+
+static bool port_shorten(void *arg, uint64_t deadline_ms)
+{
+    struct node *x = arg;
+    if (!x->arming)
+        x->fence.deadline_ms = MIN(x->fence.deadline_ms, deadline_ms);
+    return !x->arming;
 }
 
 static void port_remember(void *arg, uint64_t lease, uint64_t nonce)
@@ -170,6 +179,7 @@ static const struct engine_ports ports = {
     .fence = port_fence,
     .arm = port_arm,
     .extend = port_extend,
+    .shorten = port_shorten,
     .disarm = port_nothing,
     .confirm = port_number,
     .kill = port_nothing,
@@ -401,10 +411,9 @@ static const struct record of_leader[] = {
     {"initialize", "{\"name\":\"n1\",\"system_id\":77}", 3, 0},
 };
 
-/* Whose it is nobody can tell. PostgreSQL goes on until the deadline that the fence has, and no renewal moves that. */
-static void for_a_leader_key_that_cannot_be_read_no_deadline_is_moved(void **state)
+/* A new daemon on a node that leads: the fence holds the lease of the one before. */
+static void lead_before(struct node *x, uint64_t deadline_ms)
 {
-    struct node *x = *state;
     static const struct record rest[] = {
         {"leader",
          "{\"name\":\"n1\",\"incarnation\":\"i1\",\"token\":4,\"state\":\"running\","
@@ -415,15 +424,61 @@ static void for_a_leader_key_that_cannot_be_read_no_deadline_is_moved(void **sta
          "\"q\":1}",
          43, 0},
     };
-    static const struct record bad[] = {{"leader", "{\"name\":", 45, 12}};
     x->pg.proc = PG_PROC_RUNNING;
     x->pg.accepts = x->pg.set_known = x->pg.roles_ready = x->pg.checkpointed = true;
     x->pg.system_id = 77;
     x->pg.timeline = 2;
     fill_two(x, of_leader, ARRAY_LEN(of_leader), rest, ARRAY_LEN(rest), 50);
-    x->fence = (struct fence_state){
-        .connected = true, .armed = true, .token = 4, .lease = 11, .nonce = 1};
-    x->fence.deadline_ms = 100000 + TTL_MS - MARGIN_MS;
+    x->fence = (struct fence_state){.connected = true,
+                                    .armed = true,
+                                    .token = 4,
+                                    .lease = 11,
+                                    .nonce = 1,
+                                    .deadline_ms = deadline_ms};
+}
+
+/* A shorter TTL binds as soon as the store has it: a daemon that dies then must not leave a fence behind that holds
+ * the longer time. */
+static void the_fence_holds_a_shorter_ttl_before_the_store_has_it(void **state)
+{
+    enum { LONG_MS = 20000, LATE_MS = 100000 + LONG_MS - 1000 };
+    struct node *x = *state;
+    struct call *c;
+    lead_before(x, LATE_MS);
+    x->arming = true;
+    tick_at(x, 100000);
+    assert_null(pending(x, METHOD_LEASE_RENEW));
+    x->arming = false;
+    tick_at(x, 100100);
+    c = pending(x, METHOD_LEASE_RENEW);
+    assert_non_null(c);
+    assert_int_equal(c->renew.ttl_ms, TTL_MS);
+    assert_int_equal(x->fence.deadline_ms, 100100 + TTL_MS - MARGIN_MS);
+    struct lease_state s = {.id = 11, .ttl_ms = LONG_MS, .nonce = 2, .n = 1};
+    answer(c, &msg_lease_state, &s); /* the store had the longer one all the same */
+    x->arming = true;
+    tick_at(x, 106000);
+    c = pending(x, METHOD_LEASE_RENEW);
+    assert_non_null(c);
+    assert_int_equal(c->renew.ttl_ms, LONG_MS);
+    s.n = 2;
+    answer(c, &msg_lease_state, &s);
+    tick_at(x, 106100);
+    assert_int_equal(x->fence.deadline_ms, 106000 + LONG_MS - LONG_MS / 10);
+    x->arming = false;
+    tick_at(x, 112000);
+    c = pending(x, METHOD_LEASE_RENEW);
+    assert_non_null(c);
+    assert_int_equal(c->renew.ttl_ms, TTL_MS);
+    assert_int_equal(x->fence.deadline_ms, 112000 + TTL_MS - MARGIN_MS);
+}
+
+/* Whose it is nobody can tell. PostgreSQL goes on until the deadline that the fence has, and no renewal moves that. */
+static void for_a_leader_key_that_cannot_be_read_no_deadline_is_moved(void **state)
+{
+    struct node *x = *state;
+    static const struct record bad[] = {{"leader", "{\"name\":", 45, 12}};
+    lead_before(x, 100000 + TTL_MS - MARGIN_MS);
     tick_at(x, 100000);
     lease_answer(pending(x, METHOD_LEASE_RENEW), 11, 2, 1);
     tick_at(x, 102000);
@@ -629,6 +684,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(each_try_to_adopt_has_a_number_of_its_own),
         TEST(a_lease_that_another_renews_is_not_adopted),
+        TEST(the_fence_holds_a_shorter_ttl_before_the_store_has_it),
         TEST(without_a_quorum_the_settings_are_what_this_node_knew_last),
         TEST(nothing_rests_on_a_configuration_that_cannot_be_read),
         TEST(for_a_leader_key_that_cannot_be_read_no_deadline_is_moved),

@@ -144,7 +144,11 @@ static void an_extension_keeps_it_alive(void **state)
     uint64_t deadline = world_state(w)->deadline_ms;
     fence_extend(w->fence, deadline - 300); /* never backwards */
     assert_int_equal(world_state(w)->deadline_ms, deadline);
-    (void)world_arm(w, 8, WORLD_BUDGET_MS - 300); /* but an order shortens it */
+    assert_true(fence_shorten(w->fence, deadline + 1000));
+    assert_int_equal(world_state(w)->deadline_ms, deadline);
+    assert_true(fence_shorten(w->fence, deadline - 1000)); /* but when it is asked for */
+    assert_int_equal(world_state(w)->deadline_ms, deadline - 1000);
+    (void)world_arm(w, 8, WORLD_BUDGET_MS - 300); /* and by an order */
     WORLD_UNTIL(w, is_dead);
     assert_true(world_state(w)->swept_ms < deadline);
 }
