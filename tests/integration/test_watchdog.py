@@ -79,7 +79,7 @@ def test_it_counts_while_the_lease_is_held_and_only_then():
 
         # A daemon that is back adopts the fence with the device that it holds.
         taken = device.count("time")
-        postmaster = node.postmaster()
+        postmaster = wait_until(node.postmaster, "PostgreSQL runs")  # the fence holds a deadline before
         node.signal("regentd", signal.SIGKILL)
         node.reap()
         device.start()
