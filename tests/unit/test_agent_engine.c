@@ -437,6 +437,14 @@ static void lead_before(struct node *x, uint64_t deadline_ms)
                                     .deadline_ms = deadline_ms};
 }
 
+static struct call *renewal_for(struct node *x, uint64_t ttl_ms)
+{
+    struct call *c = pending(x, METHOD_LEASE_RENEW);
+    assert_non_null(c);
+    assert_int_equal(c->renew.ttl_ms, ttl_ms);
+    return c;
+}
+
 /* A shorter TTL binds as soon as the store has it: a daemon that dies then must not leave a fence behind that holds
  * the longer time. */
 static void the_fence_holds_a_shorter_ttl_before_the_store_has_it(void **state)
@@ -450,26 +458,20 @@ static void the_fence_holds_a_shorter_ttl_before_the_store_has_it(void **state)
     assert_null(pending(x, METHOD_LEASE_RENEW));
     x->arming = false;
     tick_at(x, 100100);
-    c = pending(x, METHOD_LEASE_RENEW);
-    assert_non_null(c);
-    assert_int_equal(c->renew.ttl_ms, TTL_MS);
+    c = renewal_for(x, TTL_MS);
     assert_int_equal(x->fence.deadline_ms, 100100 + TTL_MS - MARGIN_MS);
     struct lease_state s = {.id = 11, .ttl_ms = LONG_MS, .nonce = 2, .n = 1};
     answer(c, &msg_lease_state, &s); /* the store had the longer one all the same */
     x->arming = true;
     tick_at(x, 106000);
-    c = pending(x, METHOD_LEASE_RENEW);
-    assert_non_null(c);
-    assert_int_equal(c->renew.ttl_ms, LONG_MS);
+    c = renewal_for(x, LONG_MS);
     s.n = 2;
     answer(c, &msg_lease_state, &s);
     tick_at(x, 106100);
     assert_int_equal(x->fence.deadline_ms, 106000 + LONG_MS - LONG_MS / 10);
     x->arming = false;
     tick_at(x, 112000);
-    c = pending(x, METHOD_LEASE_RENEW);
-    assert_non_null(c);
-    assert_int_equal(c->renew.ttl_ms, TTL_MS);
+    (void)renewal_for(x, TTL_MS);
     assert_int_equal(x->fence.deadline_ms, 112000 + TTL_MS - MARGIN_MS);
 }
 

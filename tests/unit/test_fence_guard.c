@@ -50,6 +50,12 @@ static const struct script scripts[] = {
      "750 750 1000 -\n"
      "750 750 = -\n"
      "50 50 = kill 60\n"},
+    {"a shorter deadline moves it too, and the clocks stay as far apart as they went", false,
+     "50 50 5000 -\n"
+     "1000 1150 = -\n"
+     "50 50 1000 -\n"
+     "649 649 = -\n"
+     "1 1 = kill 60\n"},
     {"a doomed PostgreSQL is not saved by a later extension", false,
      "50 50 150 kill 50\n"
      "50 50 9000 -\n"},
