@@ -8,6 +8,8 @@
 #include "base/assert.h"
 #include "base/clock.h"
 
+#define PROBE_NAME "regent probe"
+
 enum { SYNC_POLL_MS = 10, SYNC_RETRY_MS = 200, SYNC_OVERRULED_MS = 1000, SYNC_TRY_MS = 1000 };
 
 static void again_cb(uv_timer_t *timer)
@@ -56,13 +58,22 @@ static void reloaded(void *arg, const struct pg_sql_reply *r)
         action_end(p, ERR_OK, NULL);
 }
 
+/* A backend that waits for a standby does not see that its client has gone: a probe that was given up, also one of an
+ * earlier daemon, would keep a connection that the next one needs. */
 static void reload_connected(void *arg, const struct pg_sql_reply *r)
 {
     struct postgres *p = arg;
-    if (r->status != ERR_OK)
+    char sql[200];
+    PGconn *probe = pg_sql_conn(p->sync_probe);
+    if (r->status != ERR_OK) {
         retry(p);
-    else
-        pg_sql_query(p->sync_sql, "SELECT pg_reload_conf()", PG_SQL_MS, reloaded, p);
+        return;
+    }
+    (void)snprintf(sql, sizeof sql,
+                   "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
+                   "application_name = '" PROBE_NAME "' AND pid <> %d; SELECT pg_reload_conf()",
+                   probe != NULL ? PQbackendPID(probe) : 0);
+    pg_sql_query(p->sync_sql, sql, PG_SQL_MS, reloaded, p);
 }
 
 static void written(void *arg, enum err status, const struct errmsg *e,
@@ -172,6 +183,7 @@ static void probe_connected(void *arg, const struct pg_sql_reply *r)
     }
     /* A commit that writes WAL and waits; a message changes no row. */
     pg_sql_query(p->sync_probe,
+                 "SET application_name = '" PROBE_NAME "'; "
                  "SET synchronous_commit = on; SET statement_timeout = 0; SELECT "
                  "pg_logical_emit_message(true, 'regent', 'probe')",
                  60000, probe_over, p);

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from cluster import processes_of
+from cluster import processes_of, wait_until
 from pg_lab import SUPERUSER_PASSWORD, Lab, as_user
 
 
@@ -167,6 +167,21 @@ def test_from_no_set_to_one_a_commit_is_seen_waiting(lab):
     assert view["old_n"] == 1 and not view["set_confirmed"]
     n1.run("set_sync", k=0)
     n1.wait("confirmed empty", lambda v: v["set_confirmed"] and v["old_n"] == 0)
+
+
+def test_a_commit_that_is_given_up_while_it_waits_keeps_no_connection(lab):
+    """Its backend does not see that nobody listens any more: the next one ends it."""
+    n1 = lab.primary()
+    probes = "SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE application_name = 'regent probe'"
+    seen = []
+    for i in range(3):
+        if i > 0:
+            n1.quit(leave=True)
+            n1.launch()
+            n1.wait("adopted", lambda v: v["proc"] == "running" and v["data"] == "ours" and v["accepts"])
+        n1.start("set_sync", k=1, s="00000000-0000-0000-0000-000000000000")
+        seen.append(wait_until(lambda: {*n1.psql(probes).split()} - {*seen}, "one waits, and no other").pop())
+    wait_until(lambda: n1.psql(probes) == seen[-1], "it alone is left")
 
 
 def own_connections(node):
