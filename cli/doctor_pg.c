@@ -27,6 +27,15 @@ static const struct question {
      " pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), wal_status)"
      " FROM pg_replication_slots WHERE wal_status IN ('unreserved', 'lost')"
      " OR pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) > 1073741824"},
+    {"replication room", DOCTOR_WARN, "there are walsenders and slots for further standbys",
+     "`regentctl edit-config -p NAME=N`: as many as nodes and eight more, then `regentctl "
+     "restart`",
+     "SELECT format('%s of %s of max_wal_senders are in use', count(*),"
+     " current_setting('max_wal_senders')) FROM pg_stat_replication"
+     " HAVING count(*) + 4 > current_setting('max_wal_senders')::int"
+     " UNION ALL SELECT format('%s of %s of max_replication_slots are in use', count(*),"
+     " current_setting('max_replication_slots')) FROM pg_replication_slots"
+     " HAVING count(*) + 3 > current_setting('max_replication_slots')::int"},
     {"archive", DOCTOR_FAIL, "archiving works, or is off",
      "mend archive_command; WAL piles up until the disk is full",
      "SELECT format('archiving of %s failed last at %s (%s times)', last_failed_wal,"

@@ -54,7 +54,7 @@ def schedule_soon(node, *words):
 def test_a_restart_takes_the_pending_settings_and_moves_nothing(c):
     primary = c.primary()
     postmasters = {n: n.postmaster() for n in c.nodes}
-    primary.ctl("edit-config", "-p", "track_commit_timestamp=on")
+    primary.ctl("edit-config", "-p", "track_commit_timestamp=on", "-p", "max_replication_slots=4")
     wait_until(lambda: all(columns(c, n).get("Pending restart") == "*" for n in c.nodes), "all wait for a restart")
     done = primary.ctl("restart", "--pending")
     lines = done.stdout.splitlines()
@@ -66,6 +66,7 @@ def test_a_restart_takes_the_pending_settings_and_moves_nothing(c):
         assert node.postmaster() != postmasters[node]
         wait_until(lambda node=node: node.value("SHOW track_commit_timestamp") == "on", f"{node} has it")
     wait_until(lambda: not any("Pending restart" in columns(c, n) for n in c.nodes), "nobody waits any more")
+    assert "2 of 4 of max_replication_slots are in use" in primary.ctl("doctor", check=False).stdout
     # Once more: nothing waits, so the condition does not hold.
     says = primary.ctl("restart", primary.name, "--pending", check=False)
     assert says.returncode == FAILED and "restart conditions are not satisfied" in says.stderr
