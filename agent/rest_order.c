@@ -225,13 +225,21 @@ static bool parse_restart(const json_t *body, const struct rest_facts *f, uint64
 
 /* ---- reinitialize ---- */
 
+/* Patroni's documentation has the words with hyphens, its code with underscores. */
+static bool either(const json_t *body, const char *hyphens, const char *underscores)
+{
+    return json_is_true(json_object_get(body, hyphens)) ||
+           json_is_true(json_object_get(body, underscores));
+}
+
 static bool parse_reinitialize(const json_t *body, const struct rest_facts *f,
                                struct rest_order *o, struct rest_reply *ret_reply)
 {
     const struct view *v = &f->view;
     str_cut(o->request.kind, sizeof o->request.kind, "reinitialize");
     o->request.force = json_is_true(json_object_get(body, "force"));
-    o->request.from_leader = json_is_true(json_object_get(body, "from-leader"));
+    o->request.from_leader = either(body, "from-leader", "from_leader");
+    o->request.remove_data = either(body, "remove-data", "remove_data");
     if (!v->has_leader)
         return no(ret_reply, rest_text(BUSY, "Cluster has no leader, can not reinitialize"));
     if (strcmp(v->leader.name, v->self) == 0)

@@ -10,6 +10,7 @@
 #include "base/str.h"
 #include "cli/cluster.h"
 #include "cli/commands.h"
+#include "cli/edit.h"
 
 struct order {
     const char *verb; /* as the command is called */
@@ -214,6 +215,25 @@ static int one(struct cli *c, struct order *o, const char *member)
     return done;
 }
 
+/* Nobody who says yes shall be surprised by what is gone. */
+static int confirm_removal(const struct member_rec *const *members, size_t n)
+{
+    struct buf text CLEANUP(buf_close) = BUF_INIT;
+    for (size_t i = 0; i < n; i++)
+        buf_printf(&text, "%s%s", i > 0 ? ", " : "", members[i]->name);
+    if (isatty(STDIN_FILENO) == 0)
+        return cli_fail(ERR_PRECONDITION,
+                        "the data of %s is deleted, not moved aside: say --force; nothing "
+                        "changed",
+                        buf_cstr(&text));
+    buf_printf(&text, ": the data directory, what of it is in tablespaces and its WAL are "
+                      "deleted, before the copy is made where there is no room for both. "
+                      "Delete them?");
+    return edit_confirmed(buf_cstr(&text))
+               ? 0
+               : cli_fail(ERR_CANCELLED, "not confirmed: nothing changed");
+}
+
 static int run(struct cli *c, struct order *o)
 {
     static struct cluster cl;
@@ -230,6 +250,8 @@ static int run(struct cli *c, struct order *o)
                                      "%s is the leader: its data is not replaced; switch over "
                                      "first",
                                      members[i]->name);
+    if (exit_code == 0 && o->rec.remove_data && !o->rec.force)
+        exit_code = confirm_removal(members, n);
     for (size_t i = 0; i < n && exit_code == 0; i++)
         exit_code = one(c, o, members[i]->name);
     cluster_close(&cl);
@@ -244,7 +266,8 @@ enum {
     OPTION_PENDING,
     OPTION_SCHEDULED,
     OPTION_WAIT,
-    OPTION_LEADER
+    OPTION_LEADER,
+    OPTION_REMOVE
 };
 
 static int take(struct order *o, int option)
@@ -274,6 +297,9 @@ static int take(struct order *o, int option)
         return 0;
     case OPTION_LEADER:
         o->rec.from_leader = true;
+        return 0;
+    case OPTION_REMOVE:
+        o->rec.remove_data = true;
         return 0;
     case 'F':
         o->rec.force = true;
@@ -343,6 +369,7 @@ int cmd_reinit(struct cli *c, int argc, char **argv)
 {
     static const struct option options[] = {{"wait", no_argument, NULL, OPTION_WAIT},
                                             {"from-leader", no_argument, NULL, OPTION_LEADER},
+                                            {"remove-data", no_argument, NULL, OPTION_REMOVE},
                                             {"force", no_argument, NULL, 'F'},
                                             {"timeout", required_argument, NULL, 't'},
                                             {NULL, 0, NULL, 0}};

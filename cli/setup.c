@@ -242,10 +242,15 @@ static enum err check_pg_data(const struct setup *s, struct errmsg *e)
     DIR *d = s->witness || s->keep_pg_data ? NULL : opendir(s->pg_data);
     bool empty = true;
     for (struct dirent *x = d != NULL ? readdir(d) : NULL; x != NULL && empty; x = readdir(d))
-        empty = strcmp(x->d_name, ".") == 0 || strcmp(x->d_name, "..") == 0 ||
-                strcmp(x->d_name, "lost+found") == 0;
+        empty = strcmp(x->d_name, ".") == 0 || strcmp(x->d_name, "..") == 0;
     if (d != NULL)
         (void)closedir(d);
+    char *found CLEANUP(mem_cleanup) = mem_printf("%s/lost+found", s->pg_data);
+    if (d != NULL && access(found, F_OK) == 0)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s has lost+found in it, which nobody could copy it with: name a "
+                       "subdirectory of it with --pg-data",
+                       s->pg_data);
     return empty ? ERR_OK
                  : err_set(e, ERR_EXISTS,
                            "%s is not empty: data of another cluster is never taken over or "

@@ -343,11 +343,15 @@ static bool destroy_from_leader(const struct view *v, const struct plan *p)
            strcmp(v->self, v->leader.name) != 0 && v->leader.timeline != 0;
 }
 
-static bool deleted_by_policy(const struct view *v, const struct plan *p)
+static bool deleted_as_told(const struct view *v, const struct plan *p)
 {
+    const struct request_rec *r = &v->request;
     bool allowed =
         v->pg.rewind_failed ? v->config.remove_on_rewind_failure : v->config.remove_on_diverged;
-    return !p->remove_old || (only_action(p, ACTION_CLONE) && allowed);
+    bool asked = v->has_request && strcmp(r->kind, "reinitialize") == 0 &&
+                 r->state[0] != '\0' && r->remove_data;
+    bool that = v->pg.data != PG_DATA_OURS || strcmp(v->pg.incarnation, r->incarnation) == 0;
+    return !p->remove_old || (only_action(p, ACTION_CLONE) && (allowed || (asked && that)));
 }
 
 static bool initdb_in_empty(const struct view *v, const struct plan *p)
@@ -512,7 +516,8 @@ static const struct {
     {destroy_not_counted_on, "data that the record counts on is not replaced"},
     {destroy_from_leader,
      "data is replaced only from the leader, its own only from the other site"},
-    {deleted_by_policy, "data is deleted only for a clone, and where the policy says so"},
+    {deleted_as_told,
+     "data is deleted only for a clone, and where the policy or a person says so"},
     {initdb_in_empty, "a cluster is made only in an empty directory, or of data that is given "
                       "to it, by who won the "
                       "race"},

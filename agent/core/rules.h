@@ -65,6 +65,8 @@ bool plan_follow(const struct view *v, struct plan *p, enum plan_action a);
 bool plan_clone(const struct view *v, struct plan *p);
 /* What the policy (remove_data_directory_on_...) says of data that cannot follow: to be deleted for the clone. */
 bool is_given_up(const struct view *v);
+/* The same of a reinitialize with --remove-data that is under way, of the data that was there when it began. */
+bool is_ordered_away(const struct view *v);
 bool is_state(const char *state, const char *wanted);
 /* Whom a running standby streams from: the member that its tag replicatefrom names while that one streams, directly or
  * by others, from the leader and not by way of this node; else the leader. */

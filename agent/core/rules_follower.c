@@ -100,6 +100,15 @@ bool plan_clone(const struct view *v, struct plan *p)
     return true;
 }
 
+/* The data that was there when a person asked for another; not what has taken its place. */
+bool is_ordered_away(const struct view *v)
+{
+    return v->has_request && is_state(v->request.kind, "reinitialize") &&
+           is_state(v->request.state, "under way") && v->request.remove_data &&
+           (v->pg.data == PG_DATA_BROKEN ||
+            is_state(v->pg.incarnation, v->request.incarnation));
+}
+
 bool is_given_up(const struct view *v)
 {
     return v->pg.rewind_failed ? v->config.remove_on_rewind_failure
@@ -118,7 +127,8 @@ bool rule_clone(const struct view *v, struct plan *p)
         return true;
     (void)plan_clone(v, p);
     /* What a rewind has left half done; of other broken data nothing is known. */
-    p->remove_old = v->pg.data == PG_DATA_BROKEN && v->pg.rewind_failed && is_given_up(v);
+    bool given_up = v->pg.rewind_failed && is_given_up(v);
+    p->remove_old = v->pg.data == PG_DATA_BROKEN && (given_up || is_ordered_away(v));
     return plan_say(p, "%s: cloning from %s",
                     v->pg.data == PG_DATA_EMPTY ? "the data directory is empty" : v->pg.trouble,
                     p->target);

@@ -203,7 +203,9 @@ bool rule_request_clone(const struct view *v, struct plan *p)
         return plan_wait(p, UINT64_MAX);
     }
     (void)plan_clone(v, p);
-    return plan_say(p, "reinitialize: cloning from %s", p->target);
+    p->remove_old = is_ordered_away(v);
+    return plan_say(p, "reinitialize: %scloning from %s",
+                    p->remove_old ? "deleting the old data and " : "", p->target);
 }
 
 /* A leader that dies is the leader until its lease has run out, and the next one has to become ready: a copy has failed

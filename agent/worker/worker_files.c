@@ -185,7 +185,7 @@ enum err files_dir_empty(const char *path, bool *ret_empty, struct errmsg *e)
     struct dirent *entry;
     while (empty && (entry = readdir(d)) != NULL)
         empty = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-                strcmp(entry->d_name, "lost+found") == 0;
+                strcmp(entry->d_name, "lost+found") == 0 || strcmp(entry->d_name, NEW_DIR) == 0;
     (void)closedir(d);
     *ret_empty = empty;
     return ERR_OK;

@@ -10,6 +10,9 @@
 
 enum { FILES_PATH = 1024 };
 
+/* In a data directory that cannot be renamed: where new data is made before it takes the place of what is there. */
+#define NEW_DIR "regent.new"
+
 /* dir/name; a name that is absolute stands for itself. */
 enum err files_path(char ret[static FILES_PATH], const char *dir, const char *name,
                     struct errmsg *e) MUST_CHECK;
@@ -27,7 +30,7 @@ enum err files_remove(const char *path, struct errmsg *e) MUST_CHECK;
 enum err files_rename(const char *from, const char *to, struct errmsg *e) MUST_CHECK;
 enum err files_sync_dir(const char *path, struct errmsg *e) MUST_CHECK;
 bool files_exists(const char *path);
-/* ERR_NOT_FOUND when there is no such directory; lost+found does not count. */
+/* ERR_NOT_FOUND when there is no such directory; lost+found does not count, nor data that was being made (NEW_DIR). */
 enum err files_dir_empty(const char *path, bool *ret_empty, struct errmsg *e) MUST_CHECK;
 /* A directory of our own: made 0700, or already there, ours, and closed to other users. */
 enum err files_own_dir(const char *path, struct errmsg *e) MUST_CHECK;

@@ -90,7 +90,7 @@ enum err op_initdb(struct worker *w, const struct worker_req *q, struct worker_r
     if (rv == ERR_OK)
         rv = programs_find(q, r->bin_dir, e);
     if (rv == ERR_OK)
-        rv = p.in_place ? ERR_OK : files_remove_tree(p.fresh, e);
+        rv = files_remove_tree(p.fresh, e); /* of one that was cut short */
     if (rv == ERR_OK)
         rv = run_initdb(w, q, r->bin_dir, p.fresh, e);
     if (rv == ERR_OK)
@@ -99,5 +99,5 @@ enum err op_initdb(struct worker *w, const struct worker_req *q, struct worker_r
         rv = fresh_write(p.fresh, e);
     if (rv == ERR_OK)
         rv = incarnation_write(p.fresh, q->name, r->incarnation, e);
-    return rv == ERR_OK && !p.in_place ? place_exchange(&p, r, e) : rv;
+    return rv == ERR_OK ? place_exchange(&p, r, e) : rv;
 }

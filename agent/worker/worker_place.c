@@ -30,6 +30,18 @@ static bool is_mount_point(const char *path, const char *parent)
     return stat(path, &a) == 0 && stat(parent, &b) == 0 && a.st_dev != b.st_dev;
 }
 
+static enum err refuse_root(const struct place *p, struct errmsg *e)
+{
+    char path[FILES_PATH];
+    enum err rv = files_path(path, p->target, "lost+found", e);
+    if (rv == ERR_OK && files_exists(path))
+        rv = err_set(e, ERR_UNSUPPORTED,
+                     "%s has lost+found in it, which nobody could copy it with: make a "
+                     "subdirectory of it postgresql.data_dir",
+                     p->target);
+    return rv;
+}
+
 enum err place_find(const struct worker_req *q, struct place *p, struct errmsg *e)
 {
     char real[4096];
@@ -39,6 +51,9 @@ enum err place_find(const struct worker_req *q, struct place *p, struct errmsg *
         rv = files_parent(p->parent, p->target, e);
     if (rv != ERR_OK)
         return err_set(e, rv, "%s is no usable path", q->data_dir);
+    rv = refuse_root(p, e);
+    if (rv != ERR_OK)
+        return rv;
     rv = files_dir_empty(p->target, &p->empty, e);
     p->exists = rv == ERR_OK;
     if (rv == ERR_NOT_FOUND) {
@@ -50,7 +65,8 @@ enum err place_find(const struct worker_req *q, struct place *p, struct errmsg *
     bool fixed = p->exists &&
                  (is_mount_point(p->target, p->parent) || access(p->parent, W_OK | X_OK) != 0);
     p->in_place = fixed;
-    return str_format(p->fresh, sizeof p->fresh, "%s%s", p->target, fixed ? "" : ".new");
+    return str_format(p->fresh, sizeof p->fresh, "%s%s", p->target,
+                      fixed ? "/" NEW_DIR : ".new");
 }
 
 static enum err has_tablespaces(const struct place *p, bool *ret, struct errmsg *e)
@@ -68,20 +84,24 @@ enum err place_check(const struct place *p, struct errmsg *e)
 {
     bool tablespaces = false;
     if (p->in_place && !p->empty)
-        return err_set(
-            e, ERR_UNSUPPORTED,
-            "%s is a mount point, or its parent is not writable: the old data cannot be "
-            "moved aside; move the data to a subdirectory of the mount, or empty it",
-            p->target);
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s cannot be moved aside (a mount point, or in a directory that is not "
+                       "writable): `regentctl reinit --remove-data` deletes it",
+                       p->target);
     if (p->empty)
         return ERR_OK;
     enum err rv = has_tablespaces(p, &tablespaces, e);
     if (rv == ERR_OK && tablespaces)
         rv = err_set(e, ERR_UNSUPPORTED,
-                     "%s has tablespaces, which are not moved aside: move or empty their "
-                     "directories and remove the links in pg_tblspc first",
+                     "%s has tablespaces, which are not moved aside: `regentctl reinit "
+                     "--remove-data` deletes what is in them of it",
                      p->target);
     return rv;
+}
+
+bool place_is_short(const struct place *p)
+{
+    return !p->empty && files_tree_bytes(p->target) > free_bytes(p->parent);
 }
 
 static enum err no_server(const struct place *p, struct errmsg *e)
@@ -109,12 +129,64 @@ static enum err set_aside(struct place *p, struct worker_reply *r, struct errmsg
     return rv;
 }
 
+static enum err move_entries(const char *from, const char *to, struct errmsg *e)
+{
+    enum err rv = ERR_OK;
+    struct dirent *entry;
+    DIR *d = opendir(from);
+    if (d == NULL)
+        return err_set(e, err_from_errno(errno), "open %s: %s", from, strerror(errno));
+    while (rv == ERR_OK && (entry = readdir(d)) != NULL) {
+        char a[FILES_PATH];
+        char b[FILES_PATH];
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        rv = files_path(a, from, entry->d_name, e);
+        if (rv == ERR_OK)
+            rv = files_path(b, to, entry->d_name, e);
+        if (rv == ERR_OK && rename(a, b) != 0)
+            rv =
+                err_set(e, err_from_errno(errno), "rename %s to %s: %s", a, b, strerror(errno));
+    }
+    (void)closedir(d);
+    return rv;
+}
+
+/* The directory stays: what is in `fresh` goes up. Half of that is no data. */
+static enum err exchange_within(const struct place *p, struct errmsg *e)
+{
+    char mark[FILES_PATH];
+    enum err rv = files_path(mark, p->target, REMOVE_FILE, e);
+    if (rv == ERR_OK)
+        rv = files_write(mark, slice_of(NULL, 0), 0600, e);
+    if (rv == ERR_OK)
+        rv = move_entries(p->fresh, p->target, e);
+    if (rv == ERR_OK && rmdir(p->fresh) != 0)
+        rv = err_set(e, err_from_errno(errno), "remove %s: %s", p->fresh, strerror(errno));
+    if (rv == ERR_OK)
+        rv = files_sync_dir(p->target, e);
+    return rv == ERR_OK ? files_remove(mark, e) : rv;
+}
+
+static enum err remove_empty(const char *path, struct errmsg *e)
+{
+    /* of a copy that was cut short when the directory could not be renamed */
+    char left[FILES_PATH];
+    enum err rv = files_path(left, path, NEW_DIR, e);
+    if (rv == ERR_OK)
+        rv = files_remove_tree(left, e);
+    if (rv == ERR_OK && rmdir(path) != 0)
+        rv = err_set(e, err_from_errno(errno), "remove empty %s: %s", path, strerror(errno));
+    return rv;
+}
+
 enum err place_exchange(struct place *p, struct worker_reply *r, struct errmsg *e)
 {
     enum err rv = ERR_OK;
-    if (p->exists && p->empty && rmdir(p->target) != 0)
-        rv = err_set(e, err_from_errno(errno), "remove empty %s: %s", p->target,
-                     strerror(errno));
+    if (p->in_place)
+        return exchange_within(p, e);
+    if (p->exists && p->empty)
+        rv = remove_empty(p->target, e);
     if (rv == ERR_OK && !p->empty)
         rv = set_aside(p, r, e);
     if (rv != ERR_OK)
@@ -128,6 +200,8 @@ enum err place_exchange(struct place *p, struct worker_reply *r, struct errmsg *
 enum err place_clear(struct place *p, struct worker_reply *r, struct errmsg *e)
 {
     enum err rv = p->empty ? ERR_OK : set_aside(p, r, e);
+    if (rv == ERR_OK)
+        rv = files_remove_tree(p->fresh, e);
     if (rv == ERR_OK && (!p->exists || !p->empty) && mkdir(p->target, 0700) != 0)
         rv = err_set(e, err_from_errno(errno), "make %s: %s", p->target, strerror(errno));
     return rv;
@@ -250,8 +324,7 @@ enum err place_give_up(struct place *p, struct worker_reply *r, struct errmsg *e
     if (rv != ERR_OK || stays)
         return rv;
     rv = delete_data(p, e);
-    (void)snprintf(r->text, sizeof r->text, "old data in %.400s deleted, as configured",
-                   p->target);
+    (void)snprintf(r->text, sizeof r->text, "old data in %.400s deleted", p->target);
     return rv;
 }
 
@@ -261,7 +334,7 @@ void place_drop_old(struct place *p, struct worker_reply *r)
     if (p->old[0] == '\0')
         return;
     if (files_remove_tree(p->old, &e) == ERR_OK)
-        (void)snprintf(r->text, sizeof r->text, "old data deleted, as configured");
+        (void)snprintf(r->text, sizeof r->text, "old data deleted");
     else
         (void)snprintf(r->text, sizeof r->text, "old data is in %.200s: %.250s", p->old,
                        e.text);

@@ -302,10 +302,10 @@ def demo_fixture(one_node):
     return one_node
 
 
-def join(demo, home, token, name):
+def join(demo, home, token, name, data=None):
     return ctl("-c", home / name / "regent.yml", "join", demo.address("n1"), "--token", token, "--name", name, "--listen",
                f"127.0.0.1:{free_port()}", "--data-dir", home / name, "--pg-bin", PG_BIN, "--pg-port", free_port(),
-               "--rest-port", free_port(), "--pg-data", home / name / "pg")
+               "--rest-port", free_port(), "--pg-data", data or home / name / "pg")
 
 
 def test_a_token_that_is_no_good_costs_nothing(demo, home):
@@ -620,6 +620,8 @@ def test_init_and_join_leave_a_data_directory_alone(demo, home):
     says(ctl("-c", home / "r.yml", "init", "--scope", "s", "--name", "n", "--listen", "127.0.0.1", "--data-dir", home / "d",
              "--pg-bin", PG_BIN, "--pg-data", data), FAILED, f"{data} is not empty")
     assert on_disk(home) == before
+    subprocess.run([*as_user(), "mkdir", "-p", home / "root" / "lost+found"], check=True, cwd="/")
+    says(join(demo, home, token, "n2", data=home / "root"), FAILED, "lost+found", "subdirectory")
 
 
 @contextlib.contextmanager

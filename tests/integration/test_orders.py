@@ -1,11 +1,12 @@
 """What a person orders: restart, reload, reinitialize, stop and start of one PostgreSQL, now or at a time."""
 import datetime
+import subprocess
 
 import pytest
 
 pytest.importorskip("psycopg2")
 
-from cluster import Cluster, PG_BIN, build_dir, wait_until  # noqa: E402
+from cluster import Cluster, PG_BIN, as_user, build_dir, wait_until  # noqa: E402
 
 pytestmark = [
     pytest.mark.skipif(not (build_dir() / "regentd").exists(), reason="regentd is not built"),
@@ -120,6 +121,23 @@ def test_a_reinitialized_standby_has_new_data_and_the_old_is_beside_it(c):
     # It was out of the record before its data went.
     left = [line for line in primary.log_lines("event=plan rule=leader_sync") if "sync record" in line]
     assert left and primary.value("SELECT count(*) FROM t") is not None
+
+
+def test_data_that_cannot_be_moved_aside_is_deleted_when_a_person_says_so(c):
+    """As if there were tablespaces. Of those of other servers in the same place nothing goes."""
+    node = c.standbys()[0]
+    version = (node.pgdata / "PG_VERSION").read_text(encoding="ascii").strip()
+    space = node.dir / "space"
+    subprocess.run([*as_user(), "mkdir", "-p", str(space / f"PG_{version}_1" / "5"), str(space / "PG_9.0_1")], check=True)
+    (node.pgdata / "pg_tblspc" / "99999").symlink_to(space)
+    before = sorted(node.dir.iterdir())
+    says = node.ctl("reinit", node.name, "--remove-data", check=False)
+    assert says.returncode == REFUSED and f"the data of {node.name} is deleted" in says.stderr and "--force" in says.stderr
+    assert c.record(f"request/{node.name}") is None
+    node.ctl("reinit", node.name, "--remove-data", "--force", "--wait", timeout_s=280)
+    assert node.log_lines("rule=request_clone .*deleting the old data and cloning")
+    assert sorted(node.dir.iterdir()) == before, "nothing is beside it"
+    assert not list((node.pgdata / "pg_tblspc").iterdir()) and [p.name for p in space.iterdir()] == ["PG_9.0_1"]
 
 
 def test_a_standby_that_is_stopped_stays_so_until_it_is_started(c):

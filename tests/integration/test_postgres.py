@@ -337,6 +337,11 @@ def test_old_data_is_deleted_only_as_configured(lab):
     n2.wait("streaming", lambda v: v["streaming"])
 
 
+def make_dir(path):
+    """Of PostgreSQL's user."""
+    subprocess.run([*as_user(), "mkdir", "-p", str(path)], check=True)
+
+
 def on_a_mount_of_its_own(directory):
     """What to put before a command so that for it the directory is a bind mount, of its parent's file system."""
     code = ("import ctypes, os, sys\n"
@@ -368,11 +373,35 @@ def test_data_in_a_mount_point_is_replaced_only_as_configured(lab):
     n2.start("clone", **copy)
     refused = n2.finish()
     assert refused["status"] != "ok" and "mount point" in str(refused), refused
-    assert n2.view()["incarnation"] == before
+    assert "reinit --remove-data" in str(refused) and n2.view()["incarnation"] == before
     n2.run("clone", **copy, remove_old=1)
     n2.wait("looked at", lambda v: v["data"] == "ours" and v["incarnation"] != before)
+    assert not (n2.pgdata / "regent.new").exists() and not (n2.pgdata / "regent.remove").exists()
+    # A copy that was cut short, and one of which a part had taken its place already, are in nobody's way.
+    make_dir(n2.pgdata / "regent.new")
+    (n2.pgdata / "PG_VERSION").rename(n2.pgdata / "regent.new" / "PG_VERSION")
+    (n2.pgdata / "regent.remove").touch()
+    n2.run("clone", **copy)
+    assert (n2.pgdata / "PG_VERSION").exists() and not (n2.pgdata / "regent.new").exists()
     n2.run("start_standby", target=n1.target(), token=1)
     n2.wait("streaming", lambda v: v["streaming"])
+
+
+def test_the_root_of_a_file_system_is_no_data_directory(lab):
+    """Who has lost+found in it could be copied by nobody: said before the copy, and nothing is touched."""
+    n1 = lab.primary()
+    n2 = lab.node("n2")
+    found = n2.pgdata / "lost+found"
+    make_dir(found)
+    n2.wait("looked at", lambda v: v["data"] == "empty")
+    n2.start("clone", target=n1.target(), lineage="1:1")
+    refused = n2.finish()
+    assert refused["status"] != "ok" and "lost+found" in str(refused) and "data_dir" in str(refused), refused
+    assert [p.name for p in n2.pgdata.iterdir()] == ["lost+found"]
+    found.rmdir()
+    make_dir(n2.pgdata / "regent.new")  # of a copy that was cut short
+    n2.run("clone", target=n1.target(), lineage="1:1")
+    assert n2.wait("looked at", lambda v: v["data"] == "ours")
 
 
 def test_an_unfinished_copy_shows(lab):

@@ -168,6 +168,18 @@ static void a_body_becomes_a_request(void **state)
     assert_string_equal(o.failover.kind, "switchover");
     assert_false(o.failover.force);
     mem_free(f);
+    f = facts("self=n2");
+    assert_true(rest_order_parse(VERB_REINITIALIZE, slice_str("{\"from_leader\":true}"), f,
+                                 WALL_MS, &o, &reply));
+    assert_string_equal(o.request.kind, "reinitialize");
+    assert_true(o.request.from_leader);
+    assert_false(o.request.remove_data || o.request.force);
+    assert_true(rest_order_parse(VERB_REINITIALIZE,
+                                 slice_str("{\"remove-data\":true,\"from-leader\":\"no\"}"), f,
+                                 WALL_MS, &o, &reply));
+    assert_true(o.request.remove_data);
+    assert_false(o.request.from_leader || o.request.force);
+    mem_free(f);
 }
 
 static void merged(const char *now, const char *given, bool patch, const char *part,

@@ -102,6 +102,8 @@ static const struct dimension some[] = {
       "has_request=1\nrequest.kind=restart\nrequest.state=under way\nrequest.since_us=7",
       ("has_request=1\nrequest.kind=reinitialize\nrequest.state=under way\n"
        "request.incarnation=i2"),
+      ("has_request=1\nrequest.kind=reinitialize\nrequest.state=under way\n"
+       "request.incarnation=i2\nrequest.remove_data=1"),
       "has_request=1\nrequest.kind=stop\nrequest.state=under way"}},
     {{"", "", "", "sync.disarmed=1", "sync.disarmed=1\nconfig.pause=1"}},
     {{"", "",
@@ -326,7 +328,11 @@ static void only_who_streams_from_the_leader_is_recorded(void **state)
     assert_false(refused_for(&v, &p, "who streams from the leader itself"));
 }
 
-static void data_is_deleted_only_where_the_policy_says_so(void **state)
+#define ASKED                                                             \
+    "has_request=1\nrequest.kind=reinitialize\nrequest.state=under way\n" \
+    "request.remove_data=1\nrequest.incarnation=i2"
+
+static void data_is_deleted_only_where_the_policy_or_a_person_says_so(void **state)
 {
     static const struct {
         const char *change;
@@ -341,6 +347,12 @@ static void data_is_deleted_only_where_the_policy_says_so(void **state)
          "data is deleted only"},
         {"config.remove_on_diverged=1", ACTION_REWIND, "data is deleted only"},
         {"config.remove_on_diverged=1", ACTION_START_STANDBY, "data is deleted only"},
+        {ASKED, ACTION_CLONE, NULL},
+        {ASKED "\npg.data=broken\npg.incarnation=", ACTION_CLONE, NULL},
+        {ASKED "\npg.incarnation=i9", ACTION_CLONE, "data is deleted only"},
+        {ASKED "\nrequest.remove_data=0", ACTION_CLONE, "data is deleted only"},
+        {ASKED "\nrequest.state=", ACTION_CLONE, "data is deleted only"},
+        {ASKED "\nrequest.kind=restart", ACTION_CLONE, "data is deleted only"},
         {"config.remove_on_diverged=1\nsync.v=i2", ACTION_CLONE,
          "data that the record counts on"},
     };
@@ -373,7 +385,7 @@ int main(void)
         cmocka_unit_test(a_plan_for_another_view_is_refused),
         cmocka_unit_test(followed_is_the_leader_or_who_streams_from_it),
         cmocka_unit_test(only_who_streams_from_the_leader_is_recorded),
-        cmocka_unit_test(data_is_deleted_only_where_the_policy_says_so),
+        cmocka_unit_test(data_is_deleted_only_where_the_policy_or_a_person_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
