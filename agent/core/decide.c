@@ -138,6 +138,7 @@ static void back_off(const struct view *v, struct plan *p)
                    plan_action_name(p->action), (unsigned long long)v->busy.failures,
                    v->busy.error, (unsigned long long)(again_ms - v->now_ms), wanted);
     p->action = ACTION_NONE;
+    p->remove_old = false;
     p->wake_ms = MIN(p->wake_ms, again_ms);
 }
 

@@ -28,7 +28,7 @@ add_test(NAME node_sim_repeat COMMAND node_sim --repeat 1-10)
 list(APPEND tests node_sim_repeat)
 
 # Can it see? Each of these is broken on purpose, and some seed must tell.
-foreach(sight mix,fence_idle mix,no_deadline mix,no_seal mix,no_confirm late,no_sync_guard sick,no_damping
+foreach(sight mix,fence_idle mix,no_deadline fence,no_shortening mix,no_seal mix,no_confirm late,no_sync_guard sick,no_damping
         outage,seal_in_replay)
     string(REPLACE "," ";" sight ${sight})
     list(GET sight 0 scenario)

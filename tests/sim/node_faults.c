@@ -224,7 +224,7 @@ static void pause_machine(struct sim *w, struct sim_node *x, uint64_t for_us)
     x->pg.unfenced = true;
     if (!clock) {
         clock_set_rate(x, 0);
-        x->doubt_until_us = x->frozen_until_us + w->config.ttl * SEC;
+        x->doubt_until_us = x->frozen_until_us + w->longest_ttl_s * SEC;
     }
     sim_at(w, NULL, WORLD, for_us, "thaw", on_thaw, mem_dup(&x->id, sizeof x->id));
     net_changed(w);
@@ -349,6 +349,7 @@ static const struct kind kinds[] = {
     {order_switchover, {5, 0, 0, 3, 6, 8, 2, 0}, 0, 0, false, false},
     {order_failover, {1, 0, 0, 1, 0, 4, 0, 0}, 0, 0, false, false},
     {order_mode, {3, 0, 0, 0, 0, 2, 0, 1}, 0, 0, false, false},
+    {order_ttl, {3, 0, 0, 5, 0, 5, 1, 0}, 0, 0, false, false},
     {order_pause, {1, 0, 0, 1, 0, 8, 1, 0}, 500, 12000, true, false},
     {order_request, {3, 0, 0, 2, 0, 14, 0, 0}, 500, 8000, true, false},
     {fault_illness, {0, 0, 0, 0, 0, 0, 40, 0}, 2000, 25000, true, false},

@@ -55,6 +55,7 @@ static void watch_deadline(struct sim_node *x)
 
 struct arming {
     uint64_t token, deadline_ms;
+    unsigned daemon; /* the life of who sent it */
 };
 
 static uint64_t held_until(const struct sim_node *x, uint64_t deadline_ms)
@@ -66,6 +67,8 @@ static void on_arm(struct sim *w, struct sim_node *x, void *arg)
 {
     const struct arming *a = arg;
     struct fence_model *f = &x->fence;
+    if (a->daemon == x->life[DAEMON] && x->agent.arming > 0)
+        x->agent.arming--;
     if (!f->armed && a->deadline_ms <= clock_of(x) + SIM_KILL_BUDGET_MS) {
         sim_note(w, x, "the fence refuses a deadline that is too near");
         return;
@@ -81,10 +84,11 @@ static void on_arm(struct sim *w, struct sim_node *x, void *arg)
 void sim_arm(void *arg, uint64_t token, uint64_t deadline_ms)
 {
     struct sim_node *x = arg;
-    struct arming a = {token, deadline_ms};
-    if (x->up[FENCE])
-        sim_at(x->w, x, FENCE, 100 + sim_random(x->w, MS), "arm", on_arm,
-               mem_dup(&a, sizeof a));
+    struct arming a = {token, deadline_ms, x->life[DAEMON]};
+    if (!x->up[FENCE])
+        return;
+    x->agent.arming++;
+    sim_at(x->w, x, FENCE, 100 + sim_random(x->w, MS), "arm", on_arm, mem_dup(&a, sizeof a));
 }
 
 /* Shared memory: it takes no help of the fence. */
@@ -98,8 +102,10 @@ void sim_extend(void *arg, uint64_t deadline_ms)
 bool sim_shorten(void *arg, uint64_t deadline_ms)
 {
     struct sim_node *x = arg;
-    if (!x->up[FENCE])
-        return false;
+    if (!x->up[FENCE] || x->agent.arming > 0)
+        return false; /* the order under way has the longer one */
+    if (x->w->mutation == MUTATION_NO_SHORTENING)
+        return true;
     x->fence.deadline_ms = MIN(x->fence.deadline_ms, held_until(x, deadline_ms));
     return true;
 }
@@ -193,6 +199,7 @@ void fence_start(struct sim_node *x)
 {
     domain_begin(x, FENCE);
     x->fence = (struct fence_model){.alive = true};
+    x->agent.arming = 0;
 }
 
 static void on_respawn(struct sim *w, struct sim_node *x, void *arg)

@@ -79,6 +79,29 @@ void order_mode(struct sim *w, struct sim_node *x, uint64_t for_us)
     replace(x, "config", m->config_meta.mod_revision, &msg_config_rec, &c);
 }
 
+static void set_ttl(struct sim_node *x, uint64_t ttl_s)
+{
+    struct sim *w = x->w;
+    const struct mirror *m = mirror_at(x);
+    if (m == NULL || !m->config_meta.present || m->config.ttl == ttl_s)
+        return;
+    struct config_rec c = m->config;
+    c.ttl = c.loop_wait = ttl_s;
+    w->longest_ttl_s = MAX(w->longest_ttl_s, ttl_s);
+    sim_note(w, x, "ttl: %llu", (unsigned long long)ttl_s);
+    replace(x, "config", m->config_meta.mod_revision, &msg_config_rec, &c);
+}
+
+/* Much longer and back: what was told of the longer time must not outlive the shorter. */
+void order_ttl(struct sim *w, struct sim_node *x, uint64_t for_us)
+{
+    const struct mirror *m = mirror_at(x);
+    (void)for_us;
+    if (m != NULL)
+        set_ttl(x, m->config.ttl > w->config.ttl || sim_chance(w, 300) ? sim_between(w, 5, 7)
+                                                                       : sim_between(w, 8, 16));
+}
+
 static void set_pause(struct sim_node *x, bool on)
 {
     const struct mirror *m = mirror_at(x);
@@ -202,7 +225,9 @@ void order_request(struct sim *w, struct sim_node *x, uint64_t for_us)
             (void)snprintf(r.role, sizeof r.role, "%s",
                            sim_chance(w, 500) ? "primary" : "replica");
     }
-    r.force = strcmp(r.kind, "reinitialize") == 0 && sim_chance(w, 300);
+    bool anew = strcmp(r.kind, "reinitialize") == 0;
+    r.force = anew && sim_chance(w, 300);
+    r.remove_data = anew && sim_chance(w, 300);
     ask(x, 0, &r);
     if (stop)
         sim_at(w, NULL, WORLD, for_us, "start again", on_start_again,
@@ -232,6 +257,7 @@ void orders_end(struct sim *w)
 {
     for (size_t i = 0; i < w->n; i++) {
         set_pause(&w->node[i], false);
+        set_ttl(&w->node[i], w->config.ttl);
         start_again(&w->node[i]);
     }
 }
@@ -241,7 +267,7 @@ bool orders_open(const struct sim *w)
     for (size_t i = 0; i < w->n; i++) {
         const struct mirror *m = mirror_at(&w->node[i]);
         if (m == NULL || m->request_meta.present || m->failover_meta.present ||
-            m->config.pause || m->sync.disarmed)
+            m->config.pause || m->sync.disarmed || m->config.ttl != w->config.ttl)
             return true;
     }
     return false;

@@ -80,6 +80,7 @@ static void init_config(struct sim *w, const char *mode)
     if (w->scenario == SCENARIO_RUSH)
         (void)snprintf(c->on_primary_crash, sizeof c->on_primary_crash, "failover");
     config_defaults(c);
+    w->longest_ttl_s = c->ttl;
 }
 
 static void init_node(struct sim *w, size_t i)

@@ -17,6 +17,7 @@ static const char *const mutation_names[MUTATION_COUNT] = {
     [MUTATION_NONE] = "none",
     [MUTATION_FENCE_IDLE] = "fence_idle",
     [MUTATION_NO_DEADLINE] = "no_deadline",
+    [MUTATION_NO_SHORTENING] = "no_shortening",
     [MUTATION_NO_SEAL] = "no_seal",
     [MUTATION_NO_CONFIRM] = "no_confirm",
     [MUTATION_NO_SYNC_GUARD] = "no_sync_guard",

@@ -180,7 +180,8 @@ struct agent_pg {
     bool fence_connected, accepts;
     uint64_t postmaster; /* as last told; 0: none */
     uint64_t starting_ms;
-    bool remembers; /* what it has a fence remember */
+    unsigned arming; /* orders to the fence that it has not answered */
+    bool remembers;  /* what it has a fence remember */
     uint64_t lease, nonce;
     struct look look;
     uint64_t look_us; /* when the next look is; 0: none */
@@ -275,6 +276,7 @@ enum mutation {
     MUTATION_NONE,
     MUTATION_FENCE_IDLE,     /* the fence does not kill */
     MUTATION_NO_DEADLINE,    /* the fence is told of a deadline far away */
+    MUTATION_NO_SHORTENING,  /* it keeps the longer one when ttl is made shorter */
     MUTATION_NO_SEAL,        /* a seal is published while the walreceiver goes on */
     MUTATION_NO_CONFIRM,     /* a set counts as confirmed at once */
     MUTATION_NO_SYNC_GUARD,  /* transactions do not compare the sync record */
@@ -320,6 +322,7 @@ struct sim {
     uint64_t snapshot_every;
     unsigned late_reload; /* thousandths of processes that take a reload late */
     struct config_rec config;
+    uint64_t longest_ttl_s; /* that was asked for */
     uint64_t conns;
     uint64_t incarnations;
     char dir[64];
@@ -536,6 +539,7 @@ void rush_begin(struct sim *w);
 void order_switchover(struct sim *w, struct sim_node *x, uint64_t for_us);
 void order_failover(struct sim *w, struct sim_node *x, uint64_t for_us);
 void order_mode(struct sim *w, struct sim_node *x, uint64_t for_us);
+void order_ttl(struct sim *w, struct sim_node *x, uint64_t for_us);
 void order_pause(struct sim *w, struct sim_node *x, uint64_t for_us);
 void order_request(struct sim *w, struct sim_node *x, uint64_t for_us);
 void order_answered(struct sim_node *x, const struct result_rec *r);
