@@ -225,8 +225,32 @@ static void try_later(struct client *c, struct client_call *call, const struct e
 
 static bool session_unknown(const struct client_call *call, const struct errmsg *error)
 {
-    return call->add_session && error->code == ERR_PRECONDITION &&
-           strncmp(error->text, "session", 7) == 0;
+    return call->add_session && error_of_session(error->code, error->text);
+}
+
+/* Speaks of one sending alone, and the next one may fare better. */
+static bool passes(enum err code)
+{
+    return err_retryable(code) || code == ERR_OUTCOME_UNKNOWN || code == ERR_CANCELLED ||
+           code == ERR_NO_SPACE;
+}
+
+/* No answer to a write of a session that is, or may be, in the log: as the store applies it once, it is sent
+ * again until it has its result, or its deadline has passed. */
+static void refused_in_doubt(struct client *c, struct client_call *call,
+                             const struct errmsg *error)
+{
+    if (session_unknown(call, error)) {
+        client_session_lost(c, call->session);
+        give_up(c, call, ERR_OUTCOME_UNKNOWN, error->text);
+    } else if (error_is_result(error->code, error->text)) {
+        client_finish(c, call, error);
+    } else if (passes(error->code)) {
+        call->doubt = true;
+        try_later(c, call, error);
+    } else {
+        give_up(c, call, ERR_OUTCOME_UNKNOWN, error->text);
+    }
 }
 
 /* The answer of the server; the call is on `sent` and its slot is free again. */
@@ -250,11 +274,9 @@ void client_answered(struct client *c, struct client_call *call, const struct er
             list_insert(&c->writes, NULL, call);
         else
             try_later(c, call, error);
-    } else if (call->doubt && call->resend == RESEND_SESSION) {
-        /* This sending was refused; the one before, whose answer was lost, may still be applied. */
-        if (session_unknown(call, error))
-            client_session_lost(c, call->session);
-        give_up(c, call, ERR_OUTCOME_UNKNOWN, error->text);
+    } else if (call->resend == RESEND_SESSION &&
+               (call->doubt || error->code == ERR_OUTCOME_UNKNOWN)) {
+        refused_in_doubt(c, call, error);
     } else {
         client_finish(c, call, error);
     }

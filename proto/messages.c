@@ -126,3 +126,14 @@ enum method method_find(struct slice name)
             return (enum method)i;
     return METHOD_COUNT;
 }
+
+bool error_of_session(enum err code, const char *text)
+{
+    return code == ERR_PRECONDITION && strncmp(text, "session", 7) == 0;
+}
+
+bool error_is_result(enum err code, const char *text)
+{
+    return code == ERR_NOT_FOUND || code == ERR_EXISTS ||
+           (code == ERR_PRECONDITION && !error_of_session(code, text));
+}

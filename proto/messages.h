@@ -106,4 +106,10 @@ extern const struct method_info method_table[METHOD_COUNT];
 /* METHOD_COUNT when there is none of that name. */
 enum method method_find(struct slice name);
 
+/* docs/PROTOCOL.md, Sessions. Does the text of ERR_PRECONDITION say that the session is unknown? */
+bool error_of_session(enum err code, const char *text);
+/* In answer to a write of a session that was sent before: is it the result that the store keeps of that number,
+ * and so nothing was applied? Any other error speaks of this sending alone. */
+bool error_is_result(enum err code, const char *text);
+
 #endif

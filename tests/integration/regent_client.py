@@ -24,6 +24,7 @@ class RegentError(Exception):
         self.code, self.name, self.message = code, name, message
         self.outcome = details.get("outcome", "none")
         self.leader = details.get("leader", "")
+        self.no_session = name == "precondition" and message.startswith("session")
 
 
 class Unknown(Exception):
@@ -227,10 +228,12 @@ class Client:
             except RegentError as e:
                 if e.outcome == "unknown":
                     doubt = True
-                elif e.name != "unavailable":
-                    if doubt and not e.message.startswith("session"):
-                        raise Unknown(method) from e
+                elif not doubt and e.name != "unavailable":
                     raise
+                elif e.name in KEPT and not e.no_session:
+                    raise  # the result of the first sending
+                elif doubt and e.name not in PASSES:
+                    raise Unknown(method) from e
                 last = e
             except OSError as e:
                 if self.connection is not None:
@@ -252,7 +255,13 @@ class Client:
             self.session = self.call("session.open", nonce=self.nonce)["session"]
         self.seq += 1
         params.update(session=self.session, seq=self.seq)
-        return self.again(method, params, time.monotonic() + self.deadline_s, True)
+        try:
+            return self.again(method, params, time.monotonic() + self.deadline_s, True)
+        except RegentError as e:
+            if not e.no_session:
+                raise
+        self.session = self.seq = self.nonce = 0  # certainly not applied: anew, in another one
+        return self.write(method, **params)
 
     def close(self):
         if self.connection:
@@ -306,6 +315,8 @@ class Client:
 
 
 READS = {"kv.range", "lease.info", "member.list", "token.list", "cluster.status", "hash.read", "sql.query"}
+KEPT = {"not_found", "exists", "precondition"}
+PASSES = {"unavailable", "timeout", "cancelled", "limit", "no_space"}
 REPEATABLE = {"session.open", "lease.renew", "cert.renew", "token.redeem"}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import regent_client
 from dcs_lab import Lab, build_dir, wait_for
-from regent_client import ALL, Client, Connection, RegentError
+from regent_client import ALL, Client, Connection, RegentError, Unknown
 
 pytestmark = [pytest.mark.skipif(not (build_dir() / "dcs_node").exists(), reason="dcs_node is not built")]
 
@@ -120,6 +120,46 @@ def test_a_write_that_is_sent_again_is_applied_once(lab, client):
     first = client.again("kv.txn", request, until, safe=True)
     with contextlib.closing(client_of(lab, [lab.nodes[2]])) as other:
         assert other.again("kv.txn", request, until, safe=True) == first and first["succeeded"]
+
+
+class Scripted(Client):
+    """Its requests meet with what the test says, in order; the last one for ever."""
+
+    def __init__(self, *said, deadline_s=60):
+        super().__init__([], deadline_s=deadline_s)
+        self.said, self.session, self.sent = list(said), 7, []
+
+    def attempt(self, method, params, until):
+        self.sent.append((params["session"], params["seq"]))
+        said = self.said.pop(0) if len(self.said) > 1 else self.said[0]
+        if isinstance(said, dict):
+            return said
+        name, outcome = said
+        raise RegentError(0, name, "said the test", {"outcome": outcome})
+
+
+def test_a_write_in_doubt_is_sent_again_until_it_has_its_result():
+    lost = ("outcome_unknown", "unknown")
+    passing = [(name, "none") for name in ("unavailable", "no_space", "limit", "timeout", "cancelled")]
+    client = Scripted(lost, *passing, lost, {"revision": 5})
+    assert client.put("a", "1") == {"revision": 5} and client.sent == [(7, 1)] * 8
+    with pytest.raises(RegentError) as kept:
+        Scripted(lost, ("unavailable", "none"), ("not_found", "none")).put("a", "1")
+    assert kept.value.name == "not_found"
+    with pytest.raises(Unknown):
+        Scripted(lost, ("denied", "none")).put("a", "1")
+    with pytest.raises(Unknown):
+        Scripted(lost, ("no_space", "none"), deadline_s=0.5).put("a", "1")
+    with pytest.raises(RegentError) as certain:
+        Scripted(("no_space", "none")).put("a", "1")
+    assert certain.value.name == "no_space"
+
+
+def test_an_unknown_session_is_replaced(client):
+    client.put("s", "1")
+    client.session = 1
+    client.put("s", "2")
+    assert client.session > 1 and client.get("s") == b"2"
 
 
 def test_a_watch_has_every_revision_also_across_nodes(lab, client):

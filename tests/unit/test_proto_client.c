@@ -16,7 +16,17 @@
 
 /* ---- a server that does what the test says ---- */
 
-enum how { ANSWER, SWALLOW, DROP, NO_LEADER, SESSION_GONE, NO_SPACE };
+enum how {
+    ANSWER,
+    SWALLOW,
+    DROP,
+    NO_LEADER,
+    SESSION_GONE,
+    NO_SPACE,
+    IN_DOUBT,
+    KEPT_REFUSAL,
+    NO_RIGHT
+};
 
 enum { CONNS_MAX = 64, SEQS_MAX = 4096 };
 
@@ -79,6 +89,15 @@ static bool refuse(struct server *s, struct conn *c, uint64_t msgid)
         return true;
     case NO_SPACE:
         conn_reply_error(c, msgid, ERR_NO_SPACE, "full", NULL);
+        return true;
+    case IN_DOUBT:
+        conn_reply_error(c, msgid, ERR_OUTCOME_UNKNOWN, "the leader changed", NULL);
+        return true;
+    case KEPT_REFUSAL:
+        conn_reply_error(c, msgid, ERR_NOT_FOUND, "lease 7 does not exist", NULL);
+        return true;
+    case NO_RIGHT:
+        conn_reply_error(c, msgid, ERR_DENIED, "this member was removed", NULL);
         return true;
     }
     return true;
@@ -422,7 +441,19 @@ static void without_a_leader_until_the_deadline_nothing_was_applied(void **state
     world_close(&w);
 }
 
-/* Sent, connection lost, and then refused: the first sending may still take effect. */
+/* Sent, and the connection lost; then the next `times` sendings are met so. */
+static void put_in_doubt(struct world *w, struct call *a, uint64_t deadline_ms, enum how then,
+                         unsigned times)
+{
+    w->server.how = DROP;
+    w->server.how_left = 1;
+    put(w, a, deadline_ms);
+    assert_true(loop_until(&w->loop, &w->server.saw_put));
+    w->server.how = then;
+    w->server.how_left = times;
+}
+
+/* The first sending may still take effect. */
 static void a_refusal_of_the_second_sending_does_not_hide_the_doubt_about_the_first(
     void **state)
 {
@@ -430,16 +461,81 @@ static void a_refusal_of_the_second_sending_does_not_hide_the_doubt_about_the_fi
     struct world w;
     struct call a;
     world_open(&w, NULL);
-    w.server.how = DROP;
-    w.server.how_left = 1;
-    put(&w, &a, 0);
-    assert_true(loop_until(&w.loop, &w.server.saw_put));
-    w.server.how = NO_SPACE;
-    w.server.how_left = 1;
+    put_in_doubt(&w, &a, SOON_MS, NO_SPACE, 1000);
     finish(&w, &a, ERR_OUTCOME_UNKNOWN);
-    w.server.how_left = 1;
+    assert_true(w.server.puts > 2); /* tried again until the deadline */
+    assert_non_null(strstr(a.error.text, "full"));
     put(&w, &a, 0);
     finish(&w, &a, ERR_NO_SPACE); /* sent once, refused: certain */
+    world_close(&w);
+}
+
+static void a_write_in_doubt_is_sent_again_until_it_has_its_result(void **state)
+{
+    (void)state;
+    static const enum how passing[] = {NO_LEADER, NO_SPACE, IN_DOUBT};
+    for (size_t i = 0; i < ARRAY_LEN(passing); i++) {
+        struct world w;
+        struct call a;
+        world_open(&w, NULL);
+        put_in_doubt(&w, &a, 0, passing[i], 5);
+        finish(&w, &a, ERR_OK);
+        assert_int_equal(w.server.puts, 7);
+        assert_int_equal(w.server.applied, 1);
+        assert_int_equal(w.server.last_seq, 1);
+        world_close(&w);
+    }
+}
+
+/* The server has lost sight of it (its leader is gone): asking again is safe, and tells. */
+static void an_answer_that_the_outcome_is_unknown_is_not_the_last_word_on_a_session_write(
+    void **state)
+{
+    (void)state;
+    struct world w;
+    struct call a;
+    const struct client_options plain = {.no_session = true};
+    world_open(&w, NULL);
+    w.server.how = IN_DOUBT;
+    w.server.how_left = 5;
+    put(&w, &a, 0);
+    finish(&w, &a, ERR_OK);
+    assert_int_equal(w.server.puts, 6);
+    assert_int_equal(w.server.applied, 1);
+    w.server.how_left = 1000;
+    put(&w, &a, SOON_MS);
+    finish(&w, &a, ERR_OUTCOME_UNKNOWN);
+    world_close(&w);
+    world_open(&w, &plain);
+    w.server.how = IN_DOUBT;
+    w.server.how_left = 5;
+    put(&w, &a, 0);
+    finish(&w, &a, ERR_OUTCOME_UNKNOWN);
+    assert_int_equal(w.server.puts, 1); /* without a session it would be applied twice */
+    world_close(&w);
+}
+
+static void a_refusal_that_the_store_keeps_is_the_result_of_a_write_in_doubt(void **state)
+{
+    (void)state;
+    struct world w;
+    struct call a;
+    world_open(&w, NULL);
+    put_in_doubt(&w, &a, 0, KEPT_REFUSAL, 1);
+    finish(&w, &a, ERR_NOT_FOUND);
+    assert_non_null(strstr(a.error.text, "lease 7"));
+    world_close(&w);
+}
+
+static void a_refusal_for_good_leaves_a_write_in_doubt_unknown_at_once(void **state)
+{
+    (void)state;
+    struct world w;
+    struct call a;
+    world_open(&w, NULL);
+    put_in_doubt(&w, &a, 0, NO_RIGHT, 1000);
+    finish(&w, &a, ERR_OUTCOME_UNKNOWN);
+    assert_int_equal(w.server.puts, 2);
     world_close(&w);
 }
 
@@ -960,6 +1056,11 @@ int main(void)
         cmocka_unit_test(without_a_leader_until_the_deadline_nothing_was_applied),
         cmocka_unit_test(
             a_refusal_of_the_second_sending_does_not_hide_the_doubt_about_the_first),
+        cmocka_unit_test(a_write_in_doubt_is_sent_again_until_it_has_its_result),
+        cmocka_unit_test(
+            an_answer_that_the_outcome_is_unknown_is_not_the_last_word_on_a_session_write),
+        cmocka_unit_test(a_refusal_that_the_store_keeps_is_the_result_of_a_write_in_doubt),
+        cmocka_unit_test(a_refusal_for_good_leaves_a_write_in_doubt_unknown_at_once),
         cmocka_unit_test(an_unknown_session_is_replaced),
         cmocka_unit_test(an_unknown_session_leaves_a_write_sent_before_in_doubt),
         cmocka_unit_test(at_most_32_writes_are_under_way_and_all_of_many_arrive),
