@@ -239,8 +239,9 @@ enum err node_new(const struct node_options *o, struct node **ret_node, struct e
     n->state = o->state;
     n->scan_ms = n->route_ms = UINT64_MAX;
     n->scratch = mem_alloc(NODE_SCRATCH);
-    struct list *const lists[] = {&n->waiting,   &n->batch,    &n->reads, &n->flying,
-                                  &n->forwarded, &n->ops_list, &n->done,  &n->flights};
+    struct list *const lists[] = {&n->waiting,  &n->batch,  &n->reads,
+                                  &n->locals,   &n->flying, &n->forwarded,
+                                  &n->ops_list, &n->done,   &n->flights};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
         list_init(lists[i]);
     }

@@ -36,7 +36,9 @@ enum {
     NODE_REPLAY_BYTES = 64 * 1024, /* of history in a piece, and */
     NODE_REPLAY_PIECES = 4,        /* in a pass */
     NODE_RANGE_MAX = 1024 * 1024 + 512 * 1024,
-    NODE_READ_WORK_MAX = 512 * 1024 /* of linearizable reads in a pass, as state_work() */
+    /* of linearizable, and of local reads in a pass, as state_work() */
+    NODE_READ_WORK_MAX = 256 * 1024,
+    NODE_COUNT_KEYS = 32768 /* counted at a time */
 };
 
 enum request_phase {
@@ -44,6 +46,7 @@ enum request_phase {
     REQUEST_BATCH,     /* leader: for the next entry */
     REQUEST_RENEW,     /* leader: gathered renewal */
     REQUEST_READ,      /* leader: for its round */
+    REQUEST_LOCAL,     /* for its turn: read from this node's state */
     REQUEST_FLIGHT,    /* in an entry that is not applied yet */
     REQUEST_FORWARDED, /* at the leader */
     REQUEST_OP,        /* leader: a membership change or a transfer */
@@ -60,14 +63,16 @@ struct request {
     bool
         /* applied once, however often it is sent: (session, seq), a lease's counter */
         replayable;
-    bool doubt;    /* it was sent before, and that may have been applied */
-    uint32_t call; /* REQUEST_FORWARDED: its number */
+    bool of_session; /* the store keeps its result */
+    bool doubt;      /* it was sent before, and that may have been applied */
+    uint32_t call;   /* REQUEST_FORWARDED: its number */
     uint64_t arrived_ms, deadline_ms, wait_since_ms, not_before_ms;
     uint64_t phase_since_ms, spent_ms[REQUEST_PHASES]; /* for the log, when it was slow */
     uint64_t ticket;                                   /* REQUEST_READ */
-    struct flight *flight;                             /* REQUEST_FLIGHT, */
-    size_t position;                                   /* and its command there */
-    enum err status;                                   /* REQUEST_DONE */
+    struct state_count *count; /* REQUEST_READ, REQUEST_LOCAL: under way, or NULL */
+    struct flight *flight;     /* REQUEST_FLIGHT, */
+    size_t position;           /* and its command there */
+    enum err status;           /* REQUEST_DONE */
     size_t result_at, result_n;
     struct node_caller caller;
     struct buf command; /* what is proposed when it is not params (token.c) */
@@ -132,7 +137,7 @@ struct node {
     uint64_t now; /* of the pass or the call at hand */
 
     /* Requests by phase. */
-    struct list waiting, batch, reads, flying, forwarded, ops_list, done;
+    struct list waiting, batch, reads, locals, flying, forwarded, ops_list, done;
     struct renew renew;
     size_t n_requests, request_bytes;
     uint64_t scan_ms;  /* next look at deadlines: the earliest, or earlier */
@@ -238,8 +243,10 @@ void read_add(struct node *n, struct request *r);
 void read_start(struct node *n);
 void read_serve(struct node *n);
 void read_answer(struct node *n, uint64_t from, enum err status, struct slice result);
-bool read_local(struct node *n, unsigned method, struct slice params,
-                const struct node_caller *caller);
+/* Answered from this node's state; *ret_wide: it may look at many keys. n->scratch holds the parameters. */
+bool read_is_local(const struct node *n, unsigned method, bool *ret_wide);
+void read_at_once(struct node *n, unsigned method, struct slice params,
+                  const struct node_caller *caller);
 uint64_t read_deadline(const struct node *n);
 void watches_catch_up(struct node *n);
 

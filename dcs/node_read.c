@@ -5,14 +5,17 @@
 #include "dcs/node_private.h"
 
 static enum err answer(struct node *n, unsigned method, struct slice params,
-                       struct buf *ret_reply, struct errmsg *e)
+                       const struct state_count *counted, struct buf *ret_reply,
+                       struct errmsg *e)
 {
     enum err err;
     switch (method) {
     case METHOD_KV_RANGE: {
         struct range_req req;
         err = msg_decode(&msg_range_req, params, &req, e);
-        return err == ERR_OK ? state_range(n->state, &req, NODE_RANGE_MAX, ret_reply, e) : err;
+        return err == ERR_OK
+                   ? state_range(n->state, &req, counted, NODE_RANGE_MAX, ret_reply, e)
+                   : err;
     }
     case METHOD_LEASE_INFO: {
         struct lease_ref ref;
@@ -39,20 +42,23 @@ static enum err answer(struct node *n, unsigned method, struct slice params,
     }
 }
 
-/* n->scratch holds the decoded parameters. */
-bool read_local(struct node *n, unsigned method, struct slice params,
-                const struct node_caller *caller)
+bool read_is_local(const struct node *n, unsigned method, bool *ret_wide)
 {
-    bool local = (method == METHOD_KV_RANGE && ((const struct range_req *)n->scratch)->local) ||
-                 (method == METHOD_LEASE_INFO && ((const struct lease_ref *)n->scratch)->local);
-    if (!local) {
-        return false;
-    }
+    const struct range_req *range = n->scratch;
+    const struct lease_ref *ref = n->scratch;
+    bool local = (method == METHOD_KV_RANGE && range->local) ||
+                 (method == METHOD_LEASE_INFO && ref->local);
+    *ret_wide = local && (method == METHOD_KV_RANGE ? range->end.n != 0 : ref->id == 0);
+    return local;
+}
+
+void read_at_once(struct node *n, unsigned method, struct slice params,
+                  const struct node_caller *caller)
+{
     struct buf CLEANUP(buf_close) reply = BUF_INIT;
     struct errmsg e = {.text = ""};
-    enum err err = answer(n, method, params, &reply, &e);
+    enum err err = answer(n, method, params, NULL, &reply, &e);
     caller->cb(caller->arg, caller->tag, err, e.text, buf_slice(&reply));
-    return true;
 }
 
 void read_add(struct node *n, struct request *r)
@@ -159,25 +165,51 @@ void read_answer(struct node *n, uint64_t from, enum err status, struct slice re
     }
 }
 
+/* false: the range has more keys, to be counted before it can be answered. */
+static bool counted(struct node *n, struct request *r)
+{
+    struct range_req req;
+    if (r->method != METHOD_KV_RANGE ||
+        msg_decode(&msg_range_req, slice_of(r->params, r->n), &req, NULL) != ERR_OK ||
+        !state_count_wanted(&req)) {
+        return true;
+    }
+    if (r->count == NULL) {
+        r->count = state_count_new(n->state, &req);
+    }
+    return state_count_some(r->count, NODE_COUNT_KEYS);
+}
+
+static void serve_first(struct node *n, struct list *queue)
+{
+    struct request *r = container_of(queue->next, struct request, link);
+    struct buf CLEANUP(buf_close) reply = BUF_INIT;
+    struct errmsg e = {.text = ""};
+    if (counted(n, r)) {
+        enum err err = answer(n, r->method, slice_of(r->params, r->n), r->count, &reply, &e);
+        request_reply(n, r, err, e.text, buf_slice(&reply));
+    }
+}
+
 /* As far as is good in a turn of the loop: each may look at all keys there are. */
 void read_serve(struct node *n)
 {
-    struct buf CLEANUP(buf_close) reply = BUF_INIT;
     uint64_t end = state_work(n->state) + NODE_READ_WORK_MAX;
     while (servable(n) && state_work(n->state) < end) {
-        struct request *r = container_of(n->reads.next, struct request, link);
-        struct errmsg e = {.text = ""};
-        buf_clear(&reply);
-        enum err err = answer(n, r->method, slice_of(r->params, r->n), &reply, &e);
-        request_reply(n, r, err, e.text, buf_slice(&reply));
+        serve_first(n, &n->reads);
+    }
+    end = state_work(n->state) + NODE_READ_WORK_MAX;
+    while (!list_empty(&n->locals) && state_work(n->state) < end) {
+        serve_first(n, &n->locals);
     }
 }
 
 uint64_t read_deadline(const struct node *n)
 {
-    return list_empty(&n->reads) || !node_is_leader(n) ? UINT64_MAX
-           : servable(n)                               ? n->now
-                                                       : n->now + n->o.heartbeat_ms;
+    return !list_empty(&n->locals)                       ? n->now
+           : list_empty(&n->reads) || !node_is_leader(n) ? UINT64_MAX
+           : servable(n)                                 ? n->now
+                                                         : n->now + n->o.heartbeat_ms;
 }
 
 /* ---- watches ------------------------------------------------------------------------------- */

@@ -153,6 +153,8 @@ static struct list *queue_of(struct node *n, enum request_phase phase)
         return NULL;
     case REQUEST_READ:
         return &n->reads;
+    case REQUEST_LOCAL:
+        return &n->locals;
     case REQUEST_FLIGHT:
         return &n->flying;
     case REQUEST_FORWARDED:
@@ -182,6 +184,8 @@ static void leave(struct node *n, struct request *r)
     if (r->phase == REQUEST_OP) {
         member_op_forget(n, r);
     }
+    state_count_free(r->count);
+    r->count = NULL;
 }
 
 /* How long it was in the phase that it leaves. */
@@ -195,10 +199,11 @@ static void count_time(const struct node *n, struct request *r)
 static void say_slow(struct node *n, struct request *r)
 {
     static const char *const names[REQUEST_PHASES] = {
-        [REQUEST_WAIT] = "no_leader",       [REQUEST_BATCH] = "queue",
-        [REQUEST_RENEW] = "gathering",      [REQUEST_READ] = "read_round",
-        [REQUEST_FLIGHT] = "commit",        [REQUEST_FORWARDED] = "leader",
-        [REQUEST_OP] = "membership_change", [REQUEST_DONE] = "reply"};
+        [REQUEST_WAIT] = "no_leader",    [REQUEST_BATCH] = "queue",
+        [REQUEST_RENEW] = "gathering",   [REQUEST_READ] = "read_round",
+        [REQUEST_LOCAL] = "local_reads", [REQUEST_FLIGHT] = "commit",
+        [REQUEST_FORWARDED] = "leader",  [REQUEST_OP] = "membership_change",
+        [REQUEST_DONE] = "reply"};
     char parts[200] = "";
     size_t at = 0;
     uint64_t total_ms = n->now - MIN(n->now, r->arrived_ms);
@@ -315,7 +320,9 @@ void node_request(struct node *n, unsigned method, struct slice params,
         caller->cb(caller->arg, caller->tag, err, e.text, slice_of(NULL, 0));
         return;
     }
-    if (read_local(n, method, params, caller)) {
+    bool wide, local = read_is_local(n, method, &wide);
+    if (local && !wide) {
+        read_at_once(n, method, params, caller);
         return;
     }
     struct request *r = request_new(n, method, params, caller);
@@ -327,8 +334,9 @@ void node_request(struct node *n, unsigned method, struct slice params,
             caller->peer != 0 ? MIN(r->item.renew.held_ms, (uint64_t)NODE_DEADLINE_MAX_MS) : 0;
     }
     r->replayable = replayable(n, method);
+    r->of_session = r->replayable && rules[method].once == ONCE_SESSION;
     r->deadline_ms = n->now + deadline_ms;
     n->scan_ms = MIN(n->scan_ms, r->deadline_ms);
-    n->route_ms = n->now;
-    request_set_phase(n, r, REQUEST_WAIT);
+    n->route_ms = local ? n->route_ms : n->now;
+    request_set_phase(n, r, local ? REQUEST_LOCAL : REQUEST_WAIT);
 }

@@ -117,6 +117,8 @@ static void forwarded_answer(struct node *n, struct request *r, enum err status,
 {
     if (status == ERR_OK) {
         request_reply(n, r, status, NULL, result);
+    } else if (r->of_session && error_is_result(status, text)) {
+        request_reply(n, r, status, text, slice_of(NULL, 0)); /* also of an earlier sending */
     } else if (status == ERR_OUTCOME_UNKNOWN) {
         request_lost(n, r, text);
     } else if (status == ERR_UNAVAILABLE && n->now + NODE_RETRY_MS < r->deadline_ms) {
@@ -208,7 +210,7 @@ void requests_expire(struct node *n)
     if (n->now < n->scan_ms) {
         return;
     }
-    struct list *const queues[] = {&n->waiting, &n->batch,     &n->reads,
+    struct list *const queues[] = {&n->waiting, &n->batch,     &n->reads,   &n->locals,
                                    &n->flying,  &n->forwarded, &n->ops_list};
     n->scan_ms = UINT64_MAX;
     for (size_t i = 0; i < ARRAY_LEN(queues); i++) {
@@ -249,8 +251,8 @@ void requests_lost_leadership(struct node *n)
 
 void requests_abandon(struct node *n, const char *why)
 {
-    struct list *const queues[] = {&n->waiting,   &n->batch,    &n->reads, &n->flying,
-                                   &n->forwarded, &n->ops_list, &n->done};
+    struct list *const queues[] = {&n->waiting, &n->batch,     &n->reads,    &n->locals,
+                                   &n->flying,  &n->forwarded, &n->ops_list, &n->done};
     for (size_t i = 0; i < ARRAY_LEN(queues); i++) {
         while (!list_empty(queues[i])) {
             struct request *r = container_of(queues[i]->next, struct request, link);

@@ -134,12 +134,26 @@ static bool plenty(struct node *n)
     return n->now < n->plenty_until_ms;
 }
 
+/* Its result is kept, so that it costs nothing. */
+static bool has_result(struct node *n, const struct request *r)
+{
+    struct put_req put = {.session = 0};
+    struct txn_req txn = {.session = 0};
+    struct slice params = slice_of(r->params, r->n);
+    bool is_put = r->method == METHOD_KV_PUT;
+    enum err err = is_put ? msg_decode(&msg_put_req, params, &put, NULL)
+                          : msg_decode(&msg_txn_req, params, &txn, NULL);
+    uint64_t session = is_put ? put.session : txn.session;
+    return err == ERR_OK && session != 0 &&
+           state_has_result(n->state, session, is_put ? put.seq : txn.seq);
+}
+
 /* Only what stores something is held to the quota and to the room on this disk; HA keys may use the
  * reserve of both. */
-static bool admitted(struct node *n, const struct request *r, size_t bytes, struct errmsg *e)
+static bool has_room(struct node *n, const struct request *r, size_t bytes, struct errmsg *e)
 {
     if ((r->method != METHOD_KV_PUT && r->method != METHOD_KV_TXN) ||
-        (plenty(n) && !n->disk_full)) {
+        (plenty(n) && !n->disk_full) || has_result(n, r)) {
         return true;
     }
     struct slice key = first_key(r);
@@ -190,6 +204,15 @@ static bool wide(const struct request *r)
            any_end(t.otherwise, &msg_txn_op, &op, &op.end, op.op);
 }
 
+/* Ranges inside a transaction are counted by every member as it is applied. */
+static bool reads_little(struct node *n, const struct request *r, struct errmsg *e)
+{
+    struct txn_req t;
+    return r->method != METHOD_KV_TXN ||
+           msg_decode(&msg_txn_req, slice_of(r->params, r->n), &t, NULL) != ERR_OK ||
+           state_txn_admit(n->state, &t, e) == ERR_OK || has_result(n, r);
+}
+
 /* false: the last one may take the loop for long, and the entry ends with it. */
 static bool add_requests(struct node *n, struct state_batch *b, struct flight *f)
 {
@@ -199,13 +222,13 @@ static bool add_requests(struct node *n, struct state_batch *b, struct flight *f
         if (b->n > 0 && state_batch_bytes(b) + r->n > NODE_ENTRY_MAX) {
             return true;
         }
-        if (!admitted(n, r, state_batch_bytes(b), &e)) {
-            request_fail(n, r, ERR_NO_SPACE, e.text);
+        bool last = wide(r);
+        if (!has_room(n, r, state_batch_bytes(b), &e) || (last && !reads_little(n, r, &e))) {
+            request_fail(n, r, e.code, e.text);
             continue;
         }
         struct slice command =
             r->command.len > 0 ? buf_slice(&r->command) : slice_of(r->params, r->n);
-        bool last = wide(r);
         board(n, f, r, state_batch_add(b, commands[r->method], command));
         if (last) {
             return false;

@@ -93,6 +93,7 @@ enum err state_open(const char *path, const char *cluster_id, struct state **ret
     s->magic = STATE_MAGIC;
     s->path = mem_strdup(path);
     s->sessions = mem_alloc(sizeof *s->sessions);
+    list_init(&s->counts);
     s->checkpointer = checkpointer_new(path);
     s->wal_long_pages = WAL_PAGES_LONG;
     enum err rc = str_copy(s->cluster_id, sizeof s->cluster_id, cluster_id);
@@ -117,6 +118,7 @@ void state_close(struct state *s)
     if (s == NULL)
         return;
     CHECK_MAGIC(s, STATE_MAGIC);
+    ASSERT(list_empty(&s->counts));
     if (s->db != NULL && s->stmt[SQL_ROLLBACK] != NULL)
         state_rollback(s); /* uncommitted: the log has it */
     checkpointer_free(s->checkpointer);

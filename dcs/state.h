@@ -124,8 +124,19 @@ bool state_wal_settled(struct state *s);
 void state_tidy(struct state *s, uint64_t now_ms);
 
 /* ---- reading (applied state, also uncommitted) ---- */
-enum err state_range(struct state *s, const struct range_req *r, size_t max_bytes,
-                     struct buf *ret_reply, struct errmsg *e) MUST_CHECK;
+/* How many keys a range has, found in pieces, between which entries may be applied. The owner frees it before the
+ * state is closed. */
+struct state_count;
+bool state_count_wanted(const struct range_req *r); /* may it take one to answer this? */
+struct state_count *state_count_new(struct state *s, const struct range_req *r);
+/* Looks at so many keys more. true: done, and exact from here on, whatever is applied. A snapshot in the place of
+ * the state begins it anew. */
+bool state_count_some(struct state_count *c, uint64_t keys) MUST_CHECK;
+void state_count_free(struct state_count *c); /* NULL is allowed */
+/* counted: of this range, and done; NULL: all keys are counted here when the answer needs it. */
+enum err state_range(struct state *s, const struct range_req *r,
+                     const struct state_count *counted, size_t max_bytes, struct buf *ret_reply,
+                     struct errmsg *e) MUST_CHECK;
 enum err state_leases(struct state *s, const struct lease_ref *r, uint64_t now_ms,
                       struct buf *ret_reply, struct errmsg *e) MUST_CHECK;
 enum err state_tokens(struct state *s, struct token_list *ret_list, struct errmsg *e)
@@ -158,6 +169,11 @@ size_t state_db_bytes(struct state *s);
 /* For tests: of the content with what is not committed yet. Reads everything. */
 uint64_t state_hash(struct state *s);
 uint64_t state_quota_bytes(void); /* without what is reserved */
+/* Is this transaction's cost bounded: do its ranges, in all its lists, look at no more than 32,768 keys? ERR_LIMIT.
+ * Asked by the leader before it proposes it; what is in the log is applied, whatever it costs. */
+enum err state_txn_admit(struct state *s, const struct txn_req *t, struct errmsg *e) MUST_CHECK;
+/* Has the store a result of this sequence? */
+bool state_has_result(struct state *s, uint64_t session, uint64_t seq);
 /* Would this batch fit the quota? HA keys (/regent/) have reserved headroom. */
 enum err state_admit(struct state *s, size_t bytes, bool reserved, struct errmsg *e) MUST_CHECK;
 

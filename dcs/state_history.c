@@ -3,14 +3,18 @@
  * revision asked for is not: said, never guessed. */
 #include "dcs/state_internal.h"
 
+static bool is_full(const struct kv_page *page, const struct range_req *r)
+{
+    return page->more || (r->limit != 0 && page->kvs.n >= r->limit);
+}
+
 /* True: it is on this page; false: for the next one. */
 static bool take(struct kv_page *page, const struct range_req *r, struct kv_room *room,
                  struct kv *kv)
 {
     if (r->keys_only)
         kv->value = (struct slice){0};
-    if (page->more || (r->limit != 0 && page->kvs.n >= r->limit) ||
-        !kv_room_take(room, kv->key, kv->value))
+    if (is_full(page, r) || !kv_room_take(room, kv->key, kv->value))
         return false;
     msg_list_append(&page->kvs, &msg_kv, kv);
     return true;
@@ -26,6 +30,16 @@ static enum err lost(struct state *s, struct slice key, uint64_t revision, struc
         (unsigned long long)s->m.compacted);
 }
 
+/* Those there are, and of what happened since: those that went, less those that came. */
+static uint64_t count_past(struct state *s, const struct range_req *r, uint64_t now)
+{
+    uint8_t end[STATE_KEY_MAX + 1]; /* bound, not copied */
+    sql_bind_blob(s, SQL_PAST_GONE, 1, r->key);
+    sql_bind_blob(s, SQL_PAST_GONE, 2, kv_range_end(r->key, r->end, end));
+    sql_bind_u64(s, SQL_PAST_GONE, 3, history_above(s, r->revision));
+    return now + sql_one_u64(s, SQL_PAST_GONE);
+}
+
 static void bind_past(struct state *s, enum sql which, const struct range_req *r,
                       uint8_t room[static STATE_KEY_MAX + 1])
 {
@@ -35,7 +49,8 @@ static void bind_past(struct state *s, enum sql which, const struct range_req *r
     sql_bind_u64(s, which, 4, history_above(s, r->revision));
 }
 
-enum err history_read_page(struct state *s, const struct range_req *r, struct kv_room *room,
+enum err history_read_page(struct state *s, const struct range_req *r,
+                           const struct state_count *counted, struct kv_room *room,
                            struct kv_page *ret_page, struct errmsg *e)
 {
     struct kv_page page = {0};
@@ -48,25 +63,28 @@ enum err history_read_page(struct state *s, const struct range_req *r, struct kv
         return err_set(e, ERR_COMPACTED, "revision %llu is no longer kept; the oldest is %llu",
                        (unsigned long long)r->revision, (unsigned long long)s->m.compacted);
     bool picks = pick_wanted(r);
+    uint64_t now = counted != NULL ? count_total(counted) : kv_count(s, r->key, r->end);
+    uint64_t then = count_past(s, r, now);
     enum sql which = SQL_PAST_RANGE;
-    if (picks) {
-        bind_past(s, SQL_PAST_COUNT, r, end);
-        rc = pick_past(s, r, (size_t)sql_one_u64(s, SQL_PAST_COUNT), &which, e);
-    }
+    if (picks)
+        rc = pick_past(s, r, MAX(now, then), &which, e);
     if (rc != ERR_OK)
         return rc;
     bind_past(s, which, r, end);
-    while (rc == ERR_OK && sql_row(s, which)) {
+    uint64_t n = 0;
+    /* those within bounds are counted by looking at all of them */
+    while (rc == ERR_OK && (picks || !(page.more || r->count_only)) && sql_row(s, which)) {
         struct kv kv = kv_row(s, which);
-        page.count++;
-        if (kv.mod_revision == 0 && (picks || !r->count_only))
+        n++;
+        if (kv.mod_revision == 0 && (picks || !is_full(&page, r)))
             rc = lost(s, kv.key, r->revision, e);
         else if (!r->count_only)
             page.more = !take(&page, r, room, &kv);
     }
-    s->work += page.count * WORK_ROW;
+    sql_done(s, which);
+    s->work += n * WORK_ROW;
+    page.count = picks ? n : then;
     if (rc != ERR_OK) {
-        sql_done(s, which);
         msg_list_close(&page.kvs);
         return rc;
     }

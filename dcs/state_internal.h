@@ -6,7 +6,7 @@
  *     state_batch.c      building an entry
  *     state_apply.c      reading an entry, sessions around commands, results
  *     state_kv.c         keys; state_txn.c: transactions
- *     state_pick.c       ranges sorted, or within bounds
+ *     state_pick.c       ranges sorted, or within bounds; state_count.c: counted in pieces
  *     state_event.c      history: watches, compaction; state_history.c: ranges of the past
  *     state_lease.c      lease arithmetic (pure); state_lease_cmd.c: its commands and queries
  *     state_session.c    sessions and kept results
@@ -20,6 +20,7 @@
 #include <sqlite3.h>
 
 #include "base/assert.h"
+#include "dcs/list.h"
 #include "dcs/state.h"
 #include "dcs/state_lease.h"
 #include "dcs/state_session.h"
@@ -102,10 +103,11 @@ struct state {
     int wal_long_pages; /* from which on it should begin anew */
     struct lease_table leases;
     struct session_table *sessions;
-    struct buf value;  /* value of the row last looked up */
-    struct buf keys;   /* keys a delete has gathered */
-    struct buf result; /* of the command being applied */
-    struct buf brief;  /* its short form, when the result is too long to be kept */
+    struct list counts; /* under way: state_count.c */
+    struct buf value;   /* value of the row last looked up */
+    struct buf keys;    /* keys a delete has gathered */
+    struct buf result;  /* of the command being applied */
+    struct buf brief;   /* its short form, when the result is too long to be kept */
     struct checkpointer *checkpointer;
 };
 
@@ -216,6 +218,7 @@ struct kv_range {
     uint64_t limit;   /* 0: none */
     bool keys_only;
     bool count_only;
+    const struct state_count *counted; /* NULL: it is counted when that is needed */
 };
 struct kv_page {
     struct msg_list kvs;
@@ -227,8 +230,9 @@ struct kv kv_row(struct state *s, enum sql which);
 /* The range's end as a key; room is where it may be put together. */
 struct slice kv_range_end(struct slice key, struct slice end,
                           uint8_t room[static STATE_KEY_MAX + 1]);
-/* of a range with an end */
 uint64_t kv_count(struct state *s, struct slice key, struct slice end);
+/* The same, but looks at no more than `most` keys, and gives no more. */
+uint64_t kv_count_upto(struct state *s, struct slice key, struct slice end, uint64_t most);
 /* Does it hold for each key there is? *ret_n: how many there are. */
 bool kv_all(struct state *s, struct slice key, struct slice end,
             bool (*holds)(const void *arg, const struct kv *kv), const void *arg,
@@ -275,18 +279,26 @@ void history_trim(struct state *s); /* after each revision */
 uint64_t history_above(struct state *s, uint64_t revision);
 
 /* ---- state_history.c ---- */
-/* A page of the range as it was at `revision`. ERR_COMPACTED; ERR_INVALID: in the future. */
-enum err history_read_page(struct state *s, const struct range_req *r, struct kv_room *room,
+/* A page of the range as it was at `revision`. ERR_COMPACTED; ERR_INVALID: in the future. counted: as it is
+ * now; NULL: that is counted here. */
+enum err history_read_page(struct state *s, const struct range_req *r,
+                           const struct state_count *counted, struct kv_room *room,
                            struct kv_page *ret_page, struct errmsg *e) MUST_CHECK;
 
 /* ---- state_pick.c ---- */
 /* Is another order or a bound asked for? */
 bool pick_wanted(const struct range_req *r);
-/* The statement for such a range of the past (of so many keys), its bounds bound. */
-enum err pick_past(struct state *s, const struct range_req *r, size_t keys, enum sql *ret_which,
-                   struct errmsg *e) MUST_CHECK;
+/* The statement for such a range of the past (which has or had so many keys), its bounds bound. */
+enum err pick_past(struct state *s, const struct range_req *r, uint64_t keys,
+                   enum sql *ret_which, struct errmsg *e) MUST_CHECK;
 enum err pick_read_page(struct state *s, const struct range_req *r, struct kv_room *room,
                         struct kv_page *ret_page, struct errmsg *e) MUST_CHECK;
+
+/* ---- state_count.c ---- */
+/* state_count_some() has said that it is done */
+uint64_t count_total(const struct state_count *c);
+void counts_note(struct state *s, struct slice key, bool added); /* a key came or went */
+void counts_restart(struct state *s);                            /* the state was replaced */
 
 /* ---- state_session.c ---- */
 /* Does this request run? ERR_NOT_FOUND: yes. ERR_OK: no, *ret_status, a->error and s->result are

@@ -70,9 +70,21 @@ struct slice kv_range_end(struct slice key, struct slice end,
 
 uint64_t kv_count(struct state *s, struct slice key, struct slice end)
 {
-    ASSERT(end.n != 0);
-    uint64_t n = sql_one_u64(
-        s, bind_range(s, key, end, SQL_KV_COUNT_FROM, SQL_KV_COUNT_FROM, SQL_KV_COUNT_RANGE));
+    uint8_t room[STATE_KEY_MAX + 1]; /* bound, not copied */
+    sql_bind_blob(s, SQL_KV_COUNT, 1, key);
+    sql_bind_blob(s, SQL_KV_COUNT, 2, kv_range_end(key, end, room));
+    uint64_t n = sql_one_u64(s, SQL_KV_COUNT);
+    s->work += n * WORK_COUNT;
+    return n;
+}
+
+uint64_t kv_count_upto(struct state *s, struct slice key, struct slice end, uint64_t most)
+{
+    uint8_t room[STATE_KEY_MAX + 1];
+    sql_bind_blob(s, SQL_KV_COUNT_UPTO, 1, key);
+    sql_bind_blob(s, SQL_KV_COUNT_UPTO, 2, kv_range_end(key, end, room));
+    sql_bind_u64(s, SQL_KV_COUNT_UPTO, 3, most);
+    uint64_t n = sql_one_u64(s, SQL_KV_COUNT_UPTO);
     s->work += n * WORK_COUNT;
     return n;
 }
@@ -104,6 +116,11 @@ bool kv_room_take(struct kv_room *room, struct slice key, struct slice value)
     return true;
 }
 
+static uint64_t count_all(struct state *s, const struct kv_range *r)
+{
+    return r->counted != NULL ? count_total(r->counted) : kv_count(s, r->key, r->end);
+}
+
 void kv_read_page(struct state *s, const struct kv_range *r, struct kv_room *room,
                   struct kv_page *ret_page)
 {
@@ -111,7 +128,7 @@ void kv_read_page(struct state *s, const struct kv_range *r, struct kv_room *roo
     enum sql which = bind_range(s, r->key, r->end, SQL_KV_GET, SQL_KV_FROM, SQL_KV_RANGE);
     uint64_t n = 0;
     if (r->count_only && which != SQL_KV_GET) {
-        page.count = kv_count(s, r->key, r->end);
+        page.count = count_all(s, r);
         *ret_page = page;
         return;
     }
@@ -130,12 +147,13 @@ void kv_read_page(struct state *s, const struct kv_range *r, struct kv_room *roo
         n++;
     }
     s->work += n * WORK_ROW;
-    page.count = !page.more ? n : r->end.n == 0 ? 1 : kv_count(s, r->key, r->end);
+    page.count = !page.more ? n : r->end.n == 0 ? 1 : count_all(s, r);
     *ret_page = page;
 }
 
-enum err state_range(struct state *s, const struct range_req *r, size_t max_bytes,
-                     struct buf *ret_reply, struct errmsg *e)
+enum err state_range(struct state *s, const struct range_req *r,
+                     const struct state_count *counted, size_t max_bytes, struct buf *ret_reply,
+                     struct errmsg *e)
 {
     CHECK_MAGIC(s, STATE_MAGIC);
     enum err rc = kv_check_range(r->key, r->end, e);
@@ -145,11 +163,12 @@ enum err state_range(struct state *s, const struct range_req *r, size_t max_byte
                              .end = r->end,
                              .limit = r->limit,
                              .keys_only = r->keys_only,
-                             .count_only = r->count_only};
+                             .count_only = r->count_only,
+                             .counted = counted};
     struct kv_room room = {.bytes = max_bytes, .pairs = STATE_RANGE_PAIRS_MAX};
     struct kv_page page;
     if (r->revision != 0)
-        rc = history_read_page(s, r, &room, &page, e);
+        rc = history_read_page(s, r, counted, &room, &page, e);
     else if (pick_wanted(r))
         rc = pick_read_page(s, r, &room, &page, e);
     else
@@ -196,7 +215,7 @@ enum err kv_check_delete(struct state *s, struct slice key, struct slice end, ui
     enum err rc = kv_check_range(key, end, e);
     if (rc != ERR_OK || end.n == 0)
         return rc;
-    *total += kv_count(s, key, end);
+    *total += kv_count_upto(s, key, end, STATE_DELETE_MAX + 1);
     if (*total > STATE_DELETE_MAX)
         return err_set(e, ERR_LIMIT,
                        "a request deletes at most %d keys: the leader stands still meanwhile; "
@@ -307,6 +326,8 @@ void kv_put(struct apply *a, const struct kv_change *c, struct kv_prev *prev)
         update_row(a->s, &row, old.lease);
     else
         insert_row(a->s, &row);
+    if (!existed)
+        counts_note(a->s, c->key, true);
     count_lease(a->s, old.lease, row.lease);
     if (existed)
         tell_prev(prev, &old);
@@ -323,6 +344,7 @@ static void delete_one(struct apply *a, struct slice key, struct kv_prev *prev)
     struct kv tombstone = {.key = key, .mod_revision = apply_revision(a)};
     sql_bind_blob(a->s, SQL_KV_DELETE, 1, key);
     sql_write(a->s, SQL_KV_DELETE);
+    counts_note(a->s, key, false);
     a->s->m.rows_sum -= hash_kv(&old, old_event);
     count_lease(a->s, old.lease, 0);
     tell_prev(prev, &old);

@@ -147,6 +147,7 @@ enum err state_leases(struct state *s, const struct lease_ref *r, uint64_t now_m
         for (size_t i = 0; i < s->leases.n; i++)
             append_lease(s, &s->leases.v[i], r->keys, now_ms, &list);
     }
+    s->work += list.n * WORK_ROW;
     if (list.n != 0)
         msg_list_end(&list, &leases);
     struct lease_list reply = {.leases = buf_slice(&leases), .revision = s->m.revision};

@@ -21,7 +21,7 @@ bool pick_wanted(const struct range_req *r)
            r->min_create != 0 || r->max_create != 0;
 }
 
-static enum err too_many(size_t n, struct errmsg *e)
+static enum err too_many(uint64_t n, struct errmsg *e)
 {
     return n <= STATE_DELETE_MAX
                ? ERR_OK
@@ -54,8 +54,8 @@ static void bind_bounds(struct state *s, enum sql which, const struct range_req 
     sql_bind_u64(s, which, from + 3, r->max_create == 0 ? most : MIN(r->max_create, most));
 }
 
-enum err pick_past(struct state *s, const struct range_req *r, size_t keys, enum sql *ret_which,
-                   struct errmsg *e)
+enum err pick_past(struct state *s, const struct range_req *r, uint64_t keys,
+                   enum sql *ret_which, struct errmsg *e)
 {
     enum err rc = statement(r, true, ret_which, e);
     rc = rc == ERR_OK ? too_many(keys, e) : rc;
@@ -72,7 +72,7 @@ enum err pick_read_page(struct state *s, const struct range_req *r, struct kv_ro
     enum sql which = SQL_KV_BY_KEY;
     enum err rc = statement(r, false, &which, e);
     if (rc == ERR_OK && r->end.n != 0)
-        rc = too_many(kv_count(s, r->key, r->end), e);
+        rc = too_many(kv_count_upto(s, r->key, r->end, STATE_DELETE_MAX + 1), e);
     if (rc != ERR_OK)
         return rc;
     sql_bind_blob(s, which, 1, r->key);

@@ -375,6 +375,7 @@ void state_load(struct state *s)
     load_marks(s);
     load_leases(s);
     load_sessions(s);
+    counts_restart(s);
     hash_small(s);
     s->revocations++;
 }

@@ -179,6 +179,18 @@ static bool find_result(struct apply *a, uint64_t session, uint64_t seq, enum er
     return found;
 }
 
+bool state_has_result(struct state *s, uint64_t session, uint64_t seq)
+{
+    CHECK_MAGIC(s, STATE_MAGIC);
+    sql_bind_u64(s, SQL_RESULT_GET, 1, session);
+    sql_bind_u64(s, SQL_RESULT_GET, 2, seq % SESSION_WINDOW);
+    if (!sql_row(s, SQL_RESULT_GET))
+        return false;
+    bool found = sql_u64(s, SQL_RESULT_GET, 0) == seq;
+    sql_done(s, SQL_RESULT_GET);
+    return found;
+}
+
 enum err session_enter(struct apply *a, uint64_t session, uint64_t seq, enum err *ret_status)
 {
     struct session *x = session_find(a->s->sessions, session);

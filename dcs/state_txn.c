@@ -50,6 +50,8 @@ struct check {
     struct path path;
     size_t compares, ops;                 /* of all transactions */
     uint64_t keys_compared, keys_deleted; /* by what runs */
+    bool admits;        /* only asked what it would cost: nothing of it runs */
+    uint64_t keys_read; /* then: by ranges, in all lists */
     struct check_level level[STATE_TXN_DEPTH_MAX];
     size_t depth;
 };
@@ -70,7 +72,8 @@ static enum err compare_check(struct check *k, const struct compare *c, bool run
         return err_set(e, ERR_INVALID, "compare: operator \"%s\" is none of = != < >", c->op);
     enum err rc = kv_check_range(c->key, c->end, e);
     bool counts = rc == ERR_OK && runs && c->end.n != 0;
-    k->keys_compared += counts ? kv_count(k->a->s, c->key, c->end) : 0;
+    k->keys_compared +=
+        counts ? kv_count_upto(k->a->s, c->key, c->end, STATE_DELETE_MAX + 1) : 0;
     if (k->keys_compared > STATE_DELETE_MAX)
         return err_set(e, ERR_LIMIT, "the compares look at more than %d keys",
                        (int)STATE_DELETE_MAX);
@@ -201,6 +204,22 @@ static enum err check_put(struct apply *a, const struct txn_op *op, bool runs)
     return kv_check_put(a->s, &c, runs, &a->error);
 }
 
+static enum err check_read(struct check *k, const struct txn_op *op)
+{
+    struct apply *a = k->a;
+    enum err rc = kv_check_range(op->key, op->end, &a->error);
+    if (rc != ERR_OK || !k->admits || op->end.n == 0)
+        return rc;
+    k->keys_read += kv_count_upto(a->s, op->key, op->end, STATE_DELETE_MAX + 1);
+    if (k->keys_read > STATE_DELETE_MAX)
+        return err_set(
+            &a->error, ERR_LIMIT,
+            "the ranges of a transaction look at %d keys at most, whatever their limit: "
+            "all members stand still meanwhile; read outside of it",
+            (int)STATE_DELETE_MAX);
+    return ERR_OK;
+}
+
 /* A lease that does not exist is no fault of a list that does not run. */
 static enum err op_check(struct check *k, const struct txn_op *op, bool runs)
 {
@@ -209,8 +228,10 @@ static enum err op_check(struct check *k, const struct txn_op *op, bool runs)
         return check_put(a, op, runs);
     if (strcmp(op->op, "delete") == 0 && runs)
         return kv_check_delete(a->s, op->key, op->end, &k->keys_deleted, &a->error);
-    if (strcmp(op->op, "delete") == 0 || strcmp(op->op, "range") == 0)
+    if (strcmp(op->op, "delete") == 0)
         return kv_check_range(op->key, op->end, &a->error);
+    if (strcmp(op->op, "range") == 0)
+        return check_read(k, op);
     if (strcmp(op->op, "txn") == 0) {
         struct parts inner = parts_of(op);
         return check_enter(k, &inner, runs);
@@ -221,7 +242,7 @@ static enum err op_check(struct check *k, const struct txn_op *op, bool runs)
 
 static enum err check_all(struct check *k, const struct parts *t)
 {
-    enum err rc = check_enter(k, t, true);
+    enum err rc = check_enter(k, t, !k->admits);
     while (rc == ERR_OK && k->depth > 0) {
         struct check_level *l = &k->level[k->depth - 1];
         struct txn_op op;
@@ -237,6 +258,17 @@ static enum err check_all(struct check *k, const struct parts *t)
         }
     }
     return rc;
+}
+
+/* What else is wrong with it is told when it is applied. */
+enum err state_txn_admit(struct state *s, const struct txn_req *t, struct errmsg *e)
+{
+    CHECK_MAGIC(s, STATE_MAGIC);
+    struct apply a = {.s = s};
+    struct check k = {.a = &a, .admits = true};
+    struct parts whole = {t->compare, t->then, t->otherwise};
+    (void)!check_all(&k, &whole);
+    return k.keys_read > STATE_DELETE_MAX ? err_set(e, ERR_LIMIT, "%s", a.error.text) : ERR_OK;
 }
 
 /* ---- running ---- */

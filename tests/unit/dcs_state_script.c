@@ -398,7 +398,7 @@ static void do_get(struct script *x, const struct words *w)
     uint64_t max = option_u64(w, "max");
     if (option(w, "sort") != NULL)
         assert_int_equal(str_copy(r.sort, sizeof r.sort, option(w, "sort")), ERR_OK);
-    enum err rc = state_range(x->s, &r, max == 0 ? 100000 : max, &b, NULL);
+    enum err rc = state_range(x->s, &r, NULL, max == 0 ? 100000 : max, &b, NULL);
     if (rc != ERR_OK) {
         buf_printf(&x->out, "%s", err_name(rc));
         return;
@@ -420,7 +420,7 @@ static void do_meta(struct script *x, const struct words *w)
     struct range_reply reply;
     struct msg_iter it;
     struct kv kv;
-    assert_int_equal(state_range(x->s, &r, 1000, &b, NULL), ERR_OK);
+    assert_int_equal(state_range(x->s, &r, NULL, 1000, &b, NULL), ERR_OK);
     assert_int_equal(msg_decode(&msg_range_reply, buf_slice(&b), &reply, NULL), ERR_OK);
     assert_int_equal(msg_iter_init(&it, reply.kvs), ERR_OK);
     if (msg_iter_next(&it, &msg_kv, &kv, NULL) == ERR_OK)

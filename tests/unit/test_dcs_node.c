@@ -631,31 +631,102 @@ static uint64_t count_keys(struct lone *x)
     struct buf bytes = BUF_INIT;
     struct range_reply reply;
     struct range_req all = {.key = slice_str("a"), .end = slice_str("z"), .count_only = true};
-    assert_int_equal(state_range(x->s, &all, 1000, &bytes, NULL), ERR_OK);
+    assert_int_equal(state_range(x->s, &all, NULL, 1000, &bytes, NULL), ERR_OK);
     assert_int_equal(msg_decode(&msg_range_reply, buf_slice(&bytes), &reply, NULL), ERR_OK);
     buf_close(&bytes);
     return reply.count;
 }
 
-/* Whoever may read may ask for the number of all keys, 256 times on each connection. */
-static void reads_of_many_keys_are_answered_in_turns(void **state)
+/* Whoever may read may ask for the number of all keys, 256 times on each connection. One of so many keys is
+ * counted in two pieces. */
+static void answered_in_turns(struct lone *x, bool local)
 {
-    enum { READS = 100, KEYS = 16384, IN_A_TURN = 512 * 1024 / KEYS };
-    struct lone *x = *state;
-    struct range_req count = {.key = slice_str("b"), .end = slice_str("c"), .count_only = true};
-    lead(x);
+    enum { READS = 30, KEYS = 40000, IN_A_TURN = 256 * 1024 / KEYS + 1 };
+    struct range_req count = {
+        .key = slice_str("b"), .end = slice_str("c"), .count_only = true, .local = local};
+    struct range_reply reply;
     add_keys(x, "b", KEYS);
     x->replies = 0;
     for (int i = 0; i < READS; i++)
         ask_to(x, METHOD_KV_RANGE, &msg_range_req, &count);
+    assert_int_equal(x->replies, 0);
     for (int turns = 0; x->replies < READS; turns++) {
         size_t before = x->replies;
         assert_true(turns < 100);
         step(x);
         assert_true(x->status == ERR_OK && x->replies <= before + IN_A_TURN);
         if (x->replies > 0 && x->replies < READS)
-            assert_int_equal(node_deadline(x->n), x->now_ms);
+            assert_true(node_deadline(x->n) <= x->now_ms);
     }
+    assert_int_equal(msg_decode(&msg_range_reply, buf_slice(&x->reply), &reply, NULL), ERR_OK);
+    assert_int_equal(reply.count, KEYS);
+}
+
+static void reads_of_many_keys_are_answered_in_turns(void **state)
+{
+    lead(*state);
+    answered_in_turns(*state, false);
+}
+
+static void local_reads_of_many_keys_are_answered_in_turns(void **state)
+{
+    struct lone *x = *state;
+    x->peers_dead = true; /* no leader is needed */
+    answered_in_turns(x, true);
+    struct range_req one = {.key = slice_str("b1"), .local = true};
+    ask_to(x, METHOD_KV_RANGE, &msg_range_req, &one);
+    assert_int_equal(x->replies, 31); /* at once */
+}
+
+/* Every member counts them as it applies the transaction. */
+static void a_transaction_whose_ranges_have_many_keys_is_not_proposed(void **state)
+{
+    enum { KEYS = 16000 };
+    struct lone *x = *state;
+    struct msg_list ops = {0};
+    struct buf three = BUF_INIT;
+    struct session_open open = {.nonce = 5};
+    struct session_reply session;
+    struct txn_op get = {
+        .op = "range", .key = slice_str("b"), .end = slice_str("c"), .limit = 1};
+    for (int i = 0; i < 3; i++)
+        msg_list_append(&ops, &msg_txn_op, &get);
+    msg_list_end(&ops, &three);
+    lead(x);
+    ask_to(x, METHOD_SESSION_OPEN, &msg_session_open, &open);
+    run(x, 3 * STEP_MS);
+    assert_int_equal(msg_decode(&msg_session_reply, buf_slice(&x->reply), &session, NULL),
+                     ERR_OK);
+    struct txn_req few = {.then = buf_slice(&three), .session = session.session, .seq = 1};
+    ask_to(x, METHOD_KV_TXN, &msg_txn_req, &few);
+    run(x, 3 * STEP_MS);
+    assert_int_equal(x->status, ERR_OK);
+    add_keys(x, "b", KEYS);
+    struct txn_op inner = {.op = "txn", .otherwise = buf_slice(&three)};
+    struct buf one = BUF_INIT;
+    msg_list_append(&ops, &msg_txn_op, &inner);
+    msg_list_end(&ops, &one);
+    /* what does not run counts as well */
+    struct txn_req many[] = {{.then = buf_slice(&three)},
+                             {.otherwise = buf_slice(&three)},
+                             {.then = buf_slice(&one)},
+                             {.otherwise = buf_slice(&one)},
+                             {.then = buf_slice(&three), .session = few.session, .seq = 2}};
+    uint64_t index = node_last_index(x->n);
+    for (size_t i = 0; i < ARRAY_LEN(many); i++) {
+        x->status = ERR_OK;
+        ask_to(x, METHOD_KV_TXN, &msg_txn_req, &many[i]);
+        run(x, 3 * STEP_MS);
+        assert_int_equal(x->status, ERR_LIMIT);
+    }
+    assert_int_equal(node_last_index(x->n), index);
+    ask_put(x, slice_str("a"), slice_str("1")); /* its entry has the index of add_keys() */
+    run(x, 3 * STEP_MS);
+    ask_to(x, METHOD_KV_TXN, &msg_txn_req, &few); /* its result is kept */
+    run(x, 3 * STEP_MS);
+    assert_int_equal(x->status, ERR_OK);
+    buf_close(&three);
+    buf_close(&one);
 }
 
 static void grant_lease(struct lone *x, uint64_t ttl_ms)
@@ -964,6 +1035,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_deletes_a_range_ends_its_entry, setup, teardown),
         cmocka_unit_test_setup_teardown(reads_of_many_keys_are_answered_in_turns, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(local_reads_of_many_keys_are_answered_in_turns, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(
+            a_transaction_whose_ranges_have_many_keys_is_not_proposed, setup, teardown),
         cmocka_unit_test_setup_teardown(what_deletes_much_is_applied_in_turns, setup, teardown),
         cmocka_unit_test_setup_teardown(what_takes_long_without_end_keeps_no_lease_alive, setup,
                                         teardown),

@@ -298,7 +298,12 @@ static void a_past_that_is_not_kept_is_said_and_never_guessed(void **t)
            {"get a rev=3", "compacted"}, {"get b rev=3", "1 b=3"}, {"get a rev=4", "1 a=4"},
            {"get a rev=3 min_mod=9", "compacted"}, {"get a rev=3 count max_mod=9", "compacted"},
            {"get a rev=3 sort=value", "compacted"},
-           {"get \"\" * rev=4 sort=mod down", "2 a=4,b=3"});
+           /* of a page: what it does not show does not matter */
+           {"put c 5", "rev 5 | put c=5 @5"}, {"get \"\" * rev=3 limit=1", "compacted"},
+           {"get b * rev=4 limit=1", "1 b=3"}, {"put c 6", "rev 6 | put c=6 was 5 @6"},
+           {"compact 5", "ok"}, {"get \"\" * rev=5 limit=2", "3+ a=4,b=3"},
+           {"get \"\" * rev=5", "compacted"}, {"get c rev=5", "compacted"},
+           {"get \"\" * rev=6 sort=mod down", "3 c=6,a=4,b=3"});
 }
 
 static void entries_are_skipped_up_to_the_applied_index(void **t)

@@ -428,6 +428,9 @@ struct model {
     uint64_t revision;
     struct buf told; /* events, as text */
     size_t told_at[2000];
+    uint64_t count_at[2000];   /* keys there were, by revision */
+    struct state_count *count; /* under way, of [from, to); NULL: none */
+    size_t from, to, counts;
 };
 
 static void tell(struct buf *out, bool deleted, const struct kv *kv, const struct kv *prev)
@@ -516,7 +519,7 @@ static void check_range(struct model *m, struct state *s)
     struct msg_iter it;
     struct kv kv;
     size_t i = 0;
-    assert_int_equal(state_range(s, &r, 1 << 20, &b, NULL), ERR_OK);
+    assert_int_equal(state_range(s, &r, NULL, 1 << 20, &b, NULL), ERR_OK);
     assert_int_equal(msg_decode(&msg_range_reply, buf_slice(&b), &reply, NULL), ERR_OK);
     assert_int_equal(reply.revision, m->revision);
     assert_int_equal(msg_iter_init(&it, reply.kvs), ERR_OK);
@@ -530,6 +533,58 @@ static void check_range(struct model *m, struct state *s)
         assert_int_equal(m->keys[i].version, 0);
     assert_memory_equal(m->keys, m->mirror, sizeof m->keys);
     buf_close(&b);
+}
+
+static uint64_t model_count(const struct model *m, size_t from, size_t to)
+{
+    uint64_t n = 0;
+    for (size_t i = from; i < to; i++)
+        n += m->keys[i].version != 0;
+    return n;
+}
+
+static uint64_t count_of(struct state *s, const struct range_req *r,
+                         const struct state_count *counted)
+{
+    struct range_reply reply;
+    struct buf b = BUF_INIT;
+    assert_int_equal(state_range(s, r, counted, 100, &b, NULL), ERR_OK);
+    assert_int_equal(msg_decode(&msg_range_reply, buf_slice(&b), &reply, NULL), ERR_OK);
+    buf_close(&b);
+    return reply.count;
+}
+
+/* In pieces, between which keys come and go in front of the place and behind it. */
+static void check_count(struct model *m, struct gen *g, struct state *s)
+{
+    char from[8], to[8];
+    if (m->count == NULL) {
+        m->from = below(g, KEYS);
+        m->to = m->from + 1 + below(g, KEYS - m->from);
+    }
+    (void)snprintf(from, sizeof from, "k%zu", m->from);
+    (void)snprintf(to, sizeof to, "k%zu", m->to);
+    struct range_req r = {
+        .key = slice_str(from), .end = slice_str(m->to < KEYS ? to : "l"), .count_only = true};
+    assert_true(state_count_wanted(&r));
+    if (m->count == NULL)
+        m->count = state_count_new(s, &r);
+    if (!state_count_some(m->count, 1 + below(g, 2)))
+        return;
+    m->counts++;
+    assert_int_equal(count_of(s, &r, m->count), model_count(m, m->from, m->to));
+    if (below(g, 3) == 0)
+        return; /* it stays right */
+    state_count_free(m->count);
+    m->count = NULL;
+}
+
+static void check_past_count(struct model *m, struct gen *g, struct state *s)
+{
+    struct range_req all = {.key = slice_str("k"), .end = slice_str("l"), .count_only = true};
+    m->count_at[m->revision] = model_count(m, 0, KEYS);
+    all.revision = m->revision != 0 ? 1 + below(g, m->revision) : 0;
+    assert_int_equal(count_of(s, &all, NULL), m->count_at[all.revision]);
 }
 
 static void check_replay(struct model *m, struct gen *g, struct state *s)
@@ -564,6 +619,8 @@ static void keys_and_events_are_those_of_a_simple_model(void **t)
             state_apply(node.s, i, buf_slice(&entry), 1000, &ops, m);
             assert_int_equal(state_revision(node.s), m->revision);
             check_range(m, node.s);
+            check_count(m, &g, node.s);
+            check_past_count(m, &g, node.s);
             if (i % 10 == 0)
                 check_replay(m, &g, node.s);
             if (i % 7 == 0)
@@ -571,6 +628,8 @@ static void keys_and_events_are_those_of_a_simple_model(void **t)
             buf_close(&entry);
             buf_close(&b.body);
         }
+        assert_true(m->counts > 10);
+        state_count_free(m->count);
         buf_close(&m->told);
         mem_free(m);
         node_free(&node);
