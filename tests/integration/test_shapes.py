@@ -1,4 +1,4 @@
-"""Clusters of other shapes than three equal nodes: two and a witness; five in mode quorum; nodes without a vote."""
+"""Clusters of other shapes than three equal nodes: two and a witness; five and seven in mode quorum; nodes without a vote."""
 import json
 
 import pytest
@@ -97,6 +97,22 @@ def test_five_nodes_in_mode_quorum_and_nodes_without_a_vote():
         c.switch_over(learner)
         learner.sql("INSERT INTO kept VALUES (103)")
         c.wait_healthy()
+
+
+def test_seven_nodes_survive_the_loss_of_any_three():
+    with Cluster(nodes=7, sync="quorum", ttl=10, sets=["bootstrap.dcs.synchronous_node_count=3"]) as c:
+        c.form(240)
+        wait_until(lambda: voting(c, 7), "seven have a vote")
+        wait_until(lambda: len(recorded(c)) == 6 and c.record("sync")["q"] == 4, "six are recorded, of which four elect")
+        old = c.primary()
+        others = c.standbys()[:2]
+        old.sql("CREATE TABLE kept (id int)")
+        old.sql("INSERT INTO kept SELECT generate_series(1, 100)")
+        for node in [*others, old]:
+            node.kill()
+        new = c.new_leader(old)
+        assert ids(new) == list(range(1, 101))
+        new.sql("INSERT INTO kept VALUES (101)")  # three of the three that are left confirm it
 
 
 def without_vote(c):
