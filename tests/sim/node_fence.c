@@ -107,6 +107,8 @@ bool sim_shorten(void *arg, uint64_t deadline_ms)
     if (x->w->mutation == MUTATION_NO_SHORTENING)
         return true;
     x->fence.deadline_ms = MIN(x->fence.deadline_ms, held_until(x, deadline_ms));
+    if (x->fence.armed)
+        watch_deadline(x); /* the look that was planned is too late */
     return true;
 }
 
