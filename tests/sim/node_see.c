@@ -305,6 +305,8 @@ static void view_stopped(const struct sim_node *x, struct view_pg *v)
     v->recovery_ms = 200;
     /* The control file is behind the log. */
     size_t n = d->clean ? d->n : d->standby_signal ? MIN(d->recovery_n, d->n) : d->checkpoint_n;
+    if (d->standby_signal) /* nor is it ahead of what a rewind has noted there */
+        n = MAX(n, d->consistent_n);
     v->timeline = d->clean            ? data_timeline(d)
                   : d->standby_signal ? timeline_at(d, n)
                                       : d->control_timeline;
