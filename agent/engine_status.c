@@ -243,7 +243,7 @@ void engine_journal(struct engine *g, const struct plan *p)
     str_cut(rec.reason, sizeof rec.reason, p->reason);
     str_cut(rec.action, sizeof rec.action, plan_action_name(p->action));
     str_cut(rec.txn, sizeof rec.txn, plan_txn_name(p->txn));
-    if (!g->connected)
+    if (!g->connected || g->o.no_journal)
         return;
     static char text[VIEW_TEXT_MAX]; /* agent thread only */
     if (view_print(&g->view, text, sizeof text) == ERR_OK)

@@ -1,7 +1,10 @@
 """Every checker passes a good history and sees each of these that must fail; nothing to judge is "unknown", never a pass."""
 import pathlib
 import random
+import struct
+import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lab"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "integration"))
@@ -13,6 +16,7 @@ pytest.importorskip("psycopg2")
 import checkers  # noqa: E402
 import faults  # noqa: E402
 import history  # noqa: E402
+import hosts  # noqa: E402
 import porcupine  # noqa: E402
 import runner  # noqa: E402
 import switch  # noqa: E402
@@ -348,6 +352,38 @@ def test_every_nemesis_makes_a_schedule():
     for nemesis in faults.nemeses():
         made = faults.make("ledger", nemesis, "on", 3, 1, 40)
         assert bool(made["faults"]) == (nemesis != "none")
+
+
+def test_a_mix_of_all_has_every_fault_and_those_that_take_what_was_synced_come_alone():
+    seen = set()
+    for seed in range(400):
+        made = faults.make("ledger", "all", "on", 3, seed, 60)["faults"]
+        seen |= {f["fault"] for f in made}
+        for one, two in zip(made, made[1:]):
+            if two["at"] < one["at"] + one["for"]:
+                assert faults.goes_with(one["fault"], two["fault"]) or faults.goes_with(two["fault"], one["fault"])
+                assert not faults.ALONE & {one["fault"], two["fault"]}
+    assert seen == set(faults.GROUPS["all"]) == set(faults.FAULTS)
+
+
+def test_what_is_torn_or_flipped_is_the_end_of_the_wal(tmp_path):
+    wal, end = tmp_path / "000000010000000000000003", 100000
+    for spoil in (faults._tear_wal, faults._flip_wal):
+        wal.write_bytes(b"\x55" * (1 << 18))
+        spoil(wal, end, random.Random(1))
+        after = wal.read_bytes()
+        assert len(after) == 1 << 18 and after[:end - (1 << 16)] == b"\x55" * (end - (1 << 16)) and after[:end] != b"\x55" * end
+    assert after[end:] == b"\x55" * ((1 << 18) - end)
+
+
+def test_clocks_are_behind_by_the_time_of_the_pause(tmp_path):
+    if not hosts.stopped_clock().exists():
+        pytest.skip(f"no {hosts.stopped_clock()}")
+    clock = tmp_path / "clock"
+    clock.write_bytes(struct.pack("=q", 5000 * 10**9))
+    told = subprocess.run(["date", "+%s"], capture_output=True, check=True,
+                          env={"LD_PRELOAD": str(hosts.stopped_clock()), "STOPPED_CLOCK": str(clock)}).stdout
+    assert abs(time.time() - 5000 - int(told)) < 60
 
 
 def test_shrinking_finds_the_two_faults_that_matter():

@@ -5,24 +5,24 @@ Times are seconds from the beginning of the load. A target is a part of the clus
 that is looked up when the time has come, or a node's name. The same seed makes the same schedule.
 """
 import contextlib
+import functools
 import os
 import random
-import shutil
 import signal
 import subprocess
 import threading
 import time
 
 import cluster as cl
-from hosts import faketime
+from hosts import DISKS, faketime, give_away
 
 SETTLE_S = 12  # between the end of a fault and the next one
 FAULTS = {}
 # Which of a machine's abilities a fault needs (hosts.probe).
-NEEDS = {"disk-full": "disk", "disk-eio": "disk", "power-loss": "disk", "clock-fast": "clock", "clock-slow": "clock", "clock-jump": "clock",
-         "clock-drift": "clock", "pause-node": "cgroup", "disk-slow": "disk", "disk-stuck": "disk", "disk-read-only": "disk",
+NEEDS = {"power-loss": "disk", "clock-fast": "clock", "clock-slow": "clock", "clock-jump": "clock",
+         "clock-drift": "clock", "pause-node": "cgroup",
          "net-slow": "switch", "net-slow-in": "switch", "net-slow-out": "switch", "net-reorder": "switch", "net-duplicate": "switch",
-         "net-loss-in": "switch", "net-loss-out": "switch", "upgrade": "next"}
+         "net-loss-in": "switch", "net-loss-out": "switch", "upgrade": "next", "pause-clocks": "stopped-clock"}
 DAEMONS = r"regentd|regent-fence"
 
 
@@ -135,6 +135,20 @@ def pause_node(_cluster, node):
     node.freeze(True)
 
     def undo():
+        node.freeze(False)
+        node.host.heal()
+    return undo
+
+
+@fault("pause-clocks", (6, 14), ("primary", "primary", "sync", "raft"))
+def pause_clocks(_cluster, node):
+    """As a virtual machine that its host stops: for what runs in it no time has passed, on any clock, when it goes on."""
+    node.host.cut()
+    node.freeze(True)
+    begun = time.monotonic()
+
+    def undo():
+        node.set_back(time.monotonic() - begun)
         node.freeze(False)
         node.host.heal()
     return undo
@@ -269,7 +283,7 @@ def _clock(*faked, monotonic=True):
         setting = random.Random(node.name).choice(faked)
         restart({"LD_PRELOAD": faketime(), "FAKETIME": setting, "FAKETIME_DONT_RESET": "1",
                  "FAKETIME_DONT_FAKE_MONOTONIC": "0" if monotonic else "1"})
-        return lambda: restart({})
+        return lambda: restart(node.usual_clock)
     return act
 
 
@@ -282,26 +296,36 @@ fault("clock-jump", (10, 14), ("sync", "standby"))(_clock("+3600s", "-3600s", mo
 # ---- disks ----
 
 
-@fault("disk-full", (4, 8), ("primary", "sync"))
-def disk_full(_cluster, node):
-    path = node.dir / "filler"
-    with open(path, "wb") as f, contextlib.suppress(OSError):
-        while True:
-            f.write(b"\0" * (1 << 20))
+# What they are of: a machine's one disk with everything; the one with the store; the one with PostgreSQL's data and WAL.
+PARTS = {"": DISKS, "-store": ("store",), "-wal": ("wal",)}
+
+
+def disk_fault(name, *more):
+    def register(function):
+        for suffix, parts in PARTS.items():
+            NEEDS[name + suffix] = "disk"
+            fault(name + suffix, *more)(functools.partial(function, parts))
+        return function
+    return register
+
+
+@disk_fault("disk-full", (4, 8), ("primary", "sync"))
+def disk_full(parts, _cluster, node):
+    fillers = [node.part(part) / "filler" for part in parts]
+    for path in fillers:
+        with open(path, "wb") as f, contextlib.suppress(OSError):
+            while True:
+                f.write(b"\0" * (1 << 20))
 
     def undo():
-        path.unlink(missing_ok=True)
+        for path in fillers:
+            path.unlink(missing_ok=True)
         if not node.running():  # a supervisor would have
             node.start()
     return undo
 
 
-@fault("disk-eio", (4, 8), ("primary", "sync", "raft"))
-def disk_eio(_cluster, node):
-    """Every call to the disk of store and data fails, and what runs finds that out by itself. Then it is another disk with
-    what the broken one had kept."""
-    node.disk_fails()
-
+def _other_disks(node):
     def undo():
         node.kill()
         node.remount()
@@ -309,41 +333,45 @@ def disk_eio(_cluster, node):
     return undo
 
 
-@fault("disk-read-only", (4, 8), ("primary", "sync", "raft"))
-def disk_read_only(_cluster, node):
+@disk_fault("disk-eio", (4, 8), ("primary", "sync", "raft"))
+def disk_eio(parts, _cluster, node):
+    """Every call to the disk fails, and what runs finds that out by itself. Then it is another disk with what the broken one had
+    kept."""
+    node.disks_fail(parts)
+    return _other_disks(node)
+
+
+@disk_fault("disk-read-only", (4, 8), ("primary", "sync", "raft"))
+def disk_read_only(parts, _cluster, node):
     """As after an error that the kernel has found in the file system."""
-    node.disk_read_only()
-
-    def undo():
-        node.kill()
-        node.remount()
-        node.start()
-    return undo
+    for part in parts:
+        node.disks[part].make_read_only()
+    return _other_disks(node)
 
 
 def _thaw(node):
-    node.disk.freeze(False)
+    node.freeze_disks(False)
     if not node.running():  # a supervisor would have
         node.start()
 
 
-@fault("disk-stuck", (3, 9), ("primary", "sync", "raft"))
-def disk_stuck(_cluster, node):
+@disk_fault("disk-stuck", (3, 9), ("primary", "sync", "raft"))
+def disk_stuck(parts, _cluster, node):
     """What writes waits until it is over, and cannot be killed meanwhile."""
-    node.disk.freeze(True)
+    node.freeze_disks(True, parts)
     return lambda: _thaw(node)
 
 
-@fault("disk-slow", (6, 12), ("primary", "sync", "raft"))
-def disk_slow(_cluster, node):
+@disk_fault("disk-slow", (6, 12), ("primary", "sync", "raft"))
+def disk_slow(parts, _cluster, node):
     """Every write waits up to 0.3 s."""
     over = threading.Event()
 
     def stutter():
         while not over.wait(0.1):
-            node.disk.freeze(True)
+            node.freeze_disks(True, parts)
             over.wait(0.3)
-            node.disk.freeze(False)
+            node.freeze_disks(False, parts)
     thread = threading.Thread(target=stutter, daemon=True)
     thread.start()
 
@@ -377,7 +405,7 @@ def _damage(spoil):
                 path.unlink()
             for path, data in kept.items():
                 path.write_bytes(data)
-                shutil.chown(path, "postgres", "postgres")
+                give_away(path)
                 path.chmod(0o600)
             node.start()
         return undo
@@ -386,9 +414,13 @@ def _damage(spoil):
 
 def _flip(store, rng):
     path = store / rng.choice(("log.db", "state.db"))
+    flip_bits(path, 100, path.stat().st_size - 1, rng)  # behind the header of SQLite
+
+
+def flip_bits(path, begin, end, rng):
     with open(path, "r+b") as f:
         for _ in range(20):
-            at = rng.randrange(100, path.stat().st_size - 1)  # behind the header of SQLite
+            at = rng.randrange(begin, end)
             f.seek(at)
             byte = f.read(1)[0]
             f.seek(at)
@@ -401,6 +433,48 @@ def _tear(store, _rng):
     os.truncate(path, path.stat().st_size // 2)
 
 
+def _newest_wal(node):
+    """(segment, offset) at which this standby's WAL ends, and a function that reads it from the stopped one."""
+    lsn = node.value("SELECT pg_last_wal_receive_lsn()")
+    high, low = (int(half, 16) for half in need(lsn, "standby that has received anything").split("/"))
+    found = sorted(node.pgdata.glob(f"pg_wal/{'[0-9A-F]' * 8}{high:08X}{low >> 24:08X}"))
+    return need(found[-1] if found else None, "WAL of now"), max(low & 0xffffff, 1)
+
+
+def _wal_damage(spoil, store_too=False):
+    """The newest WAL of a standby is not what was synced when its node starts again: its PostgreSQL has to see where the log ends
+    being one, and to get the rest anew from the primary. That is why nothing else may be wrong meanwhile; and why no primary is
+    treated so, of whose pages some are newer than what is left of its log."""
+    def act(cluster, node):
+        if node is cluster.leader():
+            raise LookupError("it has become the primary")
+        path, end = _newest_wal(node)
+
+        def spoil_wal(*_):
+            spoil(path, end, random.Random(node.name))
+        if store_too:
+            return _damage(lambda store, rng: (_tear(store, rng), spoil_wal()))(cluster, node)
+        node.kill()
+        spoil_wal()
+        return node.start
+    return act
+
+
+def _flip_wal(path, end, rng):
+    flip_bits(path, max(end - (1 << 16), 0), end, rng)
+
+
+def _tear_wal(path, end, rng):
+    """The end never arrived, not even to a whole page."""
+    start = max(end - rng.randrange(1, 1 << 16), 0)
+    with open(path, "r+b") as f:
+        f.seek(start)
+        f.write(b"\0" * (path.stat().st_size - start))
+
+
+fault("torn-wal", (1, 4), ("sync", "standby"))(_wal_damage(_tear_wal))
+fault("flipped-wal", (1, 4), ("sync", "standby"))(_wal_damage(_flip_wal))
+fault("torn-both", (3, 6), ("sync", "standby"))(_wal_damage(_tear_wal, store_too=True))
 fault("flipped-bytes", (3, 6), ("sync", "raft", "standby"))(_damage(_flip))
 fault("torn-log", (3, 6), ("sync", "raft", "standby"))(_damage(_tear))
 
@@ -468,7 +542,9 @@ def end_orders(cluster):
 
 @fault("upgrade", (1, 3), ("standby", "sync", "primary"))
 def upgrade(cluster, node):
-    """Every second time of a node it is the way back."""
+    """Every second time of a node it is the way back, which is closed when all have been upgraded."""
+    if all(n.bin == cluster.next_bin() for n in cluster.nodes):
+        raise LookupError("all run the newer build")
     node.change_build()
     return stop_daemon(cluster, node)
 
@@ -527,8 +603,15 @@ GROUPS["everything"] = GROUPS["storm"] + GROUPS["orders"] + ("disk-eio", "kill-h
 GROUPS["network"] = ("net-slow", "net-slow-in", "net-slow-out", "net-reorder", "net-duplicate", "net-loss-in", "net-loss-out")
 GROUPS["bad-disk"] = ("disk-slow", "disk-stuck", "disk-read-only", "disk-eio")
 GROUPS["damage"] = ("flipped-bytes", "torn-log")
+GROUPS["one-disk"] = tuple(f for f in FAULTS if f.startswith("disk-") and f.endswith(("-store", "-wal")))
+GROUPS["wal-damage"] = ("torn-wal", "flipped-wal", "torn-both")
+GROUPS["all"] = (*GROUPS["everything"], *GROUPS["network"], *GROUPS["bad-disk"], *GROUPS["one-disk"], *GROUPS["damage"],
+                 *GROUPS["wal-damage"], "pause-clocks", "upgrade")
+# What was synced and is gone is made good by the others, if they are well.
+ALONE = frozenset(GROUPS["damage"] + GROUPS["wal-damage"])
 # How often a fault comes with a second one, and how long the cluster then has to itself.
-TOGETHER = {"mix": (0.25, SETTLE_S), "storm": (1.0, 4), "everything": (1.0, 4), "orders": (0.5, SETTLE_S)}
+TOGETHER = {"mix": (0.25, SETTLE_S), "storm": (1.0, 4), "everything": (1.0, 4), "orders": (0.5, SETTLE_S),
+            "all": (0.5, SETTLE_S)}
 
 
 def nemeses():
@@ -537,6 +620,12 @@ def nemeses():
 
 def faults_of(nemesis):
     return GROUPS.get(nemesis, (nemesis,))
+
+
+def goes_with(name, other):
+    """May both be there at once? Two that treat one disk would undo each other."""
+    disks = {NEEDS.get(f) for f in (name, other)} == {"disk"}
+    return other not in ALONE and not (disks and {name, other} & set(GROUPS["bad-disk"] + GROUPS["one-disk"]))
 
 
 def make(workload, nemesis, mode, nodes, seed, seconds):
@@ -550,8 +639,8 @@ def make(workload, nemesis, mode, nodes, seed, seconds):
         _, (low, high), targets = FAULTS[name]
         item = {"at": at, "for": round(rng.uniform(low, high), 1), "fault": name, "target": rng.choice(targets)}
         faults.append(item)
-        if twice and rng.random() < twice:
-            second = rng.choice(names)
+        if twice and rng.random() < twice and name not in ALONE:
+            second = rng.choice([other for other in names if nemesis != "all" or goes_with(name, other)])
             _, (low, high), targets = FAULTS[second]
             faults.append({"at": round(at + rng.uniform(0, 2), 1), "for": round(rng.uniform(low, high), 1), "fault": second,
                            "target": rng.choice(targets)})

@@ -10,6 +10,7 @@ import pathlib
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ from disks import LoopDisk  # noqa: E402
 from netns import Net, drop_namespace, sh, why_not  # noqa: E402
 
 PREFIX = "rj"
+INSIDE = "REGENT_JEPSEN_INSIDE"  # "": in namespaces of an ordinary user's own; else why they cannot be had
+DISKS = ("store", "wal")  # of a node, the second one mounted below the first
 CGROUPS = [pathlib.Path("/sys/fs/cgroup/unified"), pathlib.Path("/sys/fs/cgroup")]
 INIT = """
 import os, signal, time
@@ -48,10 +51,35 @@ def faketime():
     return next((path for path in FAKETIME if os.path.exists(path)), None)
 
 
+def give_away(path):
+    """To the user whom the nodes run as."""
+    if os.geteuid() == 0:
+        shutil.chown(path, "postgres", "postgres")
+
+
+OWN = ["unshare", "--user", "--map-current-user", "--keep-caps", "--net", "--mount", "--", "sh", "-c",
+       'mount -t tmpfs run /run && exec "$@"', "sh"]
+
+
+def become_able():
+    """An ordinary user whom the machine lets have namespaces goes on in some of his own, in which he may make more."""
+    if os.geteuid() == 0 or INSIDE in os.environ:
+        return
+    tried = subprocess.run([*OWN, "true"], capture_output=True, text=True, check=False)
+    os.environ[INSIDE] = tried.stderr.strip()
+    if tried.returncode == 0:
+        os.execvp(OWN[0], [*OWN, sys.executable, *sys.argv])
+
+
+def _probe_hosts():
+    refused = os.environ.get(INSIDE)
+    return f"needs root, or namespaces for ordinary users: {refused}" if refused else why_not()
+
+
 def probe():
     """{what: None or why it cannot be had}"""
     able = {}
-    able["hosts"] = "needs root: network namespaces with nft" if os.geteuid() != 0 else why_not()
+    able["hosts"] = _probe_hosts()
     postgres = cl.PG_BIN / "postgres"
     able["postgresql"] = None if postgres.exists() else f"no {postgres} (REGENT_TEST_PG_BIN)"
     regentd = cl.build_dir() / "regentd"
@@ -60,8 +88,14 @@ def probe():
     able["cgroup"] = _probe_cgroup()
     able["switch"] = None if os.access("/dev/net/tun", os.W_OK) else "no /dev/net/tun"
     able["next"] = _probe_next()
+    able["stopped-clock"] = None if stopped_clock().exists() else f"no {stopped_clock()}: build it"
+    able["vm"] = "no host here is a virtual machine; `pause-clocks` freezes one and stops its clocks for all that runs in it"
     able["disk"] = _probe_disk() if os.geteuid() == 0 else "needs root: loop devices"
     return able
+
+
+def stopped_clock():
+    return cl.build_dir() / "stopped_clock.so"
 
 
 def next_build():
@@ -108,22 +142,52 @@ class HostNode(Node):
         self.host = next(h for h in cluster.net.hosts if h.address == address)
         self.init = None
         self.init_pid = None
-        self.clock = {}
+        self.clock = self.usual_clock = self._stopped_clock() if cluster.clocks_stop else {}
+        self.stood_ns = 0
         self.cgroup = None
-        self.disk = None
+        self.disks = {}
         self.switch = None
         self.bin = cluster.bin
         if cluster.able["cgroup"] is None:
             self.cgroup = cgroup_root() / f"{cluster.net.tag}{name}"
             self.cgroup.mkdir()
             for path in (self.cgroup, self.cgroup / "cgroup.procs"):
-                shutil.chown(path, "postgres", "postgres")  # the fence makes one of its own in it
+                give_away(path)  # the fence makes one of its own in it
         if cluster.disk_mib:
             cluster.share_mounts()
-            self.dir.mkdir()
-            self.disk = LoopDisk(cluster.dir / f"{name}.image", self.dir, cluster.disk_mib)
-            shutil.chown(self.dir, "postgres", "postgres")
-            self.dir.chmod(0o700)
+            self.pgdata = self.dir / "disk" / "pg"
+            for part in DISKS:
+                self._add_disk(part)
+
+    def _add_disk(self, part):
+        path = self.part(part)
+        path.mkdir()
+        self.disks[part] = LoopDisk(self.cluster.dir / f"{self.name}.{part}.image", path, self.cluster.disk_mib[part])
+        give_away(path)
+        path.chmod(0o700)
+        os.sync()  # a mount point has to outlive the power
+
+    def part(self, part):
+        """Where that disk is mounted: the store's, with all that belongs to the node, or below it PostgreSQL's data and WAL."""
+        return self.dir if part == "store" else self.pgdata.parent
+
+    # -- the clocks
+
+    def _stopped_clock(self):
+        """The environment in which all clocks are behind by what `set_back` says."""
+        shutil.copy2(stopped_clock(), self.cluster.bin)
+        path = self._clock_file()
+        path.write_bytes(struct.pack("=q", 0))
+        path.chmod(0o644)
+        return {"LD_PRELOAD": str(self.cluster.bin / stopped_clock().name), "STOPPED_CLOCK": str(path)}
+
+    def _clock_file(self):
+        return self.cluster.dir / f"{self.name}.clock"
+
+    def set_back(self, seconds):
+        self.stood_ns += int(seconds * 1e9)
+        with open(self._clock_file(), "r+b") as f:  # in place: it is mapped
+            f.write(struct.pack("=q", self.stood_ns))
 
     # -- the host
 
@@ -183,8 +247,7 @@ class HostNode(Node):
     def thaw(self):
         """Whatever was stopped. The daemon's `nsenter` stops with it, and would not collect it when it dies."""
         self.freeze(False)
-        if self.disk is not None:
-            self.disk.freeze(False)
+        self.freeze_disks(False)
         for pid in [self.process.pid] * self.running() + list(self.processes()):
             cl.send(pid, signal.SIGCONT)
 
@@ -210,22 +273,29 @@ class HostNode(Node):
     def power_loss(self):
         """Nothing is acknowledged while the disk goes: that would prove nothing (disks.py)."""
         self.freeze(True)
-        self.disk.cut_power()
+        for disk in self.disks.values():
+            disk.cut_power()
         self.kill()
         self.remount()
 
-    def disk_fails(self):
+    def disks_fail(self, parts):
         """Every call fails from here on; frozen meanwhile, so that none is under way (disks.py)."""
         self.freeze(True)
-        self.disk.cut_power()
+        for part in parts:
+            self.disks[part].cut_power()
         self.freeze(False)
 
-    def disk_read_only(self):
-        self.disk.make_read_only()
+    def freeze_disks(self, on, parts=DISKS):
+        """The inner one first, which is a file system of its own."""
+        for part in reversed(parts):
+            if part in self.disks:
+                self.disks[part].freeze(on)
 
     def remount(self):
-        self.disk.unmount()
-        self.disk.mount()
+        for part in reversed(DISKS):
+            self.disks[part].unmount()
+        for part in DISKS:
+            self.disks[part].mount()
 
     # -- the line to it
 
@@ -256,8 +326,9 @@ class HostNode(Node):
         self.good_line()
         with contextlib.suppress(cl.Never):
             self.kill()
-        if self.disk is not None:
-            self.disk.remove()
+        for part in reversed(DISKS):
+            if part in self.disks:
+                self.disks[part].remove()
         remove_cgroup(self.cgroup)
 
 
@@ -279,9 +350,11 @@ def remove_cgroup(path):
 class HostCluster(Cluster):
     node_class = HostNode
 
-    def __init__(self, able, nodes=3, sync="on", sets=(), disk_mib=0, environment=None):
+    def __init__(self, able, nodes=3, sync="on", sets=(), disk_mib=None, clocks_stop=False, environment=None):
+        """disk_mib: the size of each of DISKS; None: no disks of their own."""
         self.able = able
         self.disk_mib = disk_mib
+        self.clocks_stop = clocks_stop
         self.environment = environment or {}
         self.shared = False
         self.net = Net(PREFIX, nodes)
@@ -355,8 +428,8 @@ def clean():
         by = path / "by"
         match = re.fullmatch(rf"{PREFIX}(\d+)", by.read_text(encoding="ascii")) if by.exists() else None
         if match and not os.path.exists(f"/proc/{match.group(1)}"):
-            for node in path.glob("n*/"):
-                subprocess.run(["umount", str(node)], capture_output=True, check=False)
+            for mount in [*path.glob("n*/disk/"), *path.glob("n*/")]:
+                subprocess.run(["umount", str(mount)], capture_output=True, check=False)
             for image in path.glob("*.image"):
                 done = subprocess.run(["losetup", "-n", "-O", "NAME", "-j", str(image)], capture_output=True, text=True, check=False)
                 for device in done.stdout.split():

@@ -17,6 +17,13 @@ shows nothing that must not happen. The harness, its workloads, faults and check
 from a fault to the next, as the clients saw it. TTL is 5 s. The machine has two cores, which all nodes and clients share, and had
 other work to do: gaps are upper bounds.
 
+Beside these there is the simulator (`tests/sim/run`): the same store and agent, a model of PostgreSQL, virtual time. Its scenario `rush`, the usual
+faults and besides them a blow at every leader as soon as somebody could take over, goes through about 115 failovers a second of a core (another node, or
+the same one with another token, became writable; counted over all of the CPU time, the beginning and the end of each seed included), 60 before the agents'
+journal was left out of three seeds in four. The 200 we aimed at are not reached: what is left is the production code itself, of which SQLite,
+which applies each revision on every node, has a third, and the agents' JSON a sixth. The other scenarios, with a failover every ten to twenty
+seconds of virtual time, come to about 35.
+
 """
 
 

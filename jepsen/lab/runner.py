@@ -17,7 +17,7 @@ import store_work
 from history import History
 from hosts import TREE, HostCluster, probe
 
-DISK_MIB = 700
+DISK_MIB = {"store": 300, "wal": 700}
 PATIENCE_S = 300  # for what has to come about: nothing is measured by it
 CHECKS = {
     "ledger": {"ledger": checkers.ledger},
@@ -80,8 +80,9 @@ def overall(found):
 
 
 def prepare(schedule, able, environment):
-    c = HostCluster(able, nodes=schedule["nodes"], sync={"off": "async"}.get(schedule["mode"], schedule["mode"]), sets=["bootstrap.dcs.ttl=5"], environment=environment,
-                    disk_mib=DISK_MIB if "disk" in fl.needs(schedule) else 0)
+    needs = fl.needs(schedule)
+    c = HostCluster(able, nodes=schedule["nodes"], sync={"off": "async"}.get(schedule["mode"], schedule["mode"]), sets=["bootstrap.dcs.ttl=5"],
+                    environment=environment, disk_mib=DISK_MIB if "disk" in needs else None, clocks_stop="stopped-clock" in needs)
     try:
         c.form(PATIENCE_S)
     except BaseException:

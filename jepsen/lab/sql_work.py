@@ -32,13 +32,17 @@ PROBED = "CREATE TABLE IF NOT EXISTS probed (node text, n bigint)"
 
 
 class Client(threading.Thread):
-    """One process: goes round the nodes until it is stopped."""
+    """One process, until it is stopped: every second one goes round the nodes, the others name all of them and let libpq find the
+    primary."""
+    any_node = False
 
     def __init__(self, history, cluster, number, step, seed):
         super().__init__(daemon=True)
         self.process = Process(history, number, step)
         self.nodes = cluster.nodes
         self.at = number % len(self.nodes)
+        self.node = self.nodes[self.at]  # of the session
+        self.finds = number % 2 == 1 and not self.any_node
         self.rng = random.Random(f"{seed}/{number}")
         self.finish = threading.Event()
         self.session = None
@@ -56,14 +60,24 @@ class Client(threading.Thread):
         finally:
             self.drop()
 
+    def connect(self):
+        if not self.finds:
+            self.node = self.nodes[self.at]
+            return Session(self.node.dsn())
+        nodes = self.rng.sample(self.nodes, len(self.nodes))  # libpq has no limit of its own for one that is silent
+        session = Session(f"{nodes[0].dsn()} host={','.join(n.address for n in nodes)} port={','.join(str(n.ports['pg']) for n in nodes)} "
+                          "target_session_attrs=read-write")
+        self.node = next(n for n in nodes if n.address == session.connection.info.host)
+        return session
+
     def step(self):
-        node = self.nodes[self.at]
         try:
             if self.session is None:
-                self.session = Session(node.dsn())
+                self.session = self.connect()
         except (psycopg2.Error, Late):
             self.go_on()
             return
+        node = self.node
         self.count += 1
         f, value = self.next_op()
         self.process.invoke(f, value, node=node.name)
@@ -89,7 +103,7 @@ class Client(threading.Thread):
         if self.session is None or self.rng.random() < 0.5:
             return
         # Not connection.cancel(): that stops this whole program while a postmaster does not answer.
-        with contextlib.suppress(psycopg2.Error, Late), contextlib.closing(Session(self.nodes[self.at].dsn())) as other:
+        with contextlib.suppress(psycopg2.Error, Late), contextlib.closing(Session(self.node.dsn())) as other:
             other.execute("SELECT pg_cancel_backend(%s)", (self.session.connection.get_backend_pid(),))
 
     def rollback(self):
@@ -197,6 +211,8 @@ class Bank(Client):
 
 
 class BankReader(Bank):
+    any_node = True
+
     def next_op(self):
         return "read", None
 

@@ -443,6 +443,7 @@ static void start_engine(struct sim_node *x)
                                .kill_budget_ms = SIM_KILL_BUDGET_MS,
                                .failover_priority = 1,
                                .sync_priority = 1,
+                               .no_journal = !x->w->journal,
                                .ports = &sim_ports,
                                .arg = x};
     must(x, engine_new(&o, &x->engine, &e), &e);

@@ -6,13 +6,27 @@
 #include "base/mem.h"
 #include "tests/sim/node_world.h"
 
-enum { WARM_MS = 9000, FAULTS_MS = 36000, SETTLE_MS = 3 * 5000 + 20000, HASH_MS = 4000 };
+enum {
+    WARM_MS = 9000,
+    FAULTS_MS = 36000,
+    RUSH_MS = 72000,
+    SETTLE_MS = 3 * 5000 + 20000,
+    HASH_MS = 4000
+};
 
 typedef void fault_fn(struct sim *w, struct sim_node *x, uint64_t for_us);
 
 uint64_t faults_left(const struct sim *w, uint64_t us)
 {
     return w->quiet_us > w->now_us ? MIN(us, w->quiet_us - w->now_us) : 0;
+}
+
+bool faults_next(struct sim *w)
+{
+    uint64_t n = w->faults++;
+    bool wanted = n >= SIM_FAULTS || !w->without[n];
+    sim_note(w, NULL, "fault %llu%s", (unsigned long long)n, wanted ? "" : " is left out");
+    return wanted;
 }
 
 struct sim_node *faults_primary(struct sim *w)
@@ -404,7 +418,7 @@ static void on_fault(struct sim *w, struct sim_node *none, void *arg)
         x = faults_primary(w);
     uint64_t to_ms = daemons ? MIN(k->to_ms, (uint64_t)700) : k->to_ms;
     uint64_t for_us = faults_left(w, sim_between(w, k->from_ms * MS, to_ms * MS));
-    if (!k->inside || x->frozen_until_us <= w->now_us)
+    if ((!k->inside || x->frozen_until_us <= w->now_us) && faults_next(w))
         k->fn(w, x, for_us);
     bool rush = w->scenario == SCENARIO_RUSH; /* has an order of its own */
     uint64_t next_us = daemons || rush      ? sim_between(w, 6 * SEC, 9 * SEC)
@@ -488,7 +502,8 @@ void faults_begin(struct sim *w)
     bool kill = w->scenario == SCENARIO_KILL;
     if (!kill)
         choose_swarm(w);
-    w->quiet_us = (WARM_MS + (kill ? 22000 : FAULTS_MS)) * MS;
+    uint64_t faulty_ms = kill ? 22000 : w->scenario == SCENARIO_RUSH ? RUSH_MS : FAULTS_MS;
+    w->quiet_us = (WARM_MS + faulty_ms) * MS;
     w->end_us = w->quiet_us + SETTLE_MS * MS;
     if (kill)
         sim_at(w, NULL, WORLD, WARM_MS * MS + sim_random(w, 6 * SEC), "kill", on_kill_primary,

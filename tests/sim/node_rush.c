@@ -45,7 +45,8 @@ static void on_rush(struct sim *w, struct sim_node *none, void *arg)
     if (again && (has_heir(w, x) || sim_chance(w, 20))) {
         w->struck_token = x->pg.token;
         w->struck_us = w->now_us;
-        strike(w, x);
+        if (faults_next(w))
+            strike(w, x);
     }
     sim_at(w, NULL, WORLD, sim_random(w, 2 * LOOK_MS * MS), "rush", on_rush, NULL);
 }

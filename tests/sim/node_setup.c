@@ -115,6 +115,7 @@ struct sim *sim_new(uint64_t seed, const struct sim_options *o)
     rng_seed(&w->rng, seed);
     w->hash = 0xcbf29ce484222325;
     w->mutation = o->mutation;
+    memcpy(w->without, o->without, sizeof w->without);
     w->scenario =
         o->scenario >= 0 ? (enum scenario)o->scenario : scenarios[seed % ARRAY_LEN(scenarios)];
     w->n = o->nodes != 0 ? o->nodes : seed % 8 == 7 ? 5 : 3;
@@ -125,6 +126,7 @@ struct sim *sim_new(uint64_t seed, const struct sim_options *o)
         w->delay_us = 800, w->late_reload = 0;
     if (w->scenario == SCENARIO_RUSH && sim_chance(w, 800))
         w->snapshot_every = 8192;
+    w->journal = seed % 4 == 0;
     init_config(w, o->mode);
     scratch_dir(w->dir, sizeof w->dir, "sim");
     for (size_t i = 0; i < w->n; i++)

@@ -10,7 +10,7 @@
  *   node_watch.c    its connection and watch
  *   node_faults.c   what goes wrong, and when        node_check.c    what must never be
  *   node_orders.c   what operators ask for            node_sick.c     disks and servers that fall ill
- *   node_rush.c     one failover after another
+ *   node_rush.c     one failover after another       node_shrink.c   fewer faults that break it, too
  *
  * Time is microseconds of the world; every node has a clock of its own in milliseconds, at its own rate. */
 #ifndef REGENT_TESTS_SIM_NODE_WORLD_H
@@ -25,9 +25,10 @@ enum {
     SIM_NODES = 7,
     SIM_TRACE = 300,
     SIM_LINE = 200,
-    SIM_TIMELINES = 64,
+    SIM_TIMELINES = 128,
     SIM_TOKENS = 512,
-    SIM_KINDS = 32
+    SIM_KINDS = 32,
+    SIM_FAULTS = 512
 };
 enum { SIM_SYSTEM_ID = 77, SIM_LSN = 4096, SIM_KILL_BUDGET_MS = 200 };
 
@@ -320,6 +321,8 @@ struct sim {
     unsigned late;                     /* thousandths, of calls */
     uint64_t delay_us;
     uint64_t snapshot_every;
+    /* the agents write it: half of all revisions, and on nothing of it anything depends */
+    bool journal;
     unsigned late_reload; /* thousandths of processes that take a reload late */
     struct config_rec config;
     uint64_t longest_ttl_s; /* that was asked for */
@@ -354,6 +357,8 @@ struct sim {
     uint64_t struck_token, struck_us; /* SCENARIO_RUSH: the leader that was struck last */
     /* faults */
     unsigned weight[SIM_KINDS]; /* of each kind of fault, for this seed */
+    uint64_t faults;            /* so many have been chosen; each has its number */
+    bool without[SIM_FAULTS];   /* chosen all the same, and left out */
     uint64_t quiet_us, end_us;
     uint64_t calm_until_us; /* no faults until then */
     bool settled;
@@ -372,6 +377,7 @@ struct sim_options {
     enum mutation mutation;
     uint64_t nodes;   /* 0: by the seed */
     const char *mode; /* NULL: by the seed */
+    bool without[SIM_FAULTS];
 };
 /* node_setup.c */
 struct sim *sim_new(uint64_t seed, const struct sim_options *o);
@@ -513,6 +519,8 @@ void faults_begin(struct sim *w);
 /* How long the transaction that is sent now is under way; 0: it is not held up. */
 uint64_t faults_late(struct sim *w);
 
+/* Counts a fault that has been chosen; false: it is left out. */
+bool faults_next(struct sim *w);
 uint64_t faults_left(const struct sim *w, uint64_t us); /* not beyond the faulty time */
 struct sim_node *faults_primary(struct sim *w);
 void fault_machine(struct sim *w, struct sim_node *x, uint64_t for_us);
@@ -531,6 +539,10 @@ bool sick_is(const struct sim_node *x, enum sick what);
 void check_relief(struct sim_node *x, const struct view *v, const struct plan *p);
 void check_key_gone(struct sim *w);
 void check_relieved(struct sim *w, uint64_t token, bool other); /* the key has moved */
+
+/* ---- node_shrink.c ---- */
+/* Leaves out of the first `faults` of a seed that breaks what it breaks without: in o->without. How many are left. */
+size_t sim_shrink(uint64_t seed, struct sim_options *o, uint64_t faults);
 
 /* ---- node_rush.c ---- */
 void rush_begin(struct sim *w);
