@@ -204,6 +204,7 @@ enum err node_copy(struct node *n, struct state_copy **ret_copy, struct snapshot
 
 /* For good: it answers no request and is silent in Raft. text: the reason and the remedy. */
 void node_leave(struct node *n, enum node_out why, const char *text);
+bool node_is_out(const struct node *n);
 /* Another member asks for the hash of the state at an index (node_compare.c): the answer, encoded. */
 void node_compare(struct node *n, struct slice params, struct buf *ret_reply);
 

@@ -58,6 +58,12 @@ enum err node_out(const struct node *n, struct errmsg *e)
     UNREACHABLE();
 }
 
+bool node_is_out(const struct node *n)
+{
+    CHECK_MAGIC(n, NODE_MAGIC);
+    return n->out != NODE_IN;
+}
+
 void node_leave(struct node *n, enum node_out why, const char *text)
 {
     CHECK_MAGIC(n, NODE_MAGIC);

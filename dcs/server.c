@@ -183,6 +183,11 @@ void session_error(struct session *x, uint64_t msgid, enum err code, const char 
     }
     struct member leader = {.id = 0};
     struct node *n = x->server->o.node;
+    if (node_is_out(n)) {
+        conn_reply_gone(x->conn, msgid, code, text);
+        mark(x);
+        return;
+    }
     bool hint = code == ERR_UNAVAILABLE && node_leader(n) != 0 &&
                 node_leader(n) != x->server->o.member_id &&
                 node_member(n, node_leader(n), &leader) == ERR_OK;

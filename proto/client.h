@@ -7,6 +7,7 @@
  *   ERR_OK               result is set
  *   ERR_OUTCOME_UNKNOWN  sent, no answer in time
  *   anything else        certainly not applied
+ * With several endpoints a node that was removed or quarantined is left for the next one.
  * Watches are re-created from the next revision after a reconnect, and when the server cut one off for
  * being slow; a gap shows as ERR_COMPACTED and ends the watch. One with watch_req.credit has a window of that
  * size: the client grants more as its callback returns, so that a slow one holds up the server and nothing

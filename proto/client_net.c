@@ -137,19 +137,24 @@ static void on_response(void *arg, uint64_t msgid, enum err status, const struct
     (void)status; /* error->code */
     struct slot *s = &c->slots[msgid % CLIENT_SLOTS];
     struct slot was = *s;
+    struct errmsg e = *error;
     if (was.kind == SLOT_FREE || was.msgid != msgid)
         return;
     s->kind = SLOT_FREE;
     c->slots_used--;
+    if (e.code != ERR_OK && conn_error_gone(c->conn) && c->n_endpoints > 1) {
+        e.code = e.code == ERR_OUTCOME_UNKNOWN ? e.code : ERR_UNAVAILABLE; /* here */
+        conn_close(c->conn);
+    }
     switch (was.kind) {
     case SLOT_HELLO:
-        hello_answered(c, error, result);
+        hello_answered(c, &e, result);
         break;
     case SLOT_CALL:
-        client_answered(c, was.what, error, result);
+        client_answered(c, was.what, &e, result);
         break;
     case SLOT_WATCH:
-        client_watch_answered(was.what, error, result);
+        client_watch_answered(was.what, &e, result);
         break;
     case SLOT_IGNORE:
         client_pump(c);

@@ -207,3 +207,9 @@ const char *conn_error_leader(const struct conn *c)
     CHECK_MAGIC(c, CONN_MAGIC);
     return c->error_leader;
 }
+
+bool conn_error_gone(const struct conn *c)
+{
+    CHECK_MAGIC(c, CONN_MAGIC);
+    return c->error_gone;
+}

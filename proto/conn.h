@@ -77,6 +77,7 @@ const char *conn_peer_text(const struct conn *c); /* "10.0.0.2:41234" for logs *
 const struct pki_identity *conn_peer_expired(const struct conn *c);
 /* During `response`: the address in the error's details.leader, "" when there is none. */
 const char *conn_error_leader(const struct conn *c);
+bool conn_error_gone(const struct conn *c); /* the same of details.gone */
 
 /* params / result: one encoded MessagePack value each. */
 void conn_request(struct conn *c, uint64_t msgid, const char *method, struct slice params);
@@ -87,6 +88,8 @@ void conn_reply(struct conn *c, uint64_t msgid, struct slice result);
  * details say "unknown" arrives as ERR_OUTCOME_UNKNOWN. leader: NULL or the address to try. */
 void conn_reply_error(struct conn *c, uint64_t msgid, enum err code, const char *text,
                       const char *leader);
+/* The same from a node that serves nobody any more: details.gone. */
+void conn_reply_gone(struct conn *c, uint64_t msgid, enum err code, const char *text);
 void conn_flush(struct conn *c);
 
 #endif

@@ -58,6 +58,7 @@ static bool read_error(struct conn *c, struct mp_reader *r, struct errmsg *ret)
     (void)err_set(ret, known, "%.*s", (int)MIN(text.n, sizeof ret->text - 1),
                   (const char *)text.p);
     memcpy(c->error_leader, details.leader, sizeof c->error_leader);
+    c->error_gone = details.gone;
     return true;
 }
 
@@ -67,6 +68,7 @@ static bool on_response(struct conn *c, struct mp_reader *r)
     struct slice result;
     struct errmsg error = {.code = ERR_OK};
     c->error_leader[0] = '\0';
+    c->error_gone = false;
     if (mp_read_u64(r, &msgid) != ERR_OK || c->ops->response == NULL)
         return false;
     if (mp_read_nil(r) != ERR_OK && !read_error(c, r, &error))
@@ -75,6 +77,7 @@ static bool on_response(struct conn *c, struct mp_reader *r)
         return false;
     c->ops->response(c->arg, msgid, error.code, &error, result);
     c->error_leader[0] = '\0';
+    c->error_gone = false;
     return true;
 }
 
@@ -213,18 +216,17 @@ void conn_reply(struct conn *c, uint64_t msgid, struct slice result)
     written(c);
 }
 
-void conn_reply_error(struct conn *c, uint64_t msgid, enum err code, const char *text,
-                      const char *leader)
+static void reply_error(struct conn *c, uint64_t msgid, enum err code, const char *text,
+                        struct rpc_error_details *details)
 {
     CHECK_MAGIC(c, CONN_MAGIC);
     ASSERT(code != ERR_OK);
     if (c->state >= CONN_LINGER)
         return;
-    struct rpc_error_details details = {.outcome = "none"};
     if (code == ERR_OUTCOME_UNKNOWN)
-        memcpy(details.outcome, "unknown", sizeof "unknown");
-    if (leader != NULL && strlen(leader) < sizeof details.leader)
-        memcpy(details.leader, leader, strlen(leader) + 1);
+        memcpy(details->outcome, "unknown", sizeof "unknown");
+    else
+        memcpy(details->outcome, "none", sizeof "none");
     mp_write_array(&c->out, 4);
     mp_write_u64(&c->out, TYPE_RESPONSE);
     mp_write_u64(&c->out, msgid);
@@ -232,7 +234,22 @@ void conn_reply_error(struct conn *c, uint64_t msgid, enum err code, const char 
     mp_write_u64(&c->out, (uint64_t)err_grpc(code));
     mp_write_str(&c->out, slice_str(err_name(code)));
     mp_write_str(&c->out, slice_str(text != NULL ? text : err_text(code)));
-    msg_encode(&msg_rpc_error_details, &details, &c->out);
+    msg_encode(&msg_rpc_error_details, details, &c->out);
     mp_write_nil(&c->out);
     written(c);
+}
+
+void conn_reply_error(struct conn *c, uint64_t msgid, enum err code, const char *text,
+                      const char *leader)
+{
+    struct rpc_error_details details = {.gone = false};
+    if (leader != NULL && strlen(leader) < sizeof details.leader)
+        memcpy(details.leader, leader, strlen(leader) + 1);
+    reply_error(c, msgid, code, text, &details);
+}
+
+void conn_reply_gone(struct conn *c, uint64_t msgid, enum err code, const char *text)
+{
+    struct rpc_error_details details = {.gone = true};
+    reply_error(c, msgid, code, text, &details);
 }

@@ -94,6 +94,7 @@ struct conn {
     uint32_t uid;
     char peer[160];
     char error_leader[128];
+    bool error_gone;
 };
 
 /* conn.c */

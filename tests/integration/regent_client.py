@@ -23,7 +23,7 @@ class RegentError(Exception):
         super().__init__(f"{name}: {message}")
         self.code, self.name, self.message = code, name, message
         self.outcome = details.get("outcome", "none")
-        self.leader = details.get("leader", "")
+        self.leader, self.gone = details.get("leader", ""), details.get("gone", False)
         self.no_session = name == "precondition" and message.startswith("session")
 
 
@@ -226,13 +226,16 @@ class Client:
             try:
                 return self.attempt(method, params, until)
             except RegentError as e:
+                elsewhere = e.gone and len(self.endpoints) > 1
+                if elsewhere:
+                    self.drop()
                 if e.outcome == "unknown":
                     doubt = True
-                elif not doubt and e.name != "unavailable":
+                elif not elsewhere and not doubt and e.name != "unavailable":
                     raise
                 elif e.name in KEPT and not e.no_session:
                     raise  # the result of the first sending
-                elif doubt and e.name not in PASSES:
+                elif doubt and e.name not in PASSES and not elsewhere:
                     raise Unknown(method) from e
                 last = e
             except OSError as e:
@@ -306,7 +309,9 @@ class Client:
             except OSError:
                 time.sleep(random.uniform(0.02, 0.2))
             except RegentError as e:
-                if e.name not in ("unavailable", "limit"):
+                if e.gone and len(self.endpoints) > 1:
+                    self.endpoints.append(self.endpoints.pop(0))
+                elif e.name not in ("unavailable", "limit"):
                     raise
                 time.sleep(random.uniform(0.02, 0.2))
             finally:

@@ -20,6 +20,7 @@ from dcs_attack import wait_until_forgotten
 from dcs_lab import PATIENCE_S, Client, DcsError, Lab, Node, build_dir, ctl, wait_for
 from ports import free_port
 from realtime import Metronome
+from regent_client import Client as Stranger
 
 pytestmark = [
     pytest.mark.skipif(not (build_dir() / "dcs_node").exists(), reason="dcs_node is not built"),
@@ -310,6 +311,10 @@ def test_a_removed_member_that_runs_is_told(lab):
     with pytest.raises(DcsError) as no:
         gone.call("kv.range", key="x", local=True)
     assert no.value.name == "denied"
+    pki = rest[0].dir / "pki"
+    with contextlib.closing(Stranger([n.address for n in (gone, *rest)], ca=pki / "ca.crt", cert=pki / "node.crt", key=pki / "node.key")) as client:
+        client.put("y", "1")
+        assert client.connection.node["name"] != gone.name
 
 
 def test_a_member_removed_while_it_was_down_is_told_at_its_start(lab):

@@ -134,6 +134,8 @@ class Scripted(Client):
         said = self.said.pop(0) if len(self.said) > 1 else self.said[0]
         if isinstance(said, dict):
             return said
+        if isinstance(said, RegentError):
+            raise said
         name, outcome = said
         raise RegentError(0, name, "said the test", {"outcome": outcome})
 
@@ -153,6 +155,14 @@ def test_a_write_in_doubt_is_sent_again_until_it_has_its_result():
     with pytest.raises(RegentError) as certain:
         Scripted(("no_space", "none")).put("a", "1")
     assert certain.value.name == "no_space"
+
+
+def test_a_node_that_is_gone_is_left_for_another():
+    client = Scripted(("denied", "none"), {"revision": 5})
+    with pytest.raises(RegentError):
+        client.put("a", "1")
+    client.said, client.endpoints = [RegentError(0, "denied", "said the test", {"gone": True}), {"revision": 5}], ["a", "b"]
+    assert client.put("a", "1") == {"revision": 5}
 
 
 def test_an_unknown_session_is_replaced(client):

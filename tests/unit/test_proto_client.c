@@ -1,3 +1,4 @@
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -25,7 +26,8 @@ enum how {
     NO_SPACE,
     IN_DOUBT,
     KEPT_REFUSAL,
-    NO_RIGHT
+    NO_RIGHT,
+    GONE
 };
 
 enum { CONNS_MAX = 64, SEQS_MAX = 4096 };
@@ -98,6 +100,9 @@ static bool refuse(struct server *s, struct conn *c, uint64_t msgid)
         return true;
     case NO_RIGHT:
         conn_reply_error(c, msgid, ERR_DENIED, "this member was removed", NULL);
+        return true;
+    case GONE:
+        conn_reply_gone(c, msgid, ERR_DENIED, "this member was removed");
         return true;
     }
     return true;
@@ -175,6 +180,8 @@ static void on_request(void *arg, uint64_t msgid, struct slice method, struct sl
         s->watch_conn = c;
         s->saw_watch = true;
         s->window = req.credit;
+        if (s->how == GONE && refuse(s, c, msgid))
+            return;
         answer(c, msgid, &msg_watch_reply, &reply);
     } else if (m == METHOD_WATCH_CREDIT) {
         struct watch_credit more;
@@ -894,6 +901,46 @@ static void a_dead_endpoint_is_passed_over_and_a_dying_one_left(void **state)
     two_close(&t);
 }
 
+static void a_node_that_serves_nobody_any_more_is_left_for_another(void **state)
+{
+    (void)state;
+    struct two t;
+    struct call a, b;
+    struct watched seen = {.want = 1};
+    struct watch_req req = {.key = slice_str("k")};
+    two_open(&t);
+    put(&t.w, &a, 0);
+    finish(&t.w, &a, ERR_OK);
+    assert_int_equal(t.w.server.puts, 1);
+    t.w.server.how = GONE;
+    t.w.server.how_left = UINT_MAX;
+    t.b.session = t.w.server.session;
+    put(&t.w, &a, 0);
+    range(&t.w, &b, 0);
+    struct client_watch *watch = client_watch(t.w.client, &req, on_watch, &seen);
+    finish(&t.w, &a, ERR_OK);
+    finish(&t.w, &b, ERR_OK);
+    assert_true(loop_until(&t.w.loop, &t.b.saw_watch));
+    assert_true(t.b.last_seq == 2 && t.b.applied == 1 && t.b.ranges == 1);
+    client_unwatch(watch);
+    two_close(&t);
+    assert_false(seen.ended);
+}
+
+/* Where there is no other one, what it says is the answer. */
+static void the_only_node_that_is_gone_is_believed(void **state)
+{
+    (void)state;
+    struct world w;
+    struct call a;
+    world_open(&w, NULL);
+    w.server.how = GONE;
+    w.server.how_left = 1;
+    put(&w, &a, 0);
+    finish(&w, &a, ERR_DENIED);
+    world_close(&w);
+}
+
 static void a_server_that_hangs_is_left_in_time_for_an_answer(void **state)
 {
     (void)state;
@@ -1073,6 +1120,8 @@ int main(void)
         cmocka_unit_test(a_watch_from_now_on_resumes_where_it_began),
         cmocka_unit_test(unwatch_works_inside_the_callback_and_before_the_reply),
         cmocka_unit_test(a_dead_endpoint_is_passed_over_and_a_dying_one_left),
+        cmocka_unit_test(a_node_that_serves_nobody_any_more_is_left_for_another),
+        cmocka_unit_test(the_only_node_that_is_gone_is_believed),
         cmocka_unit_test(a_server_that_hangs_is_left_in_time_for_an_answer),
         cmocka_unit_test(a_server_that_never_says_hello_is_left),
         cmocka_unit_test(another_cluster_is_not_spoken_to),
