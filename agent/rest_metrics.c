@@ -257,7 +257,10 @@ static void dcs_metrics(struct out *o)
     gauge(o, "regent_dcs_watches", s->watches, "Watches on this member.");
     gauge(o, "regent_dcs_watches_slow", s->watches_behind,
           "Watches that wait for their client to take what was sent.");
-    gauge(o, "etcd_mvcc_db_total_size_in_bytes", s->db_bytes, "Size of state.db.");
+    gauge(o, "etcd_mvcc_db_total_size_in_bytes", s->db_bytes,
+          "Size of state.db without its free pages, which the quota is compared with.");
+    gauge(o, "etcd_mvcc_db_total_size_in_use_in_bytes", s->db_bytes,
+          "The same: there is nothing to defragment.");
     gauge(o, "etcd_debugging_mvcc_current_revision", s->revision, "Revision of the store.");
     gauge(o, "etcd_debugging_mvcc_compact_revision", s->compacted_revision,
           "Revision below which the store has forgotten.");

@@ -667,6 +667,7 @@ static void metrics_tell_what_the_view_has(void **state)
     has(m, "name=\"n1\"} 1795196358.941911\n");
     has(m, "regent_lease_remaining_seconds{scope=\"a\\\"b\\\\\",name=\"n1\"} 3.000000\n");
     has(m, "etcd_mvcc_db_total_size_in_bytes{scope=\"a\\\"b\\\\\",name=\"n1\"} 4096\n");
+    has(m, "etcd_mvcc_db_total_size_in_use_in_bytes{scope=\"a\\\"b\\\\\",name=\"n1\"} 4096\n");
     has(m, "regent_raft_fsync_p99_seconds{scope=\"a\\\"b\\\\\",name=\"n1\"} 0.001500\n");
     has(m, "name=\"n1\",member=\"n2\"} 256\n");
     has(m, "\n# TYPE etcd_disk_wal_fsync_duration_seconds histogram\n");

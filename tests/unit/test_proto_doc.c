@@ -29,6 +29,61 @@ static char *section(const char *name)
     return mem_dup(begin, end != NULL ? (size_t)(end - begin) : strlen(begin));
 }
 
+/* As the page writes it. */
+static void type_of(const struct field *f, char *ret, size_t size)
+{
+    switch (f->type) {
+    case FIELD_U64:
+    case FIELD_I64:
+        (void)snprintf(ret, size, "%s", f->type == FIELD_U64 ? "uint" : "int");
+        return;
+    case FIELD_BOOL:
+        (void)snprintf(ret, size, "bool");
+        return;
+    case FIELD_BYTES:
+        (void)snprintf(ret, size, "bytes");
+        return;
+    case FIELD_TEXT:
+        (void)snprintf(ret, size, "text < %zu", f->size);
+        return;
+    case FIELD_RAW:
+        (void)snprintf(ret, size, "any");
+        return;
+    case FIELD_SUB:
+        (void)snprintf(ret, size, "`%s`", f->sub->name);
+        return;
+    case FIELD_LIST:
+        (void)snprintf(ret, size, "array of `%s`, at most %zu", f->sub->name, f->size);
+        return;
+    case FIELD_MANY:
+        (void)snprintf(ret, size, "array of `%s`", f->sub->name);
+        return;
+    case FIELD_NAMES:
+        (void)snprintf(ret, size, "array of text, at most %zu", f->size);
+        return;
+    }
+    fail_msg("a type that this test does not know");
+}
+
+/* Its column begins with it, and goes on with the next one or with what it means. */
+static void every_field_is_of_the_type_that_is_there(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < proto_all_messages_n; i++) {
+        const struct msg *m = proto_all_messages[i];
+        char *text CLEANUP(mem_cleanup) = section(m->name);
+        for (size_t k = 0; k < m->n_fields; k++) {
+            char type[120], row[240];
+            type_of(&m->fields[k], type, sizeof type);
+            (void)snprintf(row, sizeof row, "\n| `%s` | %s", m->fields[k].name, type);
+            const char *at = strstr(text, row);
+            if (at == NULL ||
+                (strncmp(at + strlen(row), " |", 2) != 0 && at[strlen(row)] != ':'))
+                fail_msg("%s.%s is not described as \"%s\"", m->name, m->fields[k].name, type);
+        }
+    }
+}
+
 static void every_field_of_every_message_is_there(void **state)
 {
     (void)state;
@@ -220,6 +275,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_field_of_every_message_is_there),
+        cmocka_unit_test(every_field_is_of_the_type_that_is_there),
         cmocka_unit_test(no_field_is_there_that_does_not_exist),
         cmocka_unit_test(every_method_is_there_with_params_result_and_kind),
         cmocka_unit_test(every_error_is_there_with_its_number),
