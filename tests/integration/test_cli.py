@@ -524,6 +524,31 @@ def test_lists_are_drawn_in_place_on_a_terminal(demo):
     assert sum("Leader" in line for line in lines) >= 2 and "\x1b" not in "".join(lines), lines
 
 
+def runs():
+    """The commands that shown.txt gives this test, in their order."""
+    text = (pathlib.Path(__file__).resolve().parent / "shown.txt").read_text(encoding="utf-8")
+    return re.findall(r"^    run (.*)$", text, re.M)
+
+
+def test_what_the_documentation_shows_runs(demo, home):
+    """Where something passing stands in the way (a record is being written, a lease is young) it is tried again."""
+    where = {"REGENT_CONFIG": demo.dir / "n1" / "regent.yml", "HOME": home, "LANG": "C.UTF-8",
+             "PATH": f"{build_dir()}:{PG_BIN}:/usr/sbin:/usr/bin:/sbin:/bin"}
+    env = ["env", "-i", *[f"{k}={v}" for k, v in where.items()]]
+
+    def done(command):
+        tried = subprocess.run([*as_user(), *env, "sh", "-ec", command], capture_output=True, text=True, cwd=home, timeout=LIMIT_S,
+                               stdin=subprocess.DEVNULL, check=False)
+        if tried.returncode != DONE:
+            print(command, tried.returncode, tried.stdout, tried.stderr, sep="\n")  # pytest shows it when this fails
+        return tried.returncode == DONE
+
+    commands = runs()
+    assert len(commands) > 20
+    for command in commands:
+        wait_until(lambda command=command: done(command), command)
+
+
 def test_queries_go_to_a_node_of_the_role(demo, home):
     assert demo.ctl("n1", "query", "-c", "SELECT 1 AS a, 'x' AS b, NULL AS c").stdout == "a\tb\tc\n1\tx\t\n"
     assert demo.ctl("n1", "query", "demo", "-c", "SELECT 1 AS a, 2 AS b", "--delimiter", ";").stdout == "a;b\n1;2\n"
