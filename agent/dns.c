@@ -168,6 +168,6 @@ void dns_publish(struct dns *d, const struct view *v)
     CHECK_MAGIC(d, DNS_MAGIC);
     (void)pthread_mutex_lock(&d->lock);
     dns_facts_take(&d->facts, v);
-    d->fresh_until_ms = v->now_ms + v->config.ttl_ms;
+    d->fresh_until_ms = dns_fresh_until(v);
     (void)pthread_mutex_unlock(&d->lock);
 }

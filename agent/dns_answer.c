@@ -56,6 +56,12 @@ void dns_facts_take(struct dns_facts *f, const struct view *v)
     }
 }
 
+uint64_t dns_fresh_until(const struct view *v)
+{
+    uint64_t looked_ms = v->now_ms + v->config.ttl_ms;
+    return view_is_leader(v) && v->armed ? MIN(looked_ms, v->deadline_ms) : looked_ms;
+}
+
 /* ---- names ---- */
 
 /* What stands before the zone, without the dot; "" for the zone itself. False: it is outside. */

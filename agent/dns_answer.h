@@ -40,6 +40,8 @@ struct dns_facts {
 enum err dns_facts_init(struct dns_facts *f, const char *scope, const char *domain,
                         const char *self) MUST_CHECK;
 void dns_facts_take(struct dns_facts *f, const struct view *v);
+/* Until when they may be told, by CLOCK_BOOTTIME: a leader that stood still knows not who leads when its lease has ended. */
+uint64_t dns_fresh_until(const struct view *v);
 /* Bytes written to ret; 0: nothing is to be said to that. stream: it came by TCP, where the client's size does not
  * count; else at most DNS_EDNS_MAX. */
 size_t dns_answer(const struct dns_facts *f, const uint8_t *query, size_t n, bool stream,

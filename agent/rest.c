@@ -235,7 +235,6 @@ static enum MHD_Result answer(struct request *q, const char *path, bool with_bod
     struct MHD_Connection *conn = q->conn;
     struct parameters p = {.status = ERR_OK};
     struct rest_reply reply;
-    uint64_t now_ms = clock_boot_ms();
     if (wants_page(conn, path))
         return send_page(conn);
     const struct rest_route *route = rest_route_find(path);
@@ -248,6 +247,7 @@ static enum MHD_Result answer(struct request *q, const char *path, bool with_bod
     if (p.status != ERR_OK)
         return send_error(conn, MHD_HTTP_BAD_REQUEST, p.e.text);
     struct snapshot *s = hold(r);
+    uint64_t now_ms = clock_boot_ms();
     if (route->kind == ROUTE_JOURNAL && with_body && s->facts.known) {
         q->stale = rest_stale(&s->facts, now_ms);
         let_go(r, s);
@@ -539,6 +539,8 @@ void rest_publish(struct rest *r, const struct rest_news *news)
         f->host = *news->host;
     if (news->fence != NULL) {
         f->fence_deadline_ms = news->fence->armed ? news->fence->deadline_ms : 0;
+        f->fence_kills_ms =
+            f->fence_deadline_ms - MIN(f->fence_deadline_ms, news->fence->kill_budget_ms);
         f->vip_up = news->fence->vip_up;
         f->watchdog_on = news->fence->watchdog_on;
     }

@@ -87,7 +87,7 @@ static bool start_failed(const struct view_busy *b)
                          b->failed_action == ACTION_START_STANDBY);
 }
 
-const char *rest_state(const struct rest_facts *f, int *ret_number)
+const char *rest_state(const struct rest_facts *f, uint64_t now_ms, int *ret_number)
 {
     const struct view *v = &f->view;
     if (!f->known)
@@ -105,8 +105,8 @@ const char *rest_state(const struct rest_facts *f, int *ret_number)
     case PG_PROC_STARTING:
         return say(ret_number, STATE_STARTING, "starting");
     case PG_PROC_RUNNING:
-        return v->pg.accepts ? say(ret_number, STATE_RUNNING, "running")
-                             : say(ret_number, STATE_UNKNOWN, "unknown");
+        return rest_answers(f, now_ms) ? say(ret_number, STATE_RUNNING, "running")
+                                       : say(ret_number, STATE_UNKNOWN, "unknown");
     case PG_PROC_STOPPING:
     case PG_PROC_DYING:
         return say(ret_number, STATE_STOPPING, "stopping");
@@ -114,13 +114,14 @@ const char *rest_state(const struct rest_facts *f, int *ret_number)
     UNREACHABLE();
 }
 
-const char *rest_role(const struct view *v)
+const char *rest_role(const struct rest_facts *f, uint64_t now_ms)
 {
+    const struct view *v = &f->view;
     if (v->pg.data != PG_DATA_OURS)
         return "uninitialized";
     if (v->pg.proc == PG_PROC_RUNNING && !v->pg.in_recovery)
-        return "primary";
-    return view_is_leader(v) && v->leader.standby ? "standby_leader" : "replica";
+        return rest_fenced(f, now_ms) ? "demoted" : "primary";
+    return rest_holds_lease(f, now_ms) && v->leader.standby ? "standby_leader" : "replica";
 }
 
 /* Patroni's word for a member of V: by quorum it is another one. NULL: it is none. */
@@ -267,15 +268,15 @@ static void add_scheduled_restart(json_t *root, const struct request_rec *r)
     json_object_set_new(root, "scheduled_restart", o);
 }
 
-char *rest_status_body(const struct rest_facts *f)
+char *rest_status_body(const struct rest_facts *f, uint64_t now_ms)
 {
     const struct view *v = &f->view;
     int state;
     json_t *root = json_object();
-    json_object_set_new(root, "state", json_string(rest_state(f, &state)));
+    json_object_set_new(root, "state", json_string(rest_state(f, now_ms, &state)));
     if (state == STATE_RUNNING && f->pg.start_us != 0)
         json_object_set_new(root, "postmaster_start_time", time_text(f->pg.start_us, ' '));
-    json_object_set_new(root, "role", json_string(rest_role(v)));
+    json_object_set_new(root, "role", json_string(rest_role(f, now_ms)));
     if (state == STATE_RUNNING)
         add_running(root, f);
     add_node(root, f);
@@ -302,10 +303,11 @@ static void add_lag(json_t *o, const char *what, uint64_t leader_lsn, uint64_t l
     json_object_set_new(o, name, lsn == 0 ? json_string("unknown") : lsn_text(lsn));
 }
 
-static json_t *member_json(const struct rest_facts *f, const struct member_rec *m)
+static json_t *member_json(const struct rest_facts *f, const struct member_rec *m,
+                           uint64_t now_ms)
 {
     const struct view *v = &f->view;
-    bool leader = v->has_leader && strcmp(v->leader.name, m->name) == 0;
+    bool leader = rest_leads(f, m, now_ms);
     const char *sync = sync_role(v, m->incarnation);
     const char *leads = v->leader.standby ? "standby_leader" : "leader";
     const char *role = leader ? leads : sync != NULL ? sync : "replica";
@@ -343,12 +345,12 @@ static json_t *member_json(const struct rest_facts *f, const struct member_rec *
     return o;
 }
 
-char *rest_cluster_body(const struct rest_facts *f)
+char *rest_cluster_body(const struct rest_facts *f, uint64_t now_ms)
 {
     const struct view *v = &f->view;
     json_t *members = json_array();
     for (size_t i = 0; i < v->members_n; i++)
-        json_array_append_new(members, member_json(f, &v->members[i]));
+        json_array_append_new(members, member_json(f, &v->members[i], now_ms));
     json_t *root = json_pack("{s:o, s:s}", "members", members, "scope", f->scope);
     add_flag(root, "pause", v->config.pause);
     if (f->failover.at_ms != 0) {
@@ -364,8 +366,9 @@ char *rest_cluster_body(const struct rest_facts *f)
 /* ---- GET /history, /config ---- */
 
 /* [[timeline, switch LSN, reason, time, new leader], ...]: a row per timeline that has ended. */
-char *rest_history_body(const struct rest_facts *f)
+char *rest_history_body(const struct rest_facts *f, uint64_t now_ms)
 {
+    (void)now_ms;
     const struct view *v = &f->view;
     json_t *rows = json_array();
     for (size_t i = 1; i < v->history_n; i++) {
@@ -377,8 +380,9 @@ char *rest_history_body(const struct rest_facts *f)
     return take_text(rows);
 }
 
-char *rest_config_body(const struct rest_facts *f)
+char *rest_config_body(const struct rest_facts *f, uint64_t now_ms)
 {
+    (void)now_ms;
     json_t *j = f->config_json != NULL ? json_loads(f->config_json, 0, NULL) : NULL;
     return j != NULL ? take_text(j) : NULL;
 }

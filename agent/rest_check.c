@@ -66,10 +66,23 @@ enum err rest_query_add(struct rest_query *q, const char *name, const char *valu
 
 /* ---- facts ---- */
 
+/* A holder whose lease has ended knows that the records may have moved on. */
 bool rest_stale(const struct rest_facts *f, uint64_t now_ms)
 {
     const struct view *v = &f->view;
-    return !f->known || !v->dcs_ready || now_ms >= v->now_ms + v->config.ttl_ms;
+    return !f->known || !v->dcs_ready || now_ms >= v->now_ms + v->config.ttl_ms ||
+           rest_lease_ended(f, now_ms);
+}
+
+bool rest_fenced(const struct rest_facts *f, uint64_t now_ms)
+{
+    return (f->view.armed && now_ms >= f->view.deadline_ms) ||
+           (f->fence_kills_ms != 0 && now_ms >= f->fence_kills_ms);
+}
+
+bool rest_lease_ended(const struct rest_facts *f, uint64_t now_ms)
+{
+    return view_is_leader(&f->view) && rest_fenced(f, now_ms);
 }
 
 /* Quarantined, or removed: it never serves again, and its data grows old. */
@@ -79,17 +92,28 @@ static bool rest_out(const struct rest_facts *f)
     return strcmp(trouble, "quarantined") == 0 || strcmp(trouble, "removed") == 0;
 }
 
-/* A look older than two TTLs says nothing: the loop stands still, and /liveness fails as well. */
-bool rest_accepts(const struct rest_facts *f, uint64_t now_ms)
+bool rest_answers(const struct rest_facts *f, uint64_t now_ms)
 {
     const struct view *v = &f->view;
-    return !rest_out(f) && now_ms < v->now_ms + 2 * v->config.ttl_ms &&
-           v->pg.proc == PG_PROC_RUNNING && v->pg.accepts;
+    return v->pg.proc == PG_PROC_RUNNING && v->pg.accepts && !rest_fenced(f, now_ms) &&
+           now_ms < v->now_ms + 2 * v->config.ttl_ms;
+}
+
+bool rest_accepts(const struct rest_facts *f, uint64_t now_ms)
+{
+    return !rest_out(f) && rest_answers(f, now_ms);
 }
 
 bool rest_holds_lease(const struct rest_facts *f, uint64_t now_ms)
 {
     return view_is_leader(&f->view) && now_ms < f->view.deadline_ms;
+}
+
+bool rest_leads(const struct rest_facts *f, const struct member_rec *m, uint64_t now_ms)
+{
+    const struct view *v = &f->view;
+    return v->has_leader && strcmp(v->leader.name, m->name) == 0 &&
+           !rest_lease_ended(f, now_ms);
 }
 
 bool rest_in_sync_set(const struct view *v, const char *incarnation)

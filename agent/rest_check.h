@@ -34,11 +34,23 @@ rest_check check_primary, check_leader, check_standby_leader, check_replica, che
 /* The tags asked for are this node's. */
 rest_check check_tags;
 
-/* The facts are not up to date: no quorum confirmed them, or the loop stands still. */
+/* All by the clock at the time of the answer: a view may be from before the daemon stood still. now_ms is CLOCK_BOOTTIME,
+ * as the lease's deadline.
+ *
+ * The facts are not up to date: no quorum confirmed them, the loop stands still, or the leader's lease that this node
+ * had has ended. */
 bool rest_stale(const struct rest_facts *f, uint64_t now_ms);
-/* PostgreSQL runs and answers, as far as is known. */
+/* The fence that was armed has stopped PostgreSQL by now, whatever the view says of it. */
+bool rest_fenced(const struct rest_facts *f, uint64_t now_ms);
+/* The same of the leader by the view, this node: who leads now is not known here. */
+bool rest_lease_ended(const struct rest_facts *f, uint64_t now_ms);
+/* PostgreSQL runs and answers, as far as is known: a look older than two TTLs says nothing. */
+bool rest_answers(const struct rest_facts *f, uint64_t now_ms);
+/* And this node is a member. */
 bool rest_accepts(const struct rest_facts *f, uint64_t now_ms);
 bool rest_holds_lease(const struct rest_facts *f, uint64_t now_ms);
+/* This member is the leader, going by the records; this node itself only while its lease holds. */
+bool rest_leads(const struct rest_facts *f, const struct member_rec *m, uint64_t now_ms);
 /* This incarnation may be promoted: it is in V of the sync record. */
 bool rest_in_sync_set(const struct view *v, const char *incarnation);
 /* The newest position of the leader that is known here. */

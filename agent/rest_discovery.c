@@ -5,8 +5,9 @@
 #include "agent/rest_body.h"
 #include "base/str.h"
 
-char *rest_discovery_body(const struct rest_facts *f)
+char *rest_discovery_body(const struct rest_facts *f, uint64_t now_ms)
 {
+    (void)now_ms;
     json_t *groups = json_array();
     for (size_t i = 0; i < f->view.members_n; i++) {
         const struct member_rec *m = &f->view.members[i];

@@ -33,6 +33,8 @@ struct rest_facts {
     struct rest_counts counts;
     struct host_seen host;      /* looks 0: not known */
     uint64_t fence_deadline_ms; /* CLOCK_BOOTTIME; 0: it holds none */
+    /* from then on PostgreSQL is stopped for it; 0: it holds none */
+    uint64_t fence_kills_ms;
     bool vip_up;
     bool watchdog_on;
     struct rest_past past;

@@ -32,16 +32,17 @@ static json_t *lsn(uint64_t n)
     return json_sprintf("%" PRIX32 "/%" PRIX32, (uint32_t)(n >> 32), (uint32_t)n);
 }
 
-static const char *role(const struct view *v, const struct member_rec *m)
+static const char *role(const struct rest_facts *f, const struct member_rec *m, uint64_t now_ms)
 {
-    if (v->has_leader && strcmp(v->leader.name, m->name) == 0)
+    const struct view *v = &f->view;
+    if (rest_leads(f, m, now_ms))
         return v->leader.standby ? "standby leader" : "leader";
     if (!rest_in_sync_set(v, m->incarnation))
         return "replica";
     return view_record_mode(v) == SYNC_QUORUM ? "quorum standby" : "sync standby";
 }
 
-static json_t *members(const struct rest_facts *f)
+static json_t *members(const struct rest_facts *f, uint64_t now_ms)
 {
     const struct view *v = &f->view;
     uint64_t leader_lsn = rest_leader_lsn(f);
@@ -50,7 +51,7 @@ static json_t *members(const struct rest_facts *f)
         const struct member_rec *m = &v->members[i];
         json_t *o = json_object();
         put(o, "name", text(m->name));
-        put(o, "role", json_string(role(v, m)));
+        put(o, "role", json_string(role(f, m, now_ms)));
         put(o, "state", text(m->state));
         put(o, "timeline", number(m->timeline));
         put(o, "lsn", lsn(m->lsn));
@@ -155,16 +156,17 @@ static const char *sync_mode(const struct view *v)
     return "off";
 }
 
-static void put_cluster(json_t *o, const struct rest_facts *f)
+static void put_cluster(json_t *o, const struct rest_facts *f, uint64_t now_ms)
 {
     const struct view *v = &f->view;
-    put(o, "leader", v->has_leader ? text(v->leader.name) : json_null());
-    put(o, "leader_state", text(v->has_leader ? v->leader.state : ""));
-    put(o, "token", number(v->has_leader ? v->leader.token : 0));
+    bool led = v->has_leader && !rest_lease_ended(f, now_ms);
+    put(o, "leader", led ? text(v->leader.name) : json_null());
+    put(o, "leader_state", text(led ? v->leader.state : ""));
+    put(o, "token", number(led ? v->leader.token : 0));
     put(o, "sync_mode", json_string(sync_mode(v)));
     put(o, "ttl_ms", number(v->config.ttl_ms));
     put(o, "pause", json_boolean(v->config.pause));
-    put(o, "members", members(f));
+    put(o, "members", members(f, now_ms));
 }
 
 char *rest_live_text(const struct rest_facts *f, uint64_t now_ms, bool past)
@@ -177,13 +179,13 @@ char *rest_live_text(const struct rest_facts *f, uint64_t now_ms, bool past)
     put(o, "version", json_string(REGENT_VERSION));
     put(o, "wall_ms", number(f->wall_ms + (now_ms - MIN(now_ms, v->now_ms))));
     put(o, "stale", json_boolean(rest_stale(f, now_ms)));
-    put(o, "role", json_string(f->known ? rest_role(v) : "unknown"));
-    put(o, "state", json_string(rest_state(f, &ignored)));
+    put(o, "role", json_string(f->known ? rest_role(f, now_ms) : "unknown"));
+    put(o, "state", json_string(rest_state(f, now_ms, &ignored)));
     put(o, "lease_ms", number(v->deadline_ms - MIN(v->deadline_ms, now_ms)));
     put(o, "is_leader", json_boolean(rest_holds_lease(f, now_ms)));
     put(o, "changes", json_string(f->changes != NULL ? f->changes : "no"));
     put(o, "vip_up", json_boolean(f->vip_up));
-    put_cluster(o, f);
+    put_cluster(o, f, now_ms);
     put(o, "dcs", f->has_dcs ? dcs(&f->dcs) : json_null());
     put(o, "slots", slots(&f->pg));
     put(o, "disks", disks(&f->host));

@@ -119,8 +119,9 @@ static void patroni_node(struct out *o)
     const struct rest_facts *f = o->f;
     const struct view *v = &f->view;
     int state = 0;
-    (void)rest_state(f, &state);
-    bool running = v->pg.proc == PG_PROC_RUNNING && v->pg.accepts;
+    (void)rest_state(f, o->now_ms, &state);
+    bool running = rest_answers(f, o->now_ms);
+    const char *role = rest_role(f, o->now_ms);
     bool in_set = running && v->pg.in_recovery && rest_in_sync_set(v, v->pg.incarnation);
     enum sync_mode mode = view_record_mode(v);
     head(o, "patroni_version", "gauge",
@@ -130,12 +131,11 @@ static void patroni_node(struct out *o)
     gauge(o, "patroni_postgres_running", running, "1 when PostgreSQL runs and answers.");
     gauge_us(o, "patroni_postmaster_start_time", running ? f->pg.start_us : 0,
              "When PostgreSQL was started, in seconds since 1970.");
-    gauge(o, "patroni_primary", strcmp(rest_role(v), "primary") == 0,
+    gauge(o, "patroni_primary", strcmp(role, "primary") == 0,
           "1 when this node runs as the primary.");
-    gauge(o, "patroni_standby_leader", strcmp(rest_role(v), "standby_leader") == 0,
+    gauge(o, "patroni_standby_leader", strcmp(role, "standby_leader") == 0,
           "1 when this node leads a standby cluster.");
-    gauge(o, "patroni_replica", strcmp(rest_role(v), "replica") == 0,
-          "1 when this node is a standby.");
+    gauge(o, "patroni_replica", strcmp(role, "replica") == 0, "1 when this node is a standby.");
     gauge(o, "patroni_sync_standby", in_set && mode == SYNC_ON,
           "1 when this node is a synchronous standby.");
     gauge(o, "patroni_quorum_standby", in_set && mode == SYNC_QUORUM,
@@ -154,7 +154,7 @@ static void patroni_wal(struct out *o)
 {
     const struct rest_facts *f = o->f;
     const struct view_pg *pg = &f->view.pg;
-    bool running = pg->proc == PG_PROC_RUNNING && pg->accepts;
+    bool running = rest_answers(f, o->now_ms);
     bool standby = running && pg->in_recovery;
     gauge(o, "patroni_xlog_location", running && !standby ? pg->lsn : 0,
           "Flushed WAL position of a primary, else 0.");

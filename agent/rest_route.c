@@ -114,17 +114,17 @@ static struct rest_reply reply(const struct rest_facts *f, const struct rest_rou
     char *body;
     switch (r->kind) {
     case ROUTE_CHECK:
-        return (struct rest_reply){passes(f, r, q, now_ms) ? OK : UNAVAILABLE, r->body(f),
-                                   json};
+        return (struct rest_reply){passes(f, r, q, now_ms) ? OK : UNAVAILABLE,
+                                   r->body(f, now_ms), json};
     case ROUTE_PROBE:
         return (struct rest_reply){passes(f, r, q, now_ms) ? OK : UNAVAILABLE, NULL, json};
     case ROUTE_STATUS:
-        return (struct rest_reply){f->known ? OK : UNAVAILABLE, r->body(f), json};
+        return (struct rest_reply){f->known ? OK : UNAVAILABLE, r->body(f, now_ms), json};
     case ROUTE_JSON:
-        return f->known ? (struct rest_reply){OK, r->body(f), json}
+        return f->known ? (struct rest_reply){OK, r->body(f, now_ms), json}
                         : text_reply(UNAVAILABLE, "The agent has not looked yet\n");
     case ROUTE_CONFIG:
-        body = r->body(f);
+        body = r->body(f, now_ms);
         return body != NULL
                    ? (struct rest_reply){OK, body, json}
                    : text_reply(BAD_GATEWAY, "There is no dynamic configuration yet\n");

@@ -176,6 +176,27 @@ static void noise_gets_no_answer(void **state)
     assert_int_equal(dns_answer(&facts, noise, sizeof noise, false, reply), 0);
 }
 
+static void a_leader_whose_lease_has_ended_knows_nothing(void **state)
+{
+    struct view v = {.now_ms = 1000,
+                     .config.ttl_ms = 5000,
+                     .has_leader = true,
+                     .leader = {.name = "n1", .incarnation = "i1"},
+                     .leader_lease = 7,
+                     .lease = 7,
+                     .deadline_ms = 4500,
+                     .armed = true,
+                     .self = "n1",
+                     .pg.incarnation = "i1"};
+    (void)state;
+    assert_int_equal(dns_fresh_until(&v), 4500);
+    v.armed = false; /* a pause: no fence enforces it */
+    assert_int_equal(dns_fresh_until(&v), 6000);
+    v.armed = true;
+    str_cut(v.self, sizeof v.self, "n2");
+    assert_int_equal(dns_fresh_until(&v), 6000);
+}
+
 static void a_zone_needs_names(void **state)
 {
     (void)state;
@@ -196,6 +217,7 @@ int main(void)
         cmocka_unit_test(without_a_leader_there_is_no_primary_and_a_stale_copy_says_nothing),
         cmocka_unit_test(what_does_not_fit_is_cut_and_says_so),
         cmocka_unit_test(noise_gets_no_answer),
+        cmocka_unit_test(a_leader_whose_lease_has_ended_knows_nothing),
         cmocka_unit_test(a_zone_needs_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

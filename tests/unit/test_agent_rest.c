@@ -170,7 +170,7 @@ static void a_standby_leader_leads_and_is_no_primary(void **state)
     for (size_t i = 0; i < ARRAY_LEN(wanted); i++)
         if (code(f, wanted[i].url) != wanted[i].code)
             fail_msg("%s: %u", wanted[i].url, code(f, wanted[i].url));
-    assert_string_equal(rest_role(&f->view), "standby_leader");
+    assert_string_equal(rest_role(f, NOW_MS), "standby_leader");
     assert_int_equal(code_at(f, "/standby-leader", 103000), 503);
     mem_free(f);
     f = facts(as_standby,
@@ -408,7 +408,7 @@ static void the_status_of_a_primary_is_patronis(void **state)
                                           .sync_priority = 1};
     f->pg.senders[1] = (struct pg_sender){
         .application_name = "other", .usename = "x", .state = "catchup", .sync_state = "async"};
-    is_body(rest_status_body(f),
+    is_body(rest_status_body(f, NOW_MS),
             "{\"state\":\"running\","
             "\"postmaster_start_time\":\"2026-11-20 17:39:18.941911+00:00\","
             "\"role\":\"primary\",\"server_version\":150008,\"xlog\":{\"location\":83886080},"
@@ -433,7 +433,7 @@ static void the_root_is_the_status(void **state)
         struct rest_facts *f = facts(standby ? as_standby : as_primary, "");
         rest_answer(f, rest_route_find("/"), &q, NOW_MS, true, &reply);
         assert_int_equal(reply.code, standby ? 503 : 200);
-        char *status = rest_status_body(f);
+        char *status = rest_status_body(f, NOW_MS);
         assert_string_equal(reply.body, status);
         free(status);
         free(reply.body);
@@ -503,7 +503,7 @@ static void the_status_of_a_standby_is_patronis(void **state)
     (void)state;
     f->tags.nofailover = true;
     f->pg.replayed_us = UINT64_C(1795196358941911);
-    is_body(rest_status_body(f),
+    is_body(rest_status_body(f, NOW_MS),
             "{\"state\":\"running\","
             "\"postmaster_start_time\":\"2026-11-20 17:39:18.941911+00:00\","
             "\"role\":\"replica\",\"server_version\":150008,\"quorum_standby\":true,"
@@ -537,9 +537,9 @@ static void the_state_is_in_patronis_words(void **state)
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct rest_facts *f = facts(as_standby, cases[i].change);
         int number = -2;
-        assert_string_equal(rest_state(f, &number), cases[i].text);
+        assert_string_equal(rest_state(f, NOW_MS, &number), cases[i].text);
         assert_int_equal(number, cases[i].number);
-        char *body = rest_status_body(f);
+        char *body = rest_status_body(f, NOW_MS);
         assert_true((strstr(body, "\"xlog\"") != NULL) == (number == 5));
         free(body);
         mem_free(f);
@@ -550,7 +550,7 @@ static void the_cluster_is_patronis(void **state)
 {
     struct rest_facts *f = facts(as_standby, "");
     (void)state;
-    is_body(rest_cluster_body(f),
+    is_body(rest_cluster_body(f, NOW_MS),
             "{\"members\":[{\"name\":\"n1\",\"role\":\"leader\",\"state\":\"running\","
             "\"api_url\":\"http://h1:8008/patroni\",\"host\":\"h1\",\"port\":5432,"
             "\"timeline\":2},{\"name\":\"n2\",\"role\":\"sync_standby\","
@@ -588,7 +588,7 @@ static void the_cluster_has_as_many_members_as_there_can_be(void **state)
         f->view.now_ms += PAST_EVERY_MS;
         past_note(&f->past, &f->view, 0x5000000, 0, "leader", "");
     }
-    assert_int_equal(count(rest_cluster_body(f), "\"name\""), VIEW_MEMBERS);
+    assert_int_equal(count(rest_cluster_body(f, NOW_MS), "\"name\""), VIEW_MEMBERS);
     assert_true(count(rest_live_text(f, f->view.now_ms, true), "\"n64\"") > 0);
     assert_true(count(rest_metrics_body(f, NOW_MS), "n64") > 0);
     mem_free(f);
@@ -598,7 +598,7 @@ static void history_and_config_are_patronis(void **state)
 {
     struct rest_facts *f = facts(as_standby, "");
     (void)state;
-    is_body(rest_history_body(f), "[]");
+    is_body(rest_history_body(f, NOW_MS), "[]");
     f->view.history_n = 2;
     f->view.history[0] = (struct history_entry){.timeline = 1};
     f->view.history[1] = (struct history_entry){.timeline = 2,
@@ -607,11 +607,11 @@ static void history_and_config_are_patronis(void **state)
                                                 .at_ms = UINT64_C(1795196440862),
                                                 .reason = "promoted",
                                                 .name = "n1"};
-    is_body(rest_history_body(f), "[[1,67109256,\"promoted\","
-                                  "\"2026-11-20T17:40:40.862000+00:00\",\"n1\"]]");
-    assert_null(rest_config_body(f));
+    is_body(rest_history_body(f, NOW_MS), "[[1,67109256,\"promoted\","
+                                          "\"2026-11-20T17:40:40.862000+00:00\",\"n1\"]]");
+    assert_null(rest_config_body(f, NOW_MS));
     f->config_json = mem_strdup("{\"ttl\": 5, \"postgresql\": {\"parameters\": {}}}");
-    is_body(rest_config_body(f), "{\"ttl\":5,\"postgresql\":{\"parameters\":{}}}");
+    is_body(rest_config_body(f, NOW_MS), "{\"ttl\":5,\"postgresql\":{\"parameters\":{}}}");
     assert_int_equal(code(f, "/config"), 200);
     mem_free(f->config_json);
     mem_free(f);
@@ -684,6 +684,72 @@ static void metrics_tell_what_the_view_has(void **state)
     mem_free(f);
 }
 
+/* A view from before the daemon stood still: what it says of the leader ends with the lease, which the fence enforces. */
+static void a_view_that_outlives_its_lease_names_no_leader(void **state)
+{
+    enum { KILLS_MS = 102800, ENDS_MS = 103000 };
+    static const struct {
+        uint64_t now_ms;
+        const char *change;
+        unsigned primary, leader, health;
+        const char *role, *state;
+        bool stale;
+        const char *in_cluster, *in_metrics;
+    } cases[] = {
+        {KILLS_MS - 1, "", 200, 200, 200, "primary", "running", false, "\"role\":\"leader\"",
+         "patroni_primary{scope=\"demo\",name=\"n1\"} 1\n"},
+        {KILLS_MS, "", 503, 200, 503, "demoted", "unknown", true, "\"role\":\"replica\"",
+         "patroni_primary{scope=\"demo\",name=\"n1\"} 0\n"},
+        {ENDS_MS, "", 503, 503, 503, "demoted", "unknown", true, "\"role\":\"replica\"",
+         "patroni_postgres_running{scope=\"demo\",name=\"n1\"} 0\n"},
+        {ENDS_MS, "leader.standby=1\npg.in_recovery=1\nconfig.standby_cluster=1\n", 503, 503,
+         503, "replica", "unknown", true, "\"role\":\"replica\"",
+         "patroni_standby_leader{scope=\"demo\",name=\"n1\"} 0\n"},
+        {ENDS_MS + 60000, "", 503, 503, 503, "demoted", "unknown", true, "\"role\":\"replica\"",
+         "regent_is_leader{scope=\"demo\",name=\"n1\"} 0\n"},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct rest_facts *f = facts(as_primary, cases[i].change);
+        uint64_t now_ms = cases[i].now_ms;
+        bool led = !cases[i].stale;
+        int number;
+        f->fence_deadline_ms = ENDS_MS;
+        f->fence_kills_ms = KILLS_MS;
+        assert_int_equal(code_at(f, "/primary", now_ms), cases[i].primary);
+        assert_int_equal(code_at(f, "/read-write", now_ms), cases[i].primary);
+        assert_int_equal(code_at(f, "/read-only", now_ms), cases[i].primary);
+        assert_int_equal(code_at(f, "/standby-leader", now_ms), 503);
+        assert_int_equal(code_at(f, "/replica", now_ms), 503);
+        assert_int_equal(code_at(f, "/leader", now_ms), cases[i].leader);
+        assert_int_equal(code_at(f, "/health", now_ms), cases[i].health);
+        assert_string_equal(rest_role(f, now_ms), cases[i].role);
+        assert_string_equal(rest_state(f, now_ms, &number), cases[i].state);
+        assert_int_equal(rest_stale(f, now_ms), cases[i].stale);
+        char *texts[] = {rest_cluster_body(f, now_ms), rest_metrics_body(f, now_ms),
+                         rest_status_body(f, now_ms), rest_live_text(f, now_ms, false)};
+        has(texts[0], cases[i].in_cluster);
+        has(texts[1], cases[i].in_metrics);
+        assert_true((strstr(texts[2], "\"xlog\"") != NULL) == led);
+        has(texts[3], led ? "\"leader\":\"n1\"" : "\"leader\":null");
+        for (size_t k = 0; k < ARRAY_LEN(texts); k++)
+            free(texts[k]);
+        mem_free(f);
+    }
+}
+
+/* In a pause the fence is disarmed: PostgreSQL runs on, and is what it is. */
+static void without_an_armed_fence_a_primary_stays_what_it_is(void **state)
+{
+    struct rest_facts *f = facts(as_primary, "armed=0\nconfig.pause=1\n");
+    (void)state;
+    assert_int_equal(code_at(f, "/primary", 103000), 503);
+    assert_int_equal(code_at(f, "/health", 103000), 200);
+    assert_string_equal(rest_role(f, 103000), "primary");
+    assert_false(rest_stale(f, 103000));
+    mem_free(f);
+}
+
 static void see(struct rest_counts *c, struct view *v, uint64_t now_ms, const char *changes)
 {
     struct errmsg e;
@@ -746,13 +812,13 @@ static void what_waits_for_a_restart_comes_with_its_reason(void **state)
         "pg.pending_reason={\"fsync\": {\"old_value\": \"on\"\\2c \"new_value\": \"off\"}}\n"
         "members[n2].pending_restart=1\nmembers[n2].pending_reason=no JSON\n";
     struct rest_facts *f = facts(as_primary, waits);
-    char *body = rest_status_body(f);
+    char *body = rest_status_body(f, NOW_MS);
     (void)state;
     assert_non_null(strstr(body, "\"pending_restart\":true"));
     assert_non_null(strstr(body, "\"pending_restart_reason\":{\"fsync\":{\"old_value\":\"on\","
                                  "\"new_value\":\"off\"}}"));
     free(body);
-    body = rest_cluster_body(f);
+    body = rest_cluster_body(f, NOW_MS);
     assert_non_null(strstr(body, "\"pending_restart\":true"));
     assert_null(strstr(body, "pending_restart_reason"));
     free(body);
@@ -765,6 +831,8 @@ int main(void)
         cmocka_unit_test(each_path_answers_by_role),
         cmocka_unit_test(a_standby_leader_leads_and_is_no_primary),
         cmocka_unit_test(a_lease_that_runs_out_ends_primary_and_leader),
+        cmocka_unit_test(a_view_that_outlives_its_lease_names_no_leader),
+        cmocka_unit_test(without_an_armed_fence_a_primary_stays_what_it_is),
         cmocka_unit_test(a_loop_that_stands_still_shows),
         cmocka_unit_test(a_node_that_is_out_of_the_dcs_serves_nothing),
         cmocka_unit_test(without_a_quorum_only_what_needs_none_is_answered),
