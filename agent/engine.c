@@ -287,6 +287,7 @@ static void run_action(struct engine *g, const struct plan *p)
                                  .since_ms = engine_now(g),
                                  .failures = failures,
                                  .failed_action = failed_action};
+    g->busy_wall_ms = g->o.ports->wall_ms(g->o.arg);
     str_cut(g->busy.target, sizeof g->busy.target, p->target);
     if (p->action == ACTION_PRE_PROMOTE)
         g->hook_token = p->token;

@@ -78,8 +78,9 @@ struct engine {
     bool may_write; /* a promotion or a start as primary was ordered of this postmaster */
     bool watching_closely;
 
-    uint64_t since_ms; /* wall clock of the start */
-    uint64_t born_ms;  /* and the one of now_ms */
+    uint64_t since_ms;     /* wall clock of the start */
+    uint64_t busy_wall_ms; /* wall clock when the action under way was begun */
+    uint64_t born_ms;      /* and the one of now_ms */
     struct member_rec published;
     bool member_known; /* `published` hangs on our lease */
     bool publishing;

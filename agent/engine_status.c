@@ -47,6 +47,12 @@ static const char *role_text(const struct view *v)
     return view_is_leader(v) && v->leader.standby ? "standby_leader" : "replica";
 }
 
+static bool makes_data(const struct view_busy *b)
+{
+    return b->action == ACTION_INITDB || b->action == ACTION_CLONE ||
+           b->action == ACTION_REWIND;
+}
+
 static void member_of_view(const struct engine *g, struct member_rec *ret)
 {
     const struct view *v = &g->view;
@@ -69,6 +75,8 @@ static void member_of_view(const struct engine *g, struct member_rec *ret)
         .sync_priority = MAX(g->o.sync_priority, 0),
         .pending_restart = v->pg.pending_restart,
         .copied = v->pg.copied,
+        .copied_bytes = v->pg.copied_bytes,
+        .copy_since_ms = makes_data(&v->busy) ? g->busy_wall_ms : 0,
         .slots_wait = v->pg.slots_wait,
     };
     if (v->pg.pending_restart)
@@ -112,6 +120,7 @@ static bool only_counts_differ(const struct member_rec *a, const struct member_r
     x.lsn = b->lsn;
     x.replay_lsn = b->replay_lsn;
     x.copied = b->copied;
+    x.copied_bytes = b->copied_bytes;
     return same_record(&x, b);
 }
 

@@ -131,7 +131,7 @@ static void on_reply(struct pg_worker *w, const struct worker_reply *r)
         return; /* of a call that was given up */
     if (strcmp(r->kind, "progress") == 0) {
         if (w->progress != NULL)
-            w->progress(w->arg, r->percent);
+            w->progress(w->arg, r->percent, r->bytes);
         return;
     }
     struct errmsg e = {0};

@@ -13,7 +13,8 @@ struct pg_worker;
 /* reply: valid for the callback; on a failure that the worker did not report it is empty. */
 typedef void pg_worker_cb(void *arg, enum err status, const struct errmsg *e,
                           const struct worker_reply *reply);
-typedef void pg_worker_progress(void *arg, uint64_t percent);
+/* What is 0 is not known. */
+typedef void pg_worker_progress(void *arg, uint64_t percent, uint64_t bytes);
 
 struct pg_worker *pg_worker_new(uv_loop_t *loop, struct fence *fence,
                                 pg_worker_progress *progress, void *arg);

@@ -349,11 +349,12 @@ static enum err set_paths(struct postgres *p, const struct postgres_options *o,
     return ERR_OK;
 }
 
-static void on_progress(void *arg, uint64_t percent)
+static void on_progress(void *arg, uint64_t percent, uint64_t bytes)
 {
     struct postgres *p = arg;
     CHECK_MAGIC(p, POSTGRES_MAGIC);
     p->act.copied = p->act.in_worker ? percent : 0;
+    p->act.copied_bytes = p->act.in_worker ? bytes : 0;
 }
 
 enum err postgres_new(uv_loop_t *loop, const struct postgres_options *o,

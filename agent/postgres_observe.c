@@ -139,6 +139,7 @@ void postgres_observe(struct postgres *p, struct view_pg *ret_pg)
     memcpy(ret_pg->kept, p->kept, sizeof ret_pg->kept);
     ret_pg->roles_ready = p->roles_ready;
     ret_pg->copied = p->act.copied;
+    ret_pg->copied_bytes = p->act.copied_bytes;
     if (p->follow.known) {
         memcpy(ret_pg->upstream, p->follow.name, sizeof ret_pg->upstream);
         ret_pg->follow_token = p->follow.token;

@@ -49,7 +49,8 @@ struct action {
     bool used_up; /* SEAL: no WAL of before the start is left on the disk */
     uint64_t lsn;
     uint64_t timeline;
-    uint64_t copied; /* CLONE, REWIND: percent */
+    uint64_t copied;       /* CLONE, REWIND: percent */
+    uint64_t copied_bytes; /* by a program of the administrator: what is there by now */
 };
 
 /* Whom it follows, as it stands in postgresql.conf. */

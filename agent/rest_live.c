@@ -63,6 +63,8 @@ static json_t *members(const struct rest_facts *f, uint64_t now_ms)
         put(o, "pending_restart", json_boolean(m->pending_restart));
         put(o, "sick", text(m->sick_why));
         put(o, "copied", number(m->copied));
+        put(o, "copied_bytes", number(m->copied_bytes));
+        put(o, "copy_since_ms", number(m->copy_since_ms));
         json_array_append_new(a, o);
     }
     return a;

@@ -1,5 +1,9 @@
 #include "cli/cluster.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/clock.h"
 #include "proto/model.h"
 
 /* A record that cannot be read is no reason to hide the others. */
@@ -101,6 +105,21 @@ uint64_t cluster_top_lsn(const struct cluster *cl)
     for (size_t i = 0; top == 0 && i < cl->members_n; i++)
         top = MAX(top, cl->members[i].lsn);
     return top;
+}
+
+void cluster_copying(const struct member_rec *m, char *ret, size_t size)
+{
+    enum { MIB = 1048576 };
+    char how[40] = "";
+    uint64_t now_ms = clock_wall_ms();
+    ret[0] = '\0';
+    if (m->copied != 0)
+        (void)snprintf(how, sizeof how, "%" PRIu64 " %% copied, ", m->copied);
+    else if (m->copied_bytes != 0)
+        (void)snprintf(how, sizeof how, "%" PRIu64 " MB so far, ", m->copied_bytes / MIB);
+    if (m->copy_since_ms != 0)
+        (void)snprintf(ret, size, "%sfor %" PRIu64 " s", how,
+                       (now_ms - MIN(now_ms, m->copy_since_ms)) / 1000);
 }
 
 const char *cluster_sick_policy(const struct cluster *cl, const struct member_rec *m)

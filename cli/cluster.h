@@ -32,6 +32,8 @@ uint64_t cluster_top_lsn(const struct cluster *cl);
 
 /* What waits for a restart of its PostgreSQL, "max_connections: 100->200, ..."; NULL: nothing, or not known. */
 const char *cluster_pending(const struct member_rec *m, struct buf *ret);
+/* How far its data is, being cloned, rewound or made: "41 % copied, for 12 s", "512 MB so far, for 35 s"; "": it is not. */
+void cluster_copying(const struct member_rec *m, char *ret, size_t size);
 /* What follows from a member's sickness, in words. */
 const char *cluster_sick_policy(const struct cluster *cl, const struct member_rec *m);
 

@@ -98,6 +98,8 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
     char replay_lag[LSN_TEXT];
     char as_of[LSN_TEXT];
     char copied[LSN_TEXT];
+    char copied_mb[LSN_TEXT];
+    char copy_since[CLOCK_TEXT_MAX];
     uint64_t unheard_ms = cl->unheard_ms[m - cl->members];
     struct buf tags CLEANUP(buf_close) = BUF_INIT;
     struct buf pending CLEANUP(buf_close) = BUF_INIT;
@@ -115,6 +117,8 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
     (void)snprintf(tl, sizeof tl, "%" PRIu64, m->timeline);
     clock_wall_text(m->restart_at_ms, restart_at);
     (void)snprintf(copied, sizeof copied, "%" PRIu64, m->copied);
+    (void)snprintf(copied_mb, sizeof copied_mb, "%" PRIu64, m->copied_bytes / MIB);
+    clock_wall_text(m->copy_since_ms, copy_since);
     (void)snprintf(as_of, sizeof as_of, "%.1f s ago", (double)unheard_ms / 1000);
     const char *const cells[] = {
         c->config.scope,
@@ -134,6 +138,8 @@ static void list_row(struct output *o, const struct cli *c, const struct cluster
         unheard_ms != 0 ? as_of : NULL,
         m->sick[0] != '\0' ? m->sick_why : NULL,
         m->copied != 0 ? copied : NULL,
+        m->copied_bytes != 0 ? copied_mb : NULL,
+        m->copy_since_ms != 0 ? copy_since : NULL,
     };
     output_row(o, cells);
 }
@@ -247,7 +253,9 @@ static int show_list(struct cli *c, void *arg)
          .heading = "Copied %",
          .number = true,
          .right = true,
-         .optional = true}};
+         .optional = true},
+        {.name = "Copied MB", .number = true, .right = true, .optional = true},
+        {.name = "Copying since", .optional = true}};
     static struct cluster cl;
     enum err rv = cluster_read(c, &cl);
     if (rv == ERR_OK)

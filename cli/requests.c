@@ -159,9 +159,9 @@ static void show_progress(struct cli *c, const char *member)
     if (member == NULL || cli_record(c, key_of(key, "members", member), &msg_member_rec, &m,
                                      NULL, NULL) != ERR_OK)
         return;
-    (void)fprintf(stderr, "%s: %s", member, m.state);
-    if (m.copied != 0)
-        (void)fprintf(stderr, ", %" PRIu64 " %% copied", m.copied);
+    char copied[80];
+    cluster_copying(&m, copied, sizeof copied);
+    (void)fprintf(stderr, "%s: %s%s%s", member, m.state, copied[0] != '\0' ? ", " : "", copied);
 }
 
 /* 0: done, else it is said why not. */

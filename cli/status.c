@@ -145,11 +145,10 @@ static void look_at_standbys(struct health *h, const struct cluster *cl, size_t 
         standbys++;
         streaming += streams;
         synchronous += strcmp(cluster_role(cl, m), "Replica") != 0;
-        char copied[40] = "";
-        if (m->copied != 0)
-            (void)snprintf(copied, sizeof copied, " (%" PRIu64 " %% copied)", m->copied);
-        line(h, m->name, "%s, %s%s, %" PRIu64 " MB behind", cluster_role(cl, m), m->state,
-             copied, lag_mb);
+        char copied[80];
+        cluster_copying(m, copied, sizeof copied);
+        line(h, m->name, "%s, %s%s%s%s, %" PRIu64 " MB behind", cluster_role(cl, m), m->state,
+             copied[0] != '\0' ? " (" : "", copied, copied[0] != '\0' ? ")" : "", lag_mb);
         if (!streams)
             warn(h, "%s does not stream: %s", m->name, m->state);
     }

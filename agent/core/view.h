@@ -109,8 +109,9 @@ struct view_pg {
     uint64_t starting_ms;
     /* the last rewind of this data failed (not: its source was not ready) */
     bool rewind_failed;
-    char kept[240];  /* what the rewind or clone just done put aside, in words */
-    uint64_t copied; /* percent, of the one under way; 0: not known. For people. */
+    char kept[240];        /* what the rewind or clone just done put aside, in words */
+    uint64_t copied;       /* percent, of the one under way; 0: not known. For people. */
+    uint64_t copied_bytes; /* or, by a program of the administrator, bytes; 0: not known */
     /* Which promotions this data went through, "timeline:token" pairs, newest first, written durably by
      * the action that was given it as plan.lineage, before it acts. Timeline 0 stands for the one that
      * a promotion will choose. "": not known, then timelines are told apart by their numbers alone. */

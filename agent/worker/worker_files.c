@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/str.h"
 
 static enum err fail(struct errmsg *e, const char *what, const char *path)
@@ -264,7 +265,8 @@ enum err files_clear_dir(const char *path, const char *last, struct errmsg *e)
     return rv == ERR_OK ? files_remove(one, e) : rv;
 }
 
-static uint64_t tree_bytes; /* nftw() hands nothing through; the worker has one thread */
+/* nftw() hands nothing through; the worker has one thread */
+static uint64_t tree_bytes, tree_end_ms;
 
 static int add_entry(const char *path, const struct stat *st, int type, struct FTW *at)
 {
@@ -272,14 +274,23 @@ static int add_entry(const char *path, const struct stat *st, int type, struct F
     (void)at;
     if (type != FTW_NS)
         tree_bytes += (uint64_t)st->st_blocks * 512;
-    return 0;
+    return tree_end_ms != 0 && clock_mono_ms() >= tree_end_ms ? 1 : 0;
+}
+
+bool files_tree_bytes_within(const char *path, uint64_t limit_ms, uint64_t *ret_bytes)
+{
+    tree_bytes = 0;
+    tree_end_ms = limit_ms != 0 ? clock_mono_ms() + limit_ms : 0;
+    bool whole = nftw(path, add_entry, 32, FTW_PHYS | FTW_MOUNT) != 1;
+    *ret_bytes = tree_bytes;
+    return whole;
 }
 
 uint64_t files_tree_bytes(const char *path)
 {
-    tree_bytes = 0;
-    (void)nftw(path, add_entry, 32, FTW_PHYS | FTW_MOUNT);
-    return tree_bytes;
+    uint64_t bytes;
+    (void)files_tree_bytes_within(path, 0, &bytes);
+    return bytes;
 }
 
 void files_stamp(char ret[static 20])

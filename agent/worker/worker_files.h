@@ -43,6 +43,8 @@ enum err files_remove_tree(const char *path, struct errmsg *e) MUST_CHECK;
 enum err files_clear_dir(const char *path, const char *last, struct errmsg *e) MUST_CHECK;
 /* What a tree takes on its file system. */
 uint64_t files_tree_bytes(const char *path);
+/* false: it was not seen to its end in this time (0: without an end). */
+bool files_tree_bytes_within(const char *path, uint64_t limit_ms, uint64_t *ret_bytes);
 /* "20260102T030405Z": for names of what is moved aside. */
 void files_stamp(char ret[static 20]);
 

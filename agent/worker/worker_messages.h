@@ -84,6 +84,7 @@ enum { WORKER_PATH = 512, WORKER_FRAME_MAX = 1 << 20 };
     TEXT(error, 32) /* err_name(); "" when done well */                                       \
     TEXT(text, 512) /* the error in words; of tail: the lines */                              \
     U64(percent)    /* progress: of what it copies */                                         \
+    U64(bytes)      /* progress: in the data directory; 0: not looked at */                   \
     TEXT(data,                                                                                \
          12) /* probe: empty | ours | broken | foreign (sound, made by nobody of ours) */     \
     TEXT(trouble, 160)                                                                        \

@@ -11,7 +11,8 @@
 /* Its options become words of their own, whatever is in them. */
 static enum err run_command(struct worker *w, const struct worker_req *q, struct errmsg *e)
 {
-    struct tool t = {.passfile = q->passfile[0] != '\0' ? q->passfile : NULL};
+    struct tool t = {.passfile = q->passfile[0] != '\0' ? q->passfile : NULL,
+                     .fills = q->data_dir};
     if (q->command.n == 0 || q->command.p[q->command.n - 1] != '\0')
         return err_set(e, ERR_INVALID, "no command");
     char *line CLEANUP(mem_cleanup) = mem_printf("%s \"$@\"", (const char *)q->command.p);

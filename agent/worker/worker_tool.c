@@ -11,12 +11,20 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent/worker/worker_files.h"
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
 
-enum { LOOK_MS = 500, TERM_GRACE_MS = 3000, INPUT_MAX = 4096 };
+enum {
+    LOOK_MS = 500,
+    TERM_GRACE_MS = 3000,
+    INPUT_MAX = 4096,
+    COUNT_MS = 10000,    /* from one look at what is in the directory to the next */
+    COUNT_MAX_MS = 1000, /* such a look; with more files than that nothing is told */
+    COUNT_SHARE = 20     /* of the time at most one part is spent on it */
+};
 
 struct run {
     pid_t pid;
@@ -26,6 +34,8 @@ struct run {
     struct buf line; /* the unfinished one of a tool that says how far it is */
     uint64_t percent;
     uint64_t told; /* the percent that the agent knows */
+    uint64_t bytes, bytes_told;
+    uint64_t count_ms; /* next look at the directory */
     uint64_t deadline_ms;
     uint64_t kill_ms; /* when SIGKILL follows the SIGTERM; 0: not asked to end */
     uint64_t look_ms; /* next look, and report */
@@ -228,10 +238,22 @@ static void end_it(struct run *r, enum err why, uint64_t now)
 
 static void report(struct worker *w, struct run *r)
 {
-    struct worker_reply reply = {.id = w->id, .percent = r->percent};
+    struct worker_reply reply = {.id = w->id, .percent = r->percent, .bytes = r->bytes};
     memcpy(reply.kind, "progress", sizeof "progress");
     r->told = r->percent;
+    r->bytes_told = r->bytes;
     worker_reply(w, &reply);
+}
+
+/* A directory with very many files, or on a slow disk, is not looked at again: for people only. */
+static void count(const struct tool *t, struct run *r, uint64_t now)
+{
+    if (t->fills == NULL || now < r->count_ms || r->kill_ms != 0)
+        return;
+    bool whole = files_tree_bytes_within(t->fills, COUNT_MAX_MS, &r->bytes);
+    uint64_t took_ms = clock_mono_ms() - now;
+    r->bytes = whole ? r->bytes : 0;
+    r->count_ms = whole ? now + MAX((uint64_t)COUNT_MS, COUNT_SHARE * took_ms) : UINT64_MAX;
 }
 
 /* Until the child is gone; its status. */
@@ -260,7 +282,8 @@ static int attend(struct worker *w, const struct tool *t, struct run *r)
         r->look_ms = now + LOOK_MS;
         if (t->look != NULL)
             t->look(t->arg);
-        if (r->percent != r->told)
+        count(t, r, now);
+        if (r->percent != r->told || r->bytes != r->bytes_told)
             report(w, r);
     }
 }

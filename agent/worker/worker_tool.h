@@ -25,6 +25,8 @@ struct tool {
     uint64_t timeout_ms; /* 0: none */
     /* Its lines like "12/345 kB (3%)" are told to the agent as progress, and are no part of its output. */
     bool says_percent;
+    /* How much is in this directory is told as progress, now and then; NULL: nothing is. */
+    const char *fills;
     /* Called about twice a second; NULL: nothing is. */
     void (*look)(void *arg);
     /* Gets everything it writes, as it comes; NULL: nobody does. */

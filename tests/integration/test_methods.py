@@ -2,6 +2,7 @@
 
     python3 -m pytest tests/integration/test_methods.py
 """
+import re
 import shutil
 import subprocess
 
@@ -23,7 +24,8 @@ for word; do case $word in
     --datadir=*) to=${{word#*=}};;
     --connstring=*) from=${{word#*=}};;
 esac; done
-echo unfinished > $to/half
+head -c 3M /dev/zero > $to/half
+while [ -e {dir}/hold ]; do sleep 0.1; done
 [ ! -e {dir}/fails ] || {{ echo "the tape is torn" >&2; exit 1; }}
 rm $to/half
 {bin}/pg_basebackup -D $to -d "$from" -c fast && echo by hand > $to/made_by_hand
@@ -98,7 +100,15 @@ def test_a_cluster_begins_in_the_past_and_grows_by_another_tool():
         n3.kill()
         wait_until(lambda: n3.name not in {m["Member"] for m in c.members()}, "its lease has run out")
         shutil.rmtree(n3.pgdata)
+        (c.dir / "hold").touch()
         n3.start()
+        row = wait_until(lambda: next((m for m in c.members() if m.get("Copied MB", 0) >= 3), None), "what is there is counted")
+        assert (row["Member"], row["State"]) == ("n3", "creating replica") and "Copied" not in row
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", row["Copying since"])
+        status = n1.ctl("status", check=False).stdout
+        assert re.search(r"n3 +Replica, creating replica \(\d+ MB so far, for \d+ s\)", status), status
+        (c.dir / "hold").unlink()
         c.wait_healthy()
         assert (n3.pgdata / "made_by_hand").read_text() == "by hand\n"
         assert n3.value("SELECT count(*) FROM kept") == 3
+        assert not [m for m in c.members() if "Copying since" in m]
