@@ -5,7 +5,6 @@ current, libpq with the string of `regentctl dsn`; through switchover, kill and 
 """
 import contextlib
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,8 @@ import time
 import psycopg2
 import pytest
 
-from cluster import PG_BIN, Cluster, Node, alive, wait_until
+from cluster import Cluster, Node, alive, wait_until
+from pgbench import Bench
 from ports import free_port
 
 
@@ -239,40 +239,6 @@ def test_pgbouncer_follows_the_leader(c):
 # ---- pgbench by all doors at once ----
 
 
-class Bench:
-    """pgbench by one door, run after run, with a connection for each transaction."""
-
-    def __init__(self, c, name, dsn):
-        self.script = c.dir / f"{name}.sql"
-        self.script.write_text(f"INSERT INTO by_pgbench VALUES ('{name}');\n", encoding="utf-8")
-        self.words = [str(PG_BIN / "pgbench"), "-n", "-C", "-c", "2", "-t", "10", "-f", str(self.script), dsn]
-        self.name, self.acknowledged, self.whole, self.said = name, 0, 0, ""
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self):
-        self._thread.start()
-        wait_until(lambda: self.whole > 0, f"a whole run by {self.name}: {self.said}")
-        return self
-
-    def __exit__(self, *_):
-        self._end.set()
-        self._thread.join(timeout=60)
-        assert not self._thread.is_alive()
-
-    def _run(self):
-        while not self._end.is_set():
-            with subprocess.Popen(self.words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
-                clock = threading.Timer(30, run.kill)  # an answer that was lost is waited for
-                clock.start()
-                self.said = run.communicate()[0]
-                clock.cancel()
-            found = re.search(r"transactions actually processed: (\d+)", self.said)
-            self.acknowledged += int(found[1]) if found else 0
-            self.whole += run.returncode == 0
-            self._end.wait(0.1)
-
-
 def test_pgbench_by_every_door_through_a_failover_loses_nothing(c, haproxy):
     bouncer = Door([needs("pgbouncer"), str(c.dir / "pgbouncer.ini")], c.dir / "pgbouncer.out")
     c.primary().sql("CREATE TABLE by_pgbench (door text)")
@@ -280,7 +246,7 @@ def test_pgbench_by_every_door_through_a_failover_loses_nothing(c, haproxy):
             "libpq": c.nodes[0].ctl("dsn").stdout.strip() + f" dbname=postgres user=postgres password={c.password}"}
     try:
         with contextlib.ExitStack() as stack:
-            benches = [stack.enter_context(Bench(c, name, dsn)) for name, dsn in dsns.items()]
+            benches = [stack.enter_context(Bench(c.dir, name, dsn)) for name, dsn in dsns.items()]
             victim, new = kill_leader(c, c.nodes[0])
             for bench in benches:
                 seen = bench.whole
