@@ -8,6 +8,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 
@@ -160,6 +161,19 @@ def test_the_bill_of_materials():
     names = {p["name"] for p in sbom["packages"]}
     assert {"regent", "libraft0", "libsqlite3-0", "libpq5"} <= names
     assert "./usr/bin/regentd" in {f["fileName"] for f in sbom["files"]}
+
+
+def test_the_tarball_and_the_rpm_have_what_the_package_has():
+    def files(lines):
+        return {re.sub("^/lib/", "/usr/lib/", f).removesuffix(".gz") for f in lines
+                if not f.endswith("/") and not re.search("/(share/doc|share/lintian|etc|lib/.build-id)/", f)}
+    out = PLACE / f"{SUITE}-deb"
+    listed = subprocess.run(["dpkg-deb", "--contents", package()], check=True, capture_output=True, text=True).stdout.splitlines()
+    wanted = files(line.split()[5].removeprefix(".") for line in listed)
+    assert {"/usr/bin/regentd", "/usr/bin/regentctl", "/usr/libexec/regent/regent-fence", "/usr/lib/systemd/system/regent.service"} <= wanted
+    with tarfile.open(next(out.glob("*.tar.gz"))) as tar:
+        assert files(f"/{m.name.split('/', 1)[1]}" for m in tar.getmembers() if m.isfile()) == wanted
+    assert files((out / "rpm-files").read_text().splitlines()) >= wanted
 
 
 def test_what_is_installed(cluster):
