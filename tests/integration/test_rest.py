@@ -333,8 +333,22 @@ def test_promtool_has_nothing_to_say(c):
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def root_dir():
+    return pathlib.Path(__file__).resolve().parents[2]
+
+
 def deploy_dir():
-    return pathlib.Path(__file__).resolve().parents[2] / "deploy"
+    return root_dir() / "deploy"
+
+
+def test_every_metric_and_every_path_stands_in_the_manual(c):
+    page = (root_dir() / "docs/rest.md").read_text(encoding="utf-8")
+    names = {name for node in c.nodes for name in re.findall(r"^# TYPE (\S+)", ask(node, "/metrics")[2], re.M)}
+    assert not [n for n in names if not n.startswith("patroni_") and not re.search(rf"`{n}[`{{]", page)]
+    for path, verbs in get(c.nodes[0], "/openapi.json")["paths"].items():
+        shown = {f"{verb.upper()} {path}" for verb in verbs} | ({path} if "get" in verbs else set())
+        assert any(f"`{words}`" in page for words in shown), path
+        assert all(f"`{verb.upper()} {path}`" in page for verb in verbs if verb not in ("get", "head", "options")), path
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
