@@ -6,6 +6,7 @@ import report
 from hosts import TREE
 
 RESULTS = TREE / "jepsen" / "results"
+USUAL = "15"  # PostgreSQL of Debian 12
 PAGE = TREE / "docs" / "FAULT-TESTS.md"
 HEAD = """# Fault tests
 
@@ -27,11 +28,16 @@ seconds of virtual time, come to about 35.
 """
 
 
+def major(result):
+    return result["postgresql"].split(".")[0]
+
+
 def save(result):
-    """A summary of a run, one file each; a run of the same schedule and seed replaces the older one."""
+    """A summary of a run, one file each; a run of the same schedule, seed and PostgreSQL replaces the older one."""
     s = result["schedule"]
     RESULTS.mkdir(exist_ok=True)
-    name = "{workload}-{nemesis}-{mode}-{nodes}-{seed}.json".format(**s)
+    version = major(result)
+    name = "{workload}-{nemesis}-{mode}-{nodes}-{seed}{}.json".format("" if version == USUAL else f"-pg{version}", **s)
     kept = {"valid": result["valid"], "again": result["again"], "build": result["build"], "postgresql": result["postgresql"],
             "operations": result["operations"], "seconds": result["seconds"], "failovers": result["failovers"],
             "faults": [f["fault"] for f in result["faults"]], "gaps": result["gaps"],
@@ -58,16 +64,22 @@ def cell(values):
 
 
 def runs_table(results):
-    lines = ["## Runs", "", "| workload | nemesis | mode | nodes | seeds | operations | faults | failovers | gap p50 | p95 | max (s) | anomalies | "
-             "verdict | build | again |", "|" + "---|" * 15]
-    for (workload, nemesis, mode, nodes), rs in groups(results, lambda r: tuple(r["schedule"][k] for k in ("workload", "nemesis", "mode", "nodes"))):
+    lines = ["## Runs", "", "| workload | nemesis | mode | nodes | PostgreSQL | seeds | operations | faults | failovers | gap p50 | p95 | max (s) | anomalies | "
+             "verdict | build | again |", "|" + "---|" * 16]
+    def key(r):
+        return (*(r["schedule"][k] for k in ("workload", "nemesis", "mode", "nodes")), major(r))
+    for (workload, nemesis, mode, nodes, version), rs in groups(results, key):
         anomalies = sum(n for r in rs for c in r["checkers"].values() for k, n in c.items() if k != "valid")
         verdicts = sorted({report.verdict(r) for r in rs})
-        lines.append(f"| {workload} | {nemesis} | {mode} | {nodes} | {', '.join(str(r['schedule']['seed']) for r in rs)} | "
+        lines.append(f"| {workload} | {nemesis} | {mode} | {nodes} | {version} | {', '.join(str(r['schedule']['seed']) for r in rs)} | "
                      f"{sum(r['operations'] for r in rs)} | {sum(len(r['faults']) for r in rs)} | {sum(r['failovers'] for r in rs)} | "
                      f"{cell([g for r in rs for g in r['gaps']])} | {anomalies} | {', '.join(verdicts)} | "
-                     f"{', '.join(sorted({r['build'] for r in rs}))} | `{rs[0]['again']}` |")
+                     f"{', '.join(sorted({r['build'] for r in rs}))} | `{with_postgresql(version)}{rs[0]['again']}` |")
     return lines
+
+
+def with_postgresql(version):
+    return "" if version == USUAL else f"REGENT_TEST_PG_BIN=/usr/lib/postgresql/{version}/bin "
 
 
 def faults_table(results):

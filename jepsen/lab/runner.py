@@ -52,8 +52,11 @@ def skip_reason(schedule, able=None):
 
 
 def build_name():
-    done = subprocess.run(["git", "-C", str(TREE), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """The commit; "-dirty" when something differs that is not a result."""
+    def git(*words):
+        return subprocess.run(["git", "-C", str(TREE), *words], capture_output=True, text=True, check=False).stdout.strip()
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!jepsen/results", ":!docs/FAULT-TESTS.md")
+    return (git("describe", "--always") or "unknown") + ("-dirty" if changed else "")
 
 
 def again(s):
