@@ -250,6 +250,10 @@ static int run(struct cli *c, struct order *o)
                                      "%s is the leader: its data is not replaced; switch over "
                                      "first",
                                      members[i]->name);
+    if (exit_code == 0 && o->rec.at_ms != 0 && cl.config.pause)
+        exit_code = cli_fail(ERR_PRECONDITION,
+                             "nothing that is scheduled is done in a pause: `regentctl resume` "
+                             "first; nothing changed");
     if (exit_code == 0 && o->rec.remove_data && !o->rec.force)
         exit_code = confirm_removal(members, n);
     for (size_t i = 0; i < n && exit_code == 0; i++)

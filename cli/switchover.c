@@ -58,6 +58,25 @@ static int parse(struct cli *c, struct request *q, const char *kind, int argc, c
     return 0;
 }
 
+/* As Patroni does. */
+static int check_pause(struct cli *c, const struct request *q, bool switchover)
+{
+    struct config_rec config;
+    enum err rv = cli_record(c, "config", &msg_config_rec, &config, NULL, NULL);
+    if (rv != ERR_OK && rv != ERR_NOT_FOUND)
+        return cli_exit_code(rv);
+    if (rv == ERR_NOT_FOUND || !config.pause)
+        return 0;
+    if (q->rec.at_ms != 0)
+        return cli_fail(ERR_PRECONDITION,
+                        "nothing that is scheduled is done in a pause: `regentctl resume` "
+                        "first; nothing changed");
+    if (switchover && q->rec.candidate[0] == '\0')
+        return cli_fail(ERR_PRECONDITION, "in a pause a switchover goes to a node that you "
+                                          "name: say --candidate; nothing changed");
+    return 0;
+}
+
 /* Refuses what can be seen to be impossible before anything is written. */
 static int check(struct cli *c, struct request *q)
 {
@@ -89,6 +108,9 @@ static int check(struct cli *c, struct request *q)
         if (rv != ERR_OK)
             return cli_exit_code(rv);
     }
+    int paused = check_pause(c, q, switchover);
+    if (paused != 0)
+        return paused;
     str_cut(q->first_leader, sizeof q->first_leader, has_leader ? leader.name : "");
     q->first_token = has_leader ? leader.token : 0;
     if (has_leader)

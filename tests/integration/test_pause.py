@@ -1,5 +1,6 @@
 """A paused cluster: PostgreSQL is left alone, whatever happens to the store; orders of people still work; and at no time
 can two nodes lead."""
+import datetime
 import signal
 
 import pytest
@@ -103,6 +104,13 @@ def test_a_crashed_primary_waits_for_an_order(paused):
 def test_a_switchover_by_name_works(paused):
     primary = paused.primary()
     candidate = paused.sync_standby()
+    later = (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)).isoformat(timespec="seconds")
+    for words, part in [(["switchover"], "say --candidate"),
+                        (["switchover", "--candidate", candidate.name, "--scheduled", later], "scheduled"),
+                        (["restart", candidate.name, "--scheduled", later], "scheduled")]:
+        says = primary.ctl(*words, check=False)
+        assert says.returncode == REFUSED and part in says.stderr, (words, says)
+    assert paused.record("failover") is None
     primary.ctl("switchover", "--candidate", candidate.name)
     assert paused.primary() is candidate
     # Those whose PostgreSQL runs follow by a reload, and the one that was stopped for it starts again.
