@@ -286,10 +286,16 @@ static void note_leader(struct mirror *m, uint64_t now_ms)
     if (m->leader_token != m->leader.token)
         m->leader_since_ms = now_ms;
     m->leader_token = m->leader.token;
-    for (size_t i = 0; i < m->members_n; i++)
-        if (m->members[i].sick[0] != '\0' &&
-            strcmp(m->members[i].incarnation, m->leader.incarnation) == 0)
+    if (strcmp(m->lsn_of, m->leader.incarnation) != 0)
+        m->leader_lsn = 0;
+    memcpy(m->lsn_of, m->leader.incarnation, sizeof m->lsn_of);
+    for (size_t i = 0; i < m->members_n; i++) {
+        if (strcmp(m->members[i].incarnation, m->leader.incarnation) != 0)
+            continue;
+        m->leader_lsn = MAX(m->leader_lsn, m->members[i].lsn);
+        if (m->members[i].sick[0] != '\0')
             str_cut(m->sick_leader, sizeof m->sick_leader, m->leader.incarnation);
+    }
 }
 
 static enum err take_all(struct mirror *m, struct slice kvs, struct errmsg *e)
@@ -424,6 +430,7 @@ void mirror_view(const struct mirror *m, const struct config_rec *bootstrap,
     v->leader_lease = m->leader_meta.lease;
     v->leader_ms = m->leader_since_ms;
     memcpy(v->sick_leader, m->sick_leader, sizeof v->sick_leader);
+    v->leader_lsn = strcmp(m->lsn_of, m->sync.incarnation) == 0 ? m->leader_lsn : 0;
     v->has_sync = m->sync_meta.present;
     v->sync = m->sync;
     v->sync_mod_revision = m->sync_meta.mod_revision;

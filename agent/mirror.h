@@ -43,6 +43,8 @@ struct mirror {
     uint64_t leader_lost_ms; /* when the leader key was first seen absent; 0: present */
     uint64_t leader_token, leader_since_ms; /* the newest seen in the key, and when first */
     char sick_leader[40];                   /* view.sick_leader */
+    char lsn_of[40];                        /* incarnation of a leader, and ... */
+    uint64_t leader_lsn;                    /* ... the furthest it said of itself */
 };
 
 enum err mirror_init(struct mirror *m, const char *scope) MUST_CHECK;

@@ -79,6 +79,9 @@ static void common(const struct outcome *o, struct view *v)
     v->has_sync = true;
     v->sync = cl->sync;
     v->sync_mod_revision = 1;
+    for (size_t i = 0; i < cl->members_n; i++)
+        if (strcmp(cl->members[i].incarnation, v->sync.incarnation) == 0)
+            v->leader_lsn = cl->members[i].lsn;
     for (size_t i = 0; i < cl->members_n && v->members_n < VIEW_MEMBERS; i++)
         if (!is_lost(&o->lost, cl->members[i].name))
             v->members[v->members_n++] = cl->members[i];

@@ -103,7 +103,7 @@ static bool count_seals(const struct view *v, const struct poll *f, struct plan 
 /* Without synchronous replication a commit may be lost, but not more than was permitted. */
 static bool too_far_behind(const struct view *v, const struct poll *f, uint64_t *ret_lag)
 {
-    uint64_t best = 0;
+    uint64_t best = v->leader_lsn;
     const struct member_rec *last = view_member_of(v, v->sync.incarnation);
     for (size_t i = 0; i < f->n; i++)
         best = MAX(best, f->s[i].lsn);

@@ -198,6 +198,8 @@ struct view {
     uint64_t leader_ms;    /* when this node first saw this token in the key */
     /* incarnation of the last leader that was seen to be sick; "" none */
     char sick_leader[40];
+    /* the furthest that the record's leader said of itself, also when its own record is gone; 0: not known */
+    uint64_t leader_lsn;
     struct sync_rec sync;
     uint64_t sync_mod_revision;
     struct member_rec members[VIEW_MEMBERS]; /* sorted by name; those with a live agent */

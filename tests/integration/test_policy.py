@@ -92,6 +92,41 @@ def test_a_forced_switchover_to_a_standby_that_hangs_finds_another_leader(c):
     c.wait_healthy()
 
 
+# ---- who may lead ----
+
+
+def tagged(node, *settings):
+    usual = node.setup
+    node.setup = lambda sets=(), **more: usual(sets=[*sets, *settings], **more)
+
+
+def test_tags_and_the_lag_that_is_permitted_decide_who_leads():
+    """Asynchronous; n2 may never lead. Once n1 is too far behind nobody does, until a person permits more."""
+    with Cluster(sync="async", ttl=8) as c:
+        tagged(c["n2"], "tags.nofailover=true", "tags.noloadbalance=true")
+        c.form()
+        n1, n2, n3 = c.nodes
+        n1.sql(TABLE_SQL)
+        assert n2.rest("/replica")[0] == 503 and n3.rest("/replica")[0] == 200
+        says = n1.ctl("switchover", "--candidate", "n2", check=False)
+        assert says.returncode == 4 and "nofailover" in says.stderr, says
+        wait_until(lambda: n1.ctl("switchover", check=False).returncode == 0 or c.leader() is not n1, "somebody takes over")
+        assert c.primary() is n3
+        c.wait_healthy()
+        with frozen_walreceiver(n1):
+            n3.sql("CREATE TABLE bulk AS SELECT repeat('x', 1000) FROM generate_series(1, 30000)")
+            end = int(n3.value("SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn"))
+            wait_until(lambda: int((c.record("members/n3") or {}).get("lsn", 0)) >= end, "n3 has said how far it is")
+            n3.kill()
+        wait_until(lambda: n1.log_lines("more than maximum_lag_on_failover"), "n1 says why it does not stand", PATIENCE_S)
+        assert c.leader() is None
+        assert "nofailover" in n1.ctl("explain", "why-not", "n2").stdout
+        wait_until(lambda: "more than maximum_lag_on_failover" in n1.ctl("explain").stdout, "the journal tells it, too")
+        assert "Nobody leads; the last leader was n3." in n1.ctl("explain").stdout
+        n1.ctl("edit-config", "-s", "maximum_lag_on_failover=1000000000")
+        assert c.new_leader(n3) is n1
+
+
 # ---- without a quorum ----
 
 

@@ -106,6 +106,34 @@ static void events_move_it_on_and_old_ones_do_not(void **state)
     mirror_close(&m);
 }
 
+/* Its own record goes with its lease: how far the others may be behind is judged by what it said before. */
+static void it_is_known_how_far_the_lost_leader_was(void **state)
+{
+    static const char *const says[] = {"\"lsn\":900", "\"lsn\":800"};
+    static struct view v;
+    struct config_rec boot = {0};
+    struct mirror m;
+    char json[80];
+    (void)state;
+    filled(&m);
+    for (size_t i = 0; i < ARRAY_LEN(says); i++) {
+        (void)snprintf(json, sizeof json, "{\"name\":\"n1\",\"incarnation\":\"i1\",%s}",
+                       says[i]);
+        event(&m, 51 + i, "put", "/regent/demo/members/n1", json, 300);
+    }
+    event(&m, 53, "delete", "/regent/demo/members/n1", "", 400);
+    event(&m, 54, "delete", "/regent/demo/leader", "", 400);
+    mirror_view(&m, &boot, &v);
+    assert_int_equal(v.leader_lsn, 900);
+    event(&m, 55, "put", "/regent/demo/leader",
+          "{\"name\":\"n2\",\"incarnation\":\"i2\",\"token\":5}", 600);
+    event(&m, 56, "put", "/regent/demo/sync",
+          "{\"leader\":\"n2\",\"incarnation\":\"i2\",\"token\":5,\"mode\":\"off\"}", 600);
+    mirror_view(&m, &boot, &v);
+    assert_int_equal(v.leader_lsn, 0);
+    mirror_close(&m);
+}
+
 static void a_damaged_record_counts_as_unchanged(void **state)
 {
     (void)state;
@@ -413,6 +441,7 @@ int main(void)
         cmocka_unit_test(a_zero_that_is_meant_stays_one),
         cmocka_unit_test(a_filled_mirror_makes_a_view),
         cmocka_unit_test(events_move_it_on_and_old_ones_do_not),
+        cmocka_unit_test(it_is_known_how_far_the_lost_leader_was),
         cmocka_unit_test(a_damaged_record_counts_as_unchanged),
         cmocka_unit_test(a_record_that_a_fill_cannot_read_makes_the_rest_unusable),
         cmocka_unit_test(a_configuration_that_was_known_stays_until_the_new_one_can_be_read),
