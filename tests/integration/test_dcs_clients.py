@@ -40,8 +40,14 @@ def test_what_does_not_fit_into_a_message_is_paged_and_never_a_false_failure(one
             break
         at = keys[-1] + "!"
     assert len(set(keys)) == len(keys) == 20000
-    many = client("kv.txn", then=[{"op": "range", "key": "k-", "end": "k."}] * 128)["results"]
-    assert all(r["more"] and r["count"] == 20000 for r in many)
+    whole = {"op": "range", "key": "k-", "end": "k."}
+    few = {"op": "range", "key": keys[0], "end": keys[200]}
+    results = client("kv.txn", then=[whole, *[few] * 60])["results"]
+    assert results[0]["more"] and [r["count"] for r in results] == [20000, *[200] * 60]
+    assert sum(len(r.get("kvs", [])) for r in results) <= 4096 and results[-1]["more"]
+    with pytest.raises(DcsError) as refused:  # every member would count them all as it applies it
+        client("kv.txn", then=[whole, whole])
+    assert refused.value.name == "limit"
     gone = client("kv.delete", key="k-", end="k.", prev_kv=True)
     assert gone["count"] == 20000 and gone["more"] and len(gone["kvs"]) > 1000
 
