@@ -61,8 +61,9 @@ static int parse(struct cli *c, struct request *q, const char *kind, int argc, c
 /* As Patroni does. */
 static int check_pause(struct cli *c, const struct request *q, bool switchover)
 {
+    struct msg_arena arena CLEANUP(msg_arena_close) = MSG_ARENA_INIT;
     struct config_rec config;
-    enum err rv = cli_record(c, "config", &msg_config_rec, &config, NULL, NULL);
+    enum err rv = cli_record(c, "config", &msg_config_rec, &config, &arena, NULL);
     if (rv != ERR_OK && rv != ERR_NOT_FOUND)
         return cli_exit_code(rv);
     if (rv == ERR_NOT_FOUND || !config.pause)
