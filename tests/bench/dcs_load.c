@@ -1,10 +1,12 @@
 /* Requests per second over the wire protocol, on one connection to the leader:
  *
- *     dcs_load PKI_DIR HOST:PORT[,HOST:PORT...] put|get|mix|fill DEPTH MS PID[,PID...] [KEYS [VALUE_BYTES]]
+ *     dcs_load PKI_DIR HOST:PORT[,HOST:PORT...] put|get|mix|fill DEPTH MS PID[,PID...] [KEYS [VALUE_BYTES [RATE]]]
  *
  * DEPTH requests are always under way: puts of 100 bytes on 10,000 keys (without a session), linearizable
- * reads, or nine reads to a put; fill puts every key once and takes MS for the longest it may last. Prints one JSON line; server_cpu_us_per_op is the time of the
- * processes PID, the figure to compare on a busy machine. */
+ * reads, or nine reads to a put; fill puts every key once and takes MS for the longest it may last. With RATE that
+ * many a second are sent, whatever the answers do, DEPTH under way at the most, and a request's time runs from when
+ * it was due. Prints one JSON line; server_cpu_us_per_op is the time of the processes PID, the figure to compare on a
+ * busy machine. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +42,11 @@ struct bench {
     size_t depth;
     uint64_t keys;
     size_t value_bytes;
+    uint64_t rate; /* 0: each answer is followed by the next request */
+    uv_timer_t pace;
+    uint64_t begin_us;
+    uint64_t idle[DEPTH_MAX]; /* msgids, when there is a rate */
+    size_t n_idle;
     char *pids;
     uint64_t began_us[DEPTH_MAX]; /* by msgid */
     uint64_t n;                   /* requests so far */
@@ -87,7 +94,7 @@ static double servers_cpu_us(const struct bench *b)
 
 /* ---- requests ------------------------------------------------------------------------------ */
 
-static void send_one(struct bench *b, uint64_t msgid)
+static void send_one(struct bench *b, uint64_t msgid, uint64_t due_us)
 {
     static const char value[VALUE_BYTES_MAX];
     char key[32];
@@ -102,7 +109,7 @@ static void send_one(struct bench *b, uint64_t msgid)
         struct put_req put = {.key = slice_str(key), .value = slice_of(value, b->value_bytes)};
         msg_encode(&msg_put_req, &put, &b->params);
     }
-    b->began_us[msgid] = clock_boot_us();
+    b->began_us[msgid] = due_us;
     b->under_way++;
     conn_request(b->conn, msgid, get ? "kv.range" : "kv.put", buf_slice(&b->params));
 }
@@ -150,8 +157,10 @@ static void on_answer(struct bench *b, uint64_t msgid, enum err status)
     }
     b->errors += status != ERR_OK;
     bool filled = strcmp(b->mode, "fill") == 0 && b->n >= b->keys;
-    if (now < b->end_us && !filled) {
-        send_one(b, msgid);
+    if (b->rate > 0) {
+        b->idle[b->n_idle++] = msgid; /* on_pace() does the rest */
+    } else if (now < b->end_us && !filled) {
+        send_one(b, msgid, now);
     } else if (b->under_way == 0) {
         report(b);
         conn_close(b->conn);
@@ -172,6 +181,41 @@ static void on_ready(void *arg, const struct pki_identity *id)
     conn_request(b->conn, MSGID_HELLO, "hello", buf_slice(&b->params));
 }
 
+/* What is due by now, a turn each millisecond; the end when all are answered. */
+static void on_pace(uv_timer_t *t)
+{
+    struct bench *b = t->data;
+    uint64_t now = clock_boot_us(), due_us = 0;
+    while (now < b->end_us && b->n_idle > 0 &&
+           (due_us = b->begin_us + b->n * 1000000 / b->rate) <= now) {
+        send_one(b, b->idle[--b->n_idle], due_us);
+    }
+    if (now >= b->end_us && b->under_way == 0) {
+        uv_close((uv_handle_t *)t, NULL);
+        report(b);
+        conn_close(b->conn);
+    }
+}
+
+static void begin(struct bench *b)
+{
+    b->begin_us = clock_boot_us();
+    b->measure_us = b->begin_us + WARM_UP_MS * 1000ULL;
+    b->end_us += b->measure_us;
+    if (b->rate == 0) {
+        for (size_t i = 0; i < b->depth; i++) {
+            send_one(b, i, b->begin_us);
+        }
+    } else {
+        for (size_t i = 0; i < b->depth; i++) {
+            b->idle[b->n_idle++] = i;
+        }
+        (void)uv_timer_init(&b->loop, &b->pace);
+        b->pace.data = b;
+        (void)uv_timer_start(&b->pace, on_pace, 0, 1);
+    }
+}
+
 static void on_hello(struct bench *b, enum err status, struct slice result)
 {
     struct hello_reply reply;
@@ -183,11 +227,7 @@ static void on_hello(struct bench *b, enum err status, struct slice result)
         return;
     }
     b->leader_id = reply.leader_id;
-    b->measure_us = clock_boot_us() + WARM_UP_MS * 1000ULL;
-    b->end_us += b->measure_us;
-    for (size_t i = 0; i < b->depth; i++) {
-        send_one(b, i);
-    }
+    begin(b);
 }
 
 static void on_response(void *arg, uint64_t msgid, enum err status, const struct errmsg *error,
@@ -255,9 +295,9 @@ int main(int argc, char **argv)
 {
     static struct bench b;
     char *save = NULL;
-    if (argc < 7 || argc > 9) {
+    if (argc < 7 || argc > 10) {
         die("usage: dcs_load PKI_DIR ENDPOINTS put|get|mix|fill DEPTH MS PIDS [KEYS "
-            "[VALUE_BYTES]]");
+            "[VALUE_BYTES [RATE]]]");
     }
     (void)signal(SIGPIPE, SIG_IGN);
     b.ctx = context(argv[1]);
@@ -271,6 +311,7 @@ int main(int argc, char **argv)
     b.pids = argv[6];
     b.keys = argc > 7 ? number(argv[7], 100 * 1000 * 1000) : KEYS;
     b.value_bytes = argc > 8 ? number(argv[8], VALUE_BYTES_MAX) : VALUE_BYTES;
+    b.rate = argc > 9 ? number(argv[9], 1000 * 1000) : 0;
     if (b.keys % STRIDE == 0) {
         die("KEYS must not be a multiple of 7919");
     }
