@@ -28,17 +28,18 @@ class Late(psycopg2.OperationalError):
 
 
 class Patience:
-    """With one node: twice as much after each step that was late, so that a slow machine is no dead one."""
+    """With one node: twice as much after each step that was late, up to a limit, so that a slow machine is no dead one."""
 
-    def __init__(self):
+    def __init__(self, most):
         self.times = 1
+        self.most = most
 
     def limit(self, seconds):
         return seconds * self.times
 
     def learn(self, error):
         if isinstance(error, Late):
-            self.times = min(SLOWER_MAX, self.times * 2)
+            self.times = min(self.most, self.times * 2)
 
 
 class Session:
@@ -78,14 +79,16 @@ class Session:
 class Writer(threading.Thread):
     """Inserts 1, 2, 3, ... wherever it is let in, and remembers each acknowledgement with its time.
 
-    An id whose outcome is not known is given up, never written again: what is compared at the end is exact.
+    An id whose outcome is not known is given up, never written again: what is compared at the end is exact. With
+    slower_max=1 its own timeouts stay as they are, which is what a measurement of gaps wants.
     """
 
-    def __init__(self, nodes, pause_s=0.002, statement_s=STATEMENT_S):
+    def __init__(self, nodes, pause_s=0.002, statement_s=STATEMENT_S, slower_max=SLOWER_MAX):
         super().__init__(daemon=True)
         self.dsns = [(node.name, node.dsn()) for node in nodes]
         self.pause_s = pause_s
         self.statement_s = statement_s
+        self.slower_max = slower_max
         self.acked = []  # (time, id, node)
         self.unknown = []
         self.errors = []  # (time, node, what), newest kept
@@ -93,7 +96,7 @@ class Writer(threading.Thread):
 
     def run(self):
         at, session, number = 0, None, 0
-        patience = [Patience() for _ in self.dsns]
+        patience = [Patience(self.slower_max) for _ in self.dsns]
         while not self.finish.is_set():
             name, dsn = self.dsns[at]
             sent = False
