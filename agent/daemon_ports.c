@@ -93,17 +93,17 @@ static void port_fence(void *arg, struct fence_state *ret_state)
         *ret_state = *fence_state(d->fence);
 }
 
-static void fence_trouble(const char *what, enum err rv, const struct errmsg *e)
+static void fence_trouble(const char *order, enum err rv)
 {
     if (rv != ERR_OK)
-        log_event(LOG_ERROR, "fence", NO_KV, "%s: %s", what, e->text);
+        log_event(LOG_ERROR, "fence", NO_KV, "the order to %s was not given: %s", order,
+                  rv == ERR_UNAVAILABLE ? "there is no fence, or it takes none" : err_name(rv));
 }
 
 static void port_arm(void *arg, uint64_t token, uint64_t deadline_ms)
 {
     struct daemon *d = arg;
-    struct errmsg e = {0};
-    fence_trouble("arm", fence_arm(d->fence, token, deadline_ms), &e);
+    fence_trouble("arm", fence_arm(d->fence, token, deadline_ms));
 }
 
 static void port_extend(void *arg, uint64_t deadline_ms)
@@ -121,8 +121,7 @@ static bool port_shorten(void *arg, uint64_t deadline_ms)
 static void port_disarm(void *arg)
 {
     struct daemon *d = arg;
-    struct errmsg e = {0};
-    fence_trouble("disarm", fence_disarm(d->fence), &e);
+    fence_trouble("disarm", fence_disarm(d->fence));
 }
 
 static void port_confirm(void *arg, uint64_t challenge)
@@ -134,8 +133,7 @@ static void port_confirm(void *arg, uint64_t challenge)
 static void port_kill(void *arg)
 {
     struct daemon *d = arg;
-    struct errmsg e = {0};
-    fence_trouble("kill", fence_kill(d->fence), &e);
+    fence_trouble("kill", fence_kill(d->fence));
 }
 
 static void port_remember(void *arg, uint64_t lease, uint64_t nonce)

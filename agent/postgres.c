@@ -154,6 +154,9 @@ void postgres_fence_changed(struct postgres *p)
     p->fence_seen = *fence_state(p->fence);
     const struct fence_state *now = &p->fence_seen;
     bool running = now->postmaster != 0;
+    /* What failed for want of a fence is asked of this one at once. */
+    if (now->connected && !was.connected)
+        p->probe_retry_ms = 0;
     if (running && was.postmaster != now->postmaster) {
         bool ours = p->act.active && (p->act.plan.action == ACTION_START_PRIMARY ||
                                       p->act.plan.action == ACTION_START_STANDBY);

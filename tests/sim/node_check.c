@@ -185,6 +185,9 @@ void check_primary(struct sim_node *x)
     struct sim *w = x->w;
     uint64_t token = x->pg.token;
     sim_note(w, x, "writable with token %llu", (unsigned long long)token);
+    if (w->relief_token == token)
+        /* it goes on: who takes the key from it later does so for another reason */
+        w->relief_token = 0;
     if (x->pg.unfenced && token < w->primary_token)
         return; /* it stood still with its fence: what it acknowledges is looked at */
     if (token < w->primary_token || (token == w->primary_token && w->primary != x))

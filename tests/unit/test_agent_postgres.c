@@ -160,6 +160,23 @@ static void a_second_loss_in_a_row_is_told_and_waits(void **state)
     end();
 }
 
+static void a_fence_that_comes_is_asked_at_once(void **state)
+{
+    (void)state;
+    begin();
+    fence.connected = false;
+    postgres_fence_changed(pg);
+    answer(ERR_UNAVAILABLE);
+    answer(ERR_UNAVAILABLE);
+    assert_int_equal(looks.n, 2);
+    fence.connected = true;
+    postgres_fence_changed(pg);
+    assert_int_equal(looks.n, 3);
+    answer(ERR_OK);
+    assert_string_equal(trouble(), "");
+    end();
+}
+
 static void a_look_that_fails_is_told_and_waits(void **state)
 {
     (void)state;
@@ -175,6 +192,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_look_that_is_lost_with_its_worker_is_made_again_at_once),
         cmocka_unit_test(a_second_loss_in_a_row_is_told_and_waits),
+        cmocka_unit_test(a_fence_that_comes_is_asked_at_once),
         cmocka_unit_test(a_look_that_fails_is_told_and_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
