@@ -65,6 +65,7 @@ struct engine_options {
     const char *replicatefrom; /* "" nobody; NULL as "" */
     int64_t failover_priority, sync_priority;
     bool witness; /* no PostgreSQL on this node: holds no lease, decides nothing */
+    /* decisions are not written down: simulations, of which that would be the half */
     bool no_journal;
     const struct engine_ports *ports;
     void *arg;
