@@ -1,2 +1,3 @@
 regent_fuzz_target(fuzz_rest_order LIBS regent_agent)
+regent_fuzz_target(fuzz_rest_query LIBS regent_agent)
 regent_fuzz_target(fuzz_dns LIBS regent_agent)
