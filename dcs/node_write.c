@@ -288,7 +288,7 @@ static bool launch(struct node *n, struct flight *f)
     return true;
 }
 
-static struct flight *last_flight(struct node *n)
+static struct flight *last_flight(const struct node *n)
 {
     return list_empty(&n->flights) ? NULL : container_of(n->flights.prev, struct flight, link);
 }
@@ -333,6 +333,10 @@ uint64_t write_deadline(const struct node *n)
 {
     if (!node_is_leader(n)) {
         return UINT64_MAX;
+    }
+    const struct flight *stalled = last_flight(n);
+    if (stalled != NULL && !stalled->submitted) {
+        return n->now + n->o.heartbeat_ms; /* what lets it go is a frame or a write that ends */
     }
     if (!list_empty(&n->batch)) {
         return n->now; /* more than one entry's worth */
